@@ -1,0 +1,55 @@
+"""kinflow: ordinary video into moving 3D people.
+
+>>> import kinflow
+>>> people = kinflow.reconstruct("clip.mp4")  # doctest: +SKIP
+
+The public names are imported on first use (PEP 562), so that ``import kinflow.prior`` pulls in no video, rendering,
+training or data module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "reconstruct": "kinflow.pipeline",
+    "Motion": "kinflow.motion",
+    "Evidence": "kinflow.evidence",
+    "Body": "kinflow.body",
+    "MotionPrior": "kinflow.prior",
+    "KinflowError": "kinflow.errors",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'kinflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(types.ModuleType):
+    """Keeps ``kinflow.reconstruct`` the function: importing the subpackage of that name would bind it here instead.
+
+    ``from kinflow.reconstruct import ...`` reaches the subpackage all the same.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "reconstruct" and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,57 @@
+"""Network weights: safetensors with the network's configuration in the header and a card beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..config import config_hash, to_dict
+from ..errors import MissingAssetError, ShapeError
+from ..records import atomic_write
+
+
+def save_weights(path: str | Path, module: torch.nn.Module, config: Any, card: dict[str, Any]) -> Path:
+    """Write ``module``'s state to ``path`` and a readable card to the same name with ``.md``.
+
+    Args:
+        path: ends in ``.safetensors``.
+        config: the dataclass the module was built from; travels in the file.
+        card: what a user should know: data, training time, scores, licence. Values are printed as they are.
+    """
+    path = Path(path)
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    described = {"config": to_dict(config), "config_hash": config_hash(config), "card": card}
+    with atomic_write(path) as stream:
+        stream.write(safetensors.torch.save(state, {"kinflow": json.dumps(described, default=str)}))
+    lines = [f"# {path.name}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in {**card, "config hash": config_hash(config)}.items()]
+    with atomic_write(path.with_suffix(".md")) as stream:
+        stream.write(("\n".join(lines) + "\n").encode())
+    return path
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Read what :func:`save_weights` wrote: (state dict, configuration, {"config_hash", "card"}).
+
+    Raises:
+        MissingAssetError: no such file.
+        ShapeError: not a kinflow weight file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingAssetError(f"{path}: no such weight file.")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as stream:
+            header = json.loads((stream.metadata() or {}).get("kinflow", "null"))
+            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise ShapeError(f"{path}: not a readable safetensors file ({error}).") from error
+    if header is None:
+        raise ShapeError(f"{path}: has no kinflow header. Use weights written by kinflow-train.")
+    return state, header.pop("config"), header

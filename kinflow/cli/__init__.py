@@ -1,0 +1,1 @@
+"""Commands: argument parsing, progress and exit codes; no logic."""

@@ -1,0 +1,121 @@
+"""Conversions between rotation forms, through ``roma``.
+
+A rotation vector (rad) is the default form and has no suffix; every other form carries its suffix: ``_rotmat``
+(..., 3, 3), ``_rot6d`` (..., 6) the first two **columns** concatenated (Zhou et al., CVPR 2019), ``_quat_wxyz`` (..., 4).
+All functions are batched over leading dimensions, differentiable, and keep dtype and device.
+"""
+
+from __future__ import annotations
+
+import roma
+import torch
+from torch import Tensor
+
+
+def rotvec_to_rotmat(rotvec: Tensor) -> Tensor:
+    """(..., 3) rad -> (..., 3, 3). Exponential map by Rodrigues' formula; smooth at zero."""
+    # Written out: roma's goes through sin/cos of a norm whose gradient at 0 needs a branch; the two series below are
+    # functions of the squared angle alone, hence smooth at zero in every derivative.
+    x, y, z = rotvec.unbind(-1)
+    angle2 = (rotvec * rotvec).sum(-1)
+    small = angle2 < 1e-8
+    safe = torch.where(small, torch.ones_like(angle2), angle2)
+    angle = safe.sqrt()
+    a = torch.where(small, 1 - angle2 / 6, torch.sin(angle) / angle)
+    b = torch.where(small, 0.5 - angle2 / 24, (1 - torch.cos(angle)) / safe)
+    zero = torch.zeros_like(x)
+    skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=rotvec.dtype, device=rotvec.device)
+    outer = rotvec[..., :, None] * rotvec[..., None, :]
+    return (
+        eye + a[..., None, None] * skew + b[..., None, None] * (outer - angle2[..., None, None] * eye)
+    )
+
+
+def rotmat_to_rotvec(rotmat: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 3) rad, with angle in [0, pi]. Finite gradients at 0 and pi."""
+    return quat_wxyz_to_rotvec(rotmat_to_quat_wxyz(rotmat))
+
+
+def rotmat_to_quat_wxyz(rotmat: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 4) unit quaternion, real part first and not negative."""
+    quat = roma.rotmat_to_unitquat(rotmat)
+    quat = torch.cat((quat[..., 3:], quat[..., :3]), -1)
+    return torch.where(quat[..., :1] < 0, -quat, quat)
+
+
+def quat_wxyz_to_rotmat(quat_wxyz: Tensor) -> Tensor:
+    """(..., 4) unit quaternion, real part first -> (..., 3, 3)."""
+    return roma.unitquat_to_rotmat(torch.cat((quat_wxyz[..., 1:], quat_wxyz[..., :1]), -1))
+
+
+def rotvec_to_quat_wxyz(rotvec: Tensor) -> Tensor:
+    """(..., 3) rad -> (..., 4) unit quaternion, real part first."""
+    angle2 = (rotvec * rotvec).sum(-1, keepdim=True)
+    small = angle2 < 1e-8
+    angle = torch.where(small, torch.ones_like(angle2), angle2).sqrt()
+    real = torch.where(small, 1 - angle2 / 8, torch.cos(angle / 2))
+    scale = torch.where(small, 0.5 - angle2 / 48, torch.sin(angle / 2) / angle)
+    return torch.cat((real, scale * rotvec), -1)
+
+
+def quat_wxyz_to_rotvec(quat_wxyz: Tensor) -> Tensor:
+    """(..., 4) unit quaternion, real part first -> (..., 3) rad with angle in [0, pi]."""
+    quat = torch.where(quat_wxyz[..., :1] < 0, -quat_wxyz, quat_wxyz)
+    imag = quat[..., 1:]
+    norm2 = (imag * imag).sum(-1, keepdim=True)
+    small = norm2 < 1e-12
+    norm = torch.where(small, torch.ones_like(norm2), norm2).sqrt()
+    scale = torch.where(small, 2 + norm2 / 3, 2 * torch.atan2(norm, quat[..., :1]) / norm)
+    return scale * imag
+
+
+def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 6): the first two columns, concatenated."""
+    return torch.cat((rotmat[..., :, 0], rotmat[..., :, 1]), -1)
+
+
+def rot6d_to_rotmat(rot6d: Tensor) -> Tensor:
+    """(..., 6) -> (..., 3, 3) by Gram-Schmidt on the two columns (Zhou et al., CVPR 2019, eq. 15)."""
+    a, b = rot6d[..., :3], rot6d[..., 3:]
+    x = torch.nn.functional.normalize(a, dim=-1)
+    y = torch.nn.functional.normalize(b - (x * b).sum(-1, keepdim=True) * x, dim=-1)
+    return torch.stack((x, y, torch.linalg.cross(x, y)), -1)
+
+
+def geodesic_distance(a_rotmat: Tensor, b_rotmat: Tensor) -> Tensor:
+    """Angle in rad between two rotations (..., 3, 3) -> (...), in [0, pi], accurate and differentiable at small angles."""
+    relative = a_rotmat.transpose(-1, -2) @ b_rotmat
+    twice_sin = torch.stack(
+        (
+            relative[..., 2, 1] - relative[..., 1, 2],
+            relative[..., 0, 2] - relative[..., 2, 0],
+            relative[..., 1, 0] - relative[..., 0, 1],
+        ),
+        -1,
+    )
+    sin2 = (twice_sin * twice_sin).sum(-1)
+    sin = torch.where(sin2 > 0, sin2, torch.ones_like(sin2)).sqrt() * (sin2 > 0)
+    return torch.atan2(sin, relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1)
+
+
+def so3_log_jacobian_logdet(rotvec: Tensor) -> Tensor:
+    """log |d(Haar) / d(Lebesgue)| of the exponential map at rotation vectors (..., 3) -> (...), in nats.
+
+    With Haar measure of total mass 8 pi^2 (the measure for which the exponential map is an isometry at zero):
+    ``log(2 (1 - cos a) / a^2)``, a the angle. A density on rotation vectors is turned into one on rotations by
+    subtracting this (Chirikjian, Stochastic Models, Information Theory, and Lie Groups, vol. 2, sec. 10.6).
+    """
+    angle2 = (rotvec * rotvec).sum(-1)
+    small = angle2 < 1e-4
+    safe = torch.where(small, torch.ones_like(angle2), angle2)
+    half = safe.sqrt() / 2
+    # 2 (1 - cos a) / a^2 = (sin(a/2) / (a/2))^2
+    exact = 2 * torch.log(torch.abs(torch.sin(half) / half).clamp_min(torch.finfo(rotvec.dtype).tiny))
+    return torch.where(small, -angle2 / 12 - angle2 * angle2 / 1440, exact)
+
+
+def mirror_rotmat(rotmat: Tensor) -> Tensor:
+    """Reflect rotations (..., 3, 3) in the plane x = 0 (left and right of a body that faces z)."""
+    flip = torch.tensor([-1.0, 1.0, 1.0], dtype=rotmat.dtype, device=rotmat.device)
+    return flip[:, None] * rotmat * flip
