@@ -1,0 +1,382 @@
+"""Where frames come from: a video through PyAV or decord, or image files.
+
+A source is opened once and yields decoded frames in order. It keeps no frame. :mod:`kinflow.video.reader` wraps it
+with prefetching and batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import av
+import numpy as np
+from av.error import EOFError as AvEOFError
+from av.error import FFmpegError
+
+from ..errors import UsageError, VideoError
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+_NOT_FILMS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "txt"})
+"""Demuxers that take any text for a film."""
+
+_DEFAULT_FPS = 25.0
+"""Spacing of frames that carry no time at all (ffmpeg's own convention); used only where a file says nothing."""
+
+
+class Frame(NamedTuple):
+    """One decoded frame: ``image`` (H, W, 3) uint8 RGB, ``timestamp`` in s from the clip's first frame, its index."""
+
+    image: np.ndarray
+    timestamp: float
+    frame_id: int
+
+
+class Source(Protocol):
+    """What :class:`kinflow.video.ClipReader` asks of a source."""
+
+    fps: float
+    num_frames: int | None
+    damage: str | None
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode from the start of the wanted part; every call begins anew."""
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which ``frame_10`` follows ``frame_9``."""
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in re.split(r"(\d+)", name) if p]
+
+
+def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn ``image`` counter-clockwise by ``rotation`` degrees, a multiple of 90 (others are left alone)."""
+    if rotation % 90:
+        log.warning("a rotation flag of %d degrees is not a multiple of 90 and is ignored", rotation)
+        return image
+    return np.rot90(image, (rotation // 90) % 4) if rotation % 360 else image
+
+
+def _colorspace(frame: av.VideoFrame) -> int | None:
+    """The YUV matrix that the frame declares, as swscale numbers it; None where it declares none or RGB."""
+    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 6, 7, 9) else None
+
+
+def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Convert to an upright (H, W, 3) uint8 RGB array, scaled to ``size`` (stored width, height) if that differs."""
+    width, height = size or (frame.width, frame.height)
+    matrix = _colorspace(frame)
+    rgb = frame.reformat(
+        width=width, height=height, format="rgb24", src_colorspace=5 if matrix == 6 else matrix, dst_colorspace=None
+    )
+    return _upright(rgb.to_ndarray(), int(frame.rotation))
+
+
+def _square(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of the stored frame with square pixels."""
+    ratio = getattr(frame, "sample_aspect_ratio", None)
+    wide = float(ratio) if ratio else 1.0
+    return (round(frame.width * wide) if 0.1 < wide < 10 else frame.width), frame.height
+
+
+def _open_container(path: Path) -> Any:
+    """Open ``path`` with PyAV, or say in one line why that cannot be done."""
+    options = {"pattern_type": "none"} if path.suffix.lower() in IMAGE_SUFFIXES else {}
+    try:
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except PermissionError as error:
+        raise VideoError(f"{path}: no permission to read it. Change its permissions or copy it elsewhere.") from error
+    except (FFmpegError, ValueError, OSError) as error:
+        raise VideoError(
+            f"{path}: not a video, or cut off before its index. Check that it plays elsewhere, or re-encode it to mp4."
+        ) from error
+    if any(name in _NOT_FILMS for name in container.format.name.split(",")):
+        container.close()
+        raise VideoError(f"{path}: a text file, not a video. Give a video, an image, or a folder of images.")
+    return container
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first stream that moves: cover pictures of audio files do not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    what = "audio only" if container.streams.audio else "no picture inside"
+    container.close()
+    raise VideoError(f"{path}: {what}, there is no video stream. Give a file with a picture.")
+
+
+class PyAVSource:
+    """A video file through PyAV: true timestamps, rotation flags, variable frame rate, damaged files."""
+
+    def __init__(self, path: Path, start: float | None, end: float | None, threads: int = 0) -> None:
+        self.path, self.start, self.end, self.threads = path, start, end, threads
+        self.damage: str | None = None
+        with _open_container(path) as container:
+            stream = _video_stream(container, path)
+            rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+            self.fps = float(rate) if rate else _DEFAULT_FPS
+            self.duration = float(stream.duration * stream.time_base) if stream.duration else None
+            if self.duration is None and container.duration:
+                self.duration = container.duration / av.time_base
+            self.promised = stream.frames or None
+            self.seconds = self.duration
+        self.num_frames = self._estimate()
+
+    def _estimate(self) -> int | None:
+        if self.start is None and self.end is None and self.promised:
+            return int(self.promised)
+        if self.duration is None:
+            return None
+        seconds = min(self.duration, self.end if self.end is not None else math.inf) - (self.start or 0.0)
+        return max(1, round(seconds * self.fps))
+
+    def _scan(self) -> list[float] | None:
+        """Times of the packets up to a little past ``start``, sorted; None where packets carry none.
+
+        Reads packet headers only. It is what lets a frame keep its index in the whole clip after a seek.
+        """
+        times: list[float] = []
+        try:
+            with _open_container(self.path) as container:
+                stream = _video_stream(container, self.path)
+                for packet in container.demux(stream):
+                    if packet.size == 0 or packet.is_discard:
+                        continue
+                    if packet.pts is None:
+                        return None
+                    times.append(float(packet.pts * stream.time_base))
+                    if times[-1] > times[0] + (self.start or 0.0) + 2.0:
+                        break
+        except FFmpegError as error:
+            log.debug("scanning %s: %s", self.path, error)
+        return sorted(times) or None
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield upright frames; packets that do not decode are counted into :attr:`damage` and skipped."""
+        self.damage = None
+        times = self._scan() if self.start else None
+        with _open_container(self.path) as container:
+            stream = _video_stream(container, self.path)
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = self.threads
+            if times is not None:
+                target = times[0] + (self.start or 0.0)
+                container.seek(int(target / stream.time_base), stream=stream, backward=True)
+            yield from self._decode(container, stream, times)
+
+    def _decode(self, container: Any, stream: Any, times: list[float] | None) -> Iterator[Frame]:
+        period = 1.0 / self.fps
+        first = times[0] if times is not None else None
+        previous: float | None = None
+        frame_id, read, lost, lost_at = 0, 0, 0, math.nan
+        size: tuple[int, int] | None = None
+        ended, stopped = False, False
+        packets = container.demux(stream)
+        while not ended:
+            decoded: list[av.VideoFrame] = []
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except FFmpegError as error:
+                lost, lost_at = lost + 1, (previous or 0.0) if not lost else lost_at
+                log.debug("reading %s: %s", self.path, error)
+                break
+            ended = packet.size == 0
+            broken = bool(packet.is_corrupt)
+            try:
+                decoded = packet.decode()
+            except (AvEOFError, StopIteration):
+                break
+            except FFmpegError as error:
+                log.debug("decoding %s: %s", self.path, error)
+                broken = True
+            if broken:
+                lost, lost_at = lost + 1, (previous or 0.0) if not lost else lost_at
+                if not decoded:
+                    frame_id += 1
+            for frame in decoded:
+                stamp = float(frame.pts * stream.time_base) if frame.pts is not None else None
+                if first is None:
+                    first = stamp if stamp is not None else 0.0
+                if stamp is None:
+                    seconds = 0.0 if previous is None else previous + period
+                else:
+                    seconds = stamp - first
+                if times is not None and stamp is not None and not read:
+                    frame_id = bisect_left(times, stamp - 1e-6)
+                index, frame_id = frame_id, frame_id + 1
+                if frame.is_corrupt:
+                    lost, lost_at = lost + 1, (previous or 0.0) if not lost else lost_at
+                    continue
+                if self.start is not None and seconds < self.start - 1e-6:
+                    continue
+                if self.end is not None and seconds >= self.end:
+                    stopped = ended = True
+                    break
+                if previous is not None and seconds <= previous:
+                    log.debug("%s: frame %d does not move on in time", self.path, index)
+                    seconds = previous + 0.5 * period
+                previous = seconds
+                size = size or _square(frame)
+                read += 1
+                yield Frame(to_rgb(frame, size), seconds, index)
+        self._report(read, lost, lost_at, previous, stopped)
+
+    def _report(self, read: int, lost: int, lost_at: float, last: float | None, stopped: bool) -> None:
+        if lost and read:
+            self.damage = (
+                f"{self.path.name} is damaged: {lost} frames from {lost_at:.2f} s on could not be decoded; "
+                f"the other {read} were used."
+            )
+        elif read and not stopped and not self.start and self.promised and self.duration and last is not None:
+            short = self.duration - last > max(0.05 * self.duration, 1.5 / self.fps)
+            if read < 0.95 * self.promised and short:
+                self.damage = (
+                    f"{self.path.name} is cut off: it promises {self.promised} frames, {read} are there "
+                    f"({last:.2f} of {self.duration:.2f} s); these were used."
+                )
+
+
+class DecordSource:
+    """A video file through decord. PyAV takes over whatever decord cannot do, from the frame where it stops."""
+
+    def __init__(self, path: Path, start: float | None, end: float | None, threads: int = 0) -> None:
+        self.fallback = PyAVSource(path, start, end, threads)
+        self.path, self.start, self.end, self.threads = path, start, end, threads
+        self.fps, self.num_frames = self.fallback.fps, self.fallback.num_frames
+        self.damage: str | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames as :meth:`PyAVSource.frames` does."""
+        self.damage = None
+        done = -1
+        try:
+            for frame in self._decord():
+                yield frame
+                done = frame.frame_id
+            return
+        except _DecordFailed as error:
+            log.info("decord gives up on %s after frame %d (%s); PyAV goes on", self.path.name, done, error)
+        for frame in self.fallback.frames():
+            if frame.frame_id > done:
+                yield frame
+        self.damage = self.fallback.damage
+
+    def _decord(self) -> Iterator[Frame]:
+        try:
+            import decord
+        except ImportError as error:
+            raise _DecordFailed("no decord wheel here") from error
+        with _open_container(self.path) as container:
+            stream = _video_stream(container, self.path)
+            try:
+                head = next(iter(container.decode(stream)), None)
+            except FFmpegError as error:
+                raise _DecordFailed("the first frame does not decode") from error
+        if head is None or head.rotation or _square(head) != (head.width, head.height):
+            raise _DecordFailed("no frame, a rotation flag, or pixels that are not square")
+        try:
+            reader = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=self.threads)
+            times = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+        except Exception as error:  # decord raises its own class and plain RuntimeError alike
+            raise _DecordFailed(str(error).splitlines()[-1][:120]) from error
+        times = times - times[0]
+        if np.any(np.diff(times) <= 0) or not np.isfinite(times).all():
+            raise _DecordFailed("timestamps do not increase")
+        begin = int(np.searchsorted(times, (self.start or 0.0) - 1e-6))
+        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end))
+        for index in range(begin, stop):
+            try:
+                if index == begin and begin:
+                    reader.seek_accurate(begin)
+                image = reader.next().asnumpy()
+            except Exception as error:
+                raise _DecordFailed(str(error).splitlines()[-1][:120]) from error
+            yield Frame(image, float(times[index]), index)
+
+
+class _DecordFailed(Exception):
+    """decord cannot read this clip, or not further."""
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read one image file -> (H, W, 3) uint8 RGB, upright by its EXIF flag.
+
+    Raises:
+        VideoError: when the file is missing, empty, or not an image.
+    """
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file. Check the path.")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes). Copy it again.")
+    try:
+        with _open_container(path) as container:
+            for frame in container.decode(_video_stream(container, path)):
+                return np.ascontiguousarray(to_rgb(frame))
+    except FFmpegError as error:
+        raise VideoError(f"{path}: not a readable image. Open it elsewhere and save it again.") from error
+    raise VideoError(f"{path}: no picture inside. Open it elsewhere and save it again.")
+
+
+class ImageSource:
+    """Image files in natural order, ``fps`` apart: an image carries no time."""
+
+    def __init__(self, paths: list[Path], start: float | None, end: float | None, fps: float) -> None:
+        self.fps = fps
+        self.damage: str | None = None
+        begin = math.ceil((start or 0.0) * fps - 1e-6)
+        stop = len(paths) if end is None else min(len(paths), math.ceil(end * fps - 1e-6))
+        if begin >= stop:
+            raise UsageError(
+                f"start, end: nothing lies between {start or 0} and {end} s of {len(paths)} images at {fps:g} a second."
+            )
+        self.paths, self.begin = paths[begin:stop], begin
+        self.num_frames: int | None = len(self.paths)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the images; unreadable ones are skipped and named in :attr:`damage`."""
+        self.damage = None
+        unreadable: list[str] = []
+        shape: tuple[int, ...] | None = None
+        first = ""
+        for offset, path in enumerate(self.paths):
+            try:
+                image = read_image(path)
+            except VideoError:
+                if len(self.paths) == 1:
+                    raise
+                unreadable.append(path.name)
+                continue
+            if shape is None:
+                shape, first = image.shape, path.name
+            if image.shape != shape:
+                raise VideoError(
+                    f"{path}: {image.shape[1]}x{image.shape[0]} px, but {first} has {shape[1]}x{shape[0]}. "
+                    "All images of a folder must be of one size: resize them, or use separate folders."
+                )
+            index = self.begin + offset
+            yield Frame(image, index / self.fps, index)
+        if unreadable and shape is not None:
+            self.damage = f"{len(unreadable)} of {len(self.paths)} images could not be read ({unreadable[0]} first)."
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Images of a folder in natural order (``2.png`` before ``10.png``), hidden files left out.
+
+    Raises:
+        VideoError: when there are none.
+    """
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not found:
+        raise VideoError(
+            f"{folder}: a folder without images. Give a folder with numbered png, jpg or webp files, or a video file."
+        )
+    return sorted((p for p in found if p.is_file()), key=lambda p: natural_key(p.name))
