@@ -6,8 +6,12 @@ half-integers.
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,3 +73,51 @@ def rays(keypoints2d: Tensor, K: Tensor) -> Tensor:
     xy = (keypoints2d - K[..., None, :2, 2]) / focal
     skew = (K[..., 0, 1] / K[..., 0, 0])[..., None, None] * torch.cat((xy[..., 1:], torch.zeros_like(xy[..., 1:])), -1)
     return xy - skew
+
+
+def read_intrinsics(source: str) -> Tensor:
+    """Camera matrix (3, 3) from ``"fx,fy,cx,cy"`` or a file that holds a 3x3 matrix.
+
+    Files: ``.npy``; ``.npz`` with K; ``.json`` (a matrix, or an object with K, camera_matrix or intrinsics, or with fx,
+    fy, cx, cy); any text whose first nine numbers are the matrix by rows. Lens distortion is not modelled.
+
+    Raises:
+        UsageError: no such file, or no camera matrix in it.
+    """
+    path = Path(source)
+    try:
+        if not path.is_file():
+            values = [float(v) for v in source.split(",")]
+            if len(values) != 4:
+                raise ValueError
+            return _checked(_from_four(*values), source)
+        if path.suffix == ".npy":
+            return _checked(torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32)), source)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as npz:
+                return _checked(torch.from_numpy(npz["K"].astype(np.float32)), source)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            found = json.loads(text)
+            if isinstance(found, dict) and {"fx", "fy", "cx", "cy"} <= found.keys():
+                return _checked(_from_four(*(float(found[k]) for k in ("fx", "fy", "cx", "cy"))), source)
+            if isinstance(found, dict):
+                found = next(found[k] for k in ("K", "camera_matrix", "intrinsics") if k in found)
+            return _checked(torch.tensor(found, dtype=torch.float32), source)
+        numbers = re.findall(r"(?<![\w.])[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text)[:9]
+        return _checked(torch.tensor([float(n) for n in numbers]).reshape(3, 3), source)
+    except (ValueError, KeyError, StopIteration, TypeError, RuntimeError, OSError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"intrinsics {source}: expected fx,fy,cx,cy or a file with a 3x3 matrix in px.") from error
+
+
+def _from_four(fx: float, fy: float, cx: float, cy: float) -> Tensor:
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def _checked(K: Tensor, source: str) -> Tensor:
+    K = K.to(torch.float32)
+    if K.shape != (3, 3) or not torch.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or K[2].tolist() != [0, 0, 1]:
+        raise UsageError(f"intrinsics {source}: not a camera matrix [fx s cx; 0 fy cy; 0 0 1], got {K.tolist()}.")
+    return K

@@ -1,0 +1,54 @@
+"""What the commands show: a bar for each stage, and a table at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LABELS = {"perceive": "seeing people", "reconstruct": "reconstructing", "refine": "refining", "overlay": "drawing overlay"}
+
+
+class StageProgress:
+    """A progress bar per stage on standard error; silent when not ``enabled``."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=Console(stderr=True), disable=not enabled,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(LABELS.get(stage, stage), total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def __enter__(self) -> StageProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+
+def summary(info: dict[str, Any], out: str) -> None:
+    """Print the people that were found, how well the body sits on the keypoints, and where the files are."""
+    console = Console()
+    table = Table(title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s")
+    for column in ("file", "seconds", "seen in", "height m", "distance m", "on the body"):
+        table.add_column(column, justify="left" if column == "file" else "right")
+    for p in info["people"]:
+        seen = f"{p['observed']}/{p['frames']}"
+        fit = "-" if p["pck"] is None else f"{100 * p['pck']:.0f} %"
+        table.add_row(p["file"], f"{p['first_s']:.1f}-{p['last_s']:.1f}", seen, f"{p['height_m']:.2f}", f"{p['distance_m']:.1f}", fit)
+    console.print(table)
+    console.print("on the body: confident keypoints within 0.2 torso of the reprojected body", style="dim")
+    stages = {k: v for k, v in info["timings"].items() if k != "total"}
+    console.print(", ".join(f"{k} {v:.1f} s" for k, v in stages.items()), style="dim")
+    if info["clip"]["damage"]:
+        console.print(f"warning: {info['clip']['damage']}", style="yellow")
+    console.print(f"written to {out}: {', '.join(info['files'])}")

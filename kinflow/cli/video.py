@@ -1,0 +1,114 @@
+"""``kinflow-video``: turn a clip into moving 3D people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import KinflowError, UsageError
+
+EPILOG = """\
+examples:
+  kinflow-video walk.mp4 -o out                     everyone in the clip; out/overlay.mp4 to look at
+  kinflow-video walk.mp4 -o out --start 2 --end 6   four seconds of it
+  kinflow-video frames/ -o out --fov 65             a folder of numbered images, wide lens
+  kinflow-video walk.mp4 -o out --refine            slower, closer to the pixels
+  kinflow-video walk.mp4 -o out --keypoints op/     2D keypoints of OpenPose, COCO or MediaPipe instead of our own
+
+output in OUT:
+  person00.npz ...  pose, shape, trajectory and uncertainty of each person (docs/output.md, field by field)
+  overlay.mp4       the meshes over the frames, one colour a person
+  run.json          versions, settings, camera, timings, people
+
+exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file, 4 unreadable clip, 5 nobody found,
+130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="kinflow-video",
+        description="Turn a clip into moving 3D people: pose, shape and trajectory of everyone in view.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("clip", metavar="CLIP", help="a video file, an image, or a folder of numbered images")
+    p.add_argument("-o", "--out", metavar="OUT", required=True, help="folder for the results; made if need be")
+    part = p.add_argument_group("what to look at")
+    part.add_argument("--start", type=float, metavar="S", help="begin here, in seconds")
+    part.add_argument("--end", type=float, metavar="S", help="end here, in seconds")
+    part.add_argument("--max-people", type=int, metavar="N", help="keep the N people seen longest (default: everyone)")
+    part.add_argument("--keypoints", metavar="FILE", help="2D keypoints to use instead of our own detector: OpenPose folder, COCO or MediaPipe JSON")  # fmt: skip
+    camera = p.add_argument_group("camera (default: focal length = the image's diagonal)")
+    one = camera.add_mutually_exclusive_group()
+    one.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels")
+    one.add_argument("--fov", type=float, metavar="DEG", help="field of view along the longer side, in degrees")
+    one.add_argument("--intrinsics", metavar="FX,FY,CX,CY|FILE", help="camera matrix: four numbers, or a file with a 3x3 matrix")  # fmt: skip
+    body = p.add_argument_group("body")
+    body.add_argument("--body", choices=("open", "smpl", "smplh", "smplx"), default="open", help="body model (default: open, packaged)")  # fmt: skip
+    body.add_argument("--body-path", metavar="FILE", help="your copy of the licensed model")
+    how = p.add_argument_group("how")
+    how.add_argument("--refine", action="store_true", help="optimise once more under the training's losses")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    how.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")
+    how.add_argument("--seed", type=int, default=0, help="of the draws behind the uncertainty (default: 0)")
+    how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config.py, for example perception.min_seconds=0.5; may be repeated")  # fmt: skip
+    out = p.add_argument_group("output")
+    out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--quiet", action="store_true", help="print errors only")
+    out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return _run(args)
+    except KinflowError as error:
+        print(f"kinflow-video: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("kinflow-video: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
+    from ..config import PipelineConfig, load_config
+    from ..pipeline import run, staging, write
+    from .progress import StageProgress, summary
+
+    if args.start is not None and args.end is not None and args.end <= args.start:
+        raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
+    config = load_config(PipelineConfig, overrides=args.set)
+    from pathlib import Path
+
+    with staging(Path(args.out)):
+        pass  # an unwritable OUT is told now, not after the work
+    quiet = args.quiet or args.json
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
+    with StageProgress(enabled=not quiet) as progress:
+        result = run(
+            args.clip, start=args.start, end=args.end, max_people=args.max_people, device=args.device,
+            batch_size=args.batch_size, focal=args.focal, fov=args.fov, camera=args.intrinsics, body=args.body,
+            body_path=args.body_path, refine=args.refine, keypoints=args.keypoints, seed=args.seed, config=config,
+            progress=progress,
+        )  # fmt: skip
+        info: dict[str, Any] = write(
+            result, args.clip, args.out, draw=not args.no_overlay, start=args.start, end=args.end,
+            batch_size=args.batch_size, config=config, progress=progress,
+        )  # fmt: skip
+    if args.json:
+        print(json.dumps(info))
+    elif not args.quiet:
+        summary(info, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
