@@ -22,7 +22,7 @@ from . import __version__
 from .body import Body
 from .cameras import intrinsics, read_intrinsics
 from .config import PipelineConfig, config_hash, to_dict
-from .errors import NobodyFoundError, OutputError, UsageError
+from .errors import KinflowError, NobodyFoundError, OutputError, UsageError
 from .evidence import Evidence
 from .metrics import reprojection_summary
 from .motion import Motion
@@ -200,7 +200,9 @@ def load_body(name: str, path: str | Path | None) -> Body:
     """
     if name == "open":
         if path is not None:
-            raise UsageError("body_path: the open body is packaged. Say which model the file is: --body smpl|smplh|smplx.")
+            raise UsageError(
+                "body_path: the open body is packaged. Say which model the file is: --body smpl|smplh|smplx."
+            )
         return Body.open()
     if path is None:
         raise UsageError(f"body: {name} is licensed and not part of kinflow. Pass your copy with --body-path FILE.")
@@ -273,7 +275,9 @@ def write_overlay(
                 vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
-                present = [(s[int(frame_id)], PALETTE[i % len(PALETTE)]) for i, s in enumerate(skinned) if int(frame_id) in s]
+                present = [
+                    (s[int(frame_id)], PALETTE[i % len(PALETTE)]) for i, s in enumerate(skinned) if int(frame_id) in s
+                ]
                 K = torch.from_numpy(result.motions[0].K)
                 drawn = overlay(image, present, body.faces, K, config.render) if present else image
                 writer.write(drawn, timestamp)
@@ -284,16 +288,12 @@ def write_overlay(
 
 @contextlib.contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` whose files move into ``out`` when the block ends well, and vanish otherwise.
+    """A temporary folder inside ``out`` whose files move into ``out`` when the block ends well, and vanish otherwise.
 
     Raises:
         OutputError: the place cannot be written, or the disk is full.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".kinflow-", dir=out))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot write here ({error.strerror}). Choose another folder with -o.") from error
+    stage = _make_stage(out)
     try:
         yield stage
         for stale in [*out.glob("person[0-9][0-9]*.npz"), out / "overlay.mp4", out / "run.json"]:
@@ -301,11 +301,34 @@ def staging(out: Path) -> Iterator[Path]:
         for path in sorted(stage.iterdir()):
             path.replace(out / path.name)
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, KinflowError):
             raise
-        raise OutputError(f"{out}: could not be written ({error.strerror}). Free space or choose another folder.") from error
+        raise OutputError(
+            f"{out}: could not be written ({error.strerror}). Free space or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def check_writable(out: str | Path) -> None:
+    """Find out before the work whether its results can be written; leaves nothing behind.
+
+    Raises:
+        OutputError: ``out`` is a file, or a folder that cannot be made or written.
+    """
+    out = Path(out)
+    missing = [p for p in (out, *out.parents) if not p.exists()]
+    shutil.rmtree(_make_stage(out))
+    for folder in missing:
+        folder.rmdir()
+
+
+def _make_stage(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".kinflow-", dir=out))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot write here ({error.strerror}). Choose another folder with -o.") from error
 
 
 @contextlib.contextmanager

@@ -58,7 +58,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError) and not isinstance(error, OutputError):
-            raise OutputError(f"{path}: could not be written ({error.strerror}). Free space or choose another.") from error
+            raise OutputError(
+                f"{path}: could not be written ({error.strerror}). Free space or choose another."
+            ) from error
         raise
 
 
@@ -88,11 +90,15 @@ class Record:
                 raise ShapeError(f"{field.name}: expected {meta['dtype']}, got {value.dtype}.")
             value = np.ascontiguousarray(value, dtype=meta["dtype"])
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ShapeError(f"{field.name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or inf.")
+                raise ShapeError(
+                    f"{field.name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or inf."
+                )
             object.__setattr__(self, field.name, value)
         times = getattr(self, "timestamps", None)
         if times is not None and not (np.diff(times) > 0).all():
-            raise ShapeError("timestamps: expected strictly increasing seconds. Sort the frames and drop repeated ones.")
+            raise ShapeError(
+                "timestamps: expected strictly increasing seconds. Sort the frames and drop repeated ones."
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write all fields to ``path`` (npz, compressed, no pickle), by a temporary name and a rename."""
@@ -115,7 +121,9 @@ class Record:
             with np.load(path, allow_pickle=False) as npz:
                 schema = str(npz["schema"]) if "schema" in npz else "unknown"
                 if schema != cls.SCHEMA:
-                    raise ShapeError(f"{path}: expected schema {cls.SCHEMA}, got {schema}. Write it anew with this version.")
+                    raise ShapeError(
+                        f"{path}: expected schema {cls.SCHEMA}, got {schema}. Write it anew with this version."
+                    )
                 fields = {f.name: f.metadata for f in dataclasses.fields(cls)}
                 values = {k: npz[k] for k in npz.files if k in fields}
         except (zipfile.BadZipFile, EOFError, ValueError) as error:

@@ -6,10 +6,23 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-LABELS = {"perceive": "seeing people", "reconstruct": "reconstructing", "refine": "refining", "overlay": "drawing overlay"}
+LABELS = {
+    "perceive": "seeing people",
+    "reconstruct": "reconstructing",
+    "refine": "refining",
+    "overlay": "drawing overlay",
+}
 
 
 class StageProgress:
@@ -31,20 +44,31 @@ class StageProgress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
 
 
 def summary(info: dict[str, Any], out: str) -> None:
     """Print the people that were found, how well the body sits on the keypoints, and where the files are."""
     console = Console()
-    table = Table(title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s")
+    table = Table(
+        title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s"
+    )
     for column in ("file", "seconds", "seen in", "height m", "distance m", "on the body"):
         table.add_column(column, justify="left" if column == "file" else "right")
     for p in info["people"]:
         seen = f"{p['observed']}/{p['frames']}"
         fit = "-" if p["pck"] is None else f"{100 * p['pck']:.0f} %"
-        table.add_row(p["file"], f"{p['first_s']:.1f}-{p['last_s']:.1f}", seen, f"{p['height_m']:.2f}", f"{p['distance_m']:.1f}", fit)
+        table.add_row(
+            p["file"],
+            f"{p['first_s']:.1f}-{p['last_s']:.1f}",
+            seen,
+            f"{p['height_m']:.2f}",
+            f"{p['distance_m']:.1f}",
+            fit,
+        )
     console.print(table)
     console.print("on the body: confident keypoints within 0.2 torso of the reprojected body", style="dim")
     stages = {k: v for k, v in info["timings"].items() if k != "total"}

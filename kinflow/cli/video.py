@@ -80,16 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
     from ..config import PipelineConfig, load_config
-    from ..pipeline import run, staging, write
+    from ..pipeline import check_writable, run, write
     from .progress import StageProgress, summary
 
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
     config = load_config(PipelineConfig, overrides=args.set)
-    from pathlib import Path
-
-    with staging(Path(args.out)):
-        pass  # an unwritable OUT is told now, not after the work
+    check_writable(args.out)  # told now, not after the work
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     with StageProgress(enabled=not quiet) as progress:
