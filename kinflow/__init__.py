@@ -27,8 +27,6 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 
-
-
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kinflow' has no attribute {name!r}")

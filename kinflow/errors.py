@@ -74,7 +74,9 @@ def check_shape(name: str, value: Any, pattern: str, remedy: str = "") -> dict[s
     """
     shape = getattr(value, "shape", None)
     if shape is None:
-        raise ShapeError(f"{name}: expected an array of shape ({pattern}), got {type(value).__name__}. {remedy}".strip())
+        raise ShapeError(
+            f"{name}: expected an array of shape ({pattern}), got {type(value).__name__}. {remedy}".strip()
+        )
     got = tuple(int(s) for s in shape)
     want = pattern.split()
     tail = want[1:] if want and want[0] == "..." else want

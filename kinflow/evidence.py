@@ -33,7 +33,9 @@ class Evidence(Record):
     rois: np.ndarray = array("T 4", "float32", "Crop the networks saw: centre x, y, side in px, angle in rad.")
     image_size: np.ndarray = array("2", "int64", "Width and height of the frames in px.")
     masks: np.ndarray | None = array("T 64 64", "uint8", "Person mask inside the crop, 0..255.", optional=True)
-    features: np.ndarray | None = array("T F", "float32", "Pooled trunk features of the landmark network.", optional=True)
+    features: np.ndarray | None = array(
+        "T F", "float32", "Pooled trunk features of the landmark network.", optional=True
+    )
 
     def __len__(self) -> int:
         return len(self.frame_ids)

@@ -30,15 +30,21 @@ class Motion(Record):
     observed: np.ndarray = array("T", "bool", "True where the person was seen, false where the motion was filled in.")
     betas: np.ndarray = array("10", "float32", "Shape coefficients, unit variance; the first is height.")
     global_orient: np.ndarray = array("T 3", "float32", "Rotation vector of the pelvis, body to camera, rad.")
-    body_pose: np.ndarray = array("T 23 3", "float32", "Rotation vectors of SMPL joints 1..23 relative to their parents, rad.")
+    body_pose: np.ndarray = array(
+        "T 23 3", "float32", "Rotation vectors of SMPL joints 1..23 relative to their parents, rad."
+    )
     transl: np.ndarray = array("T 3", "float32", "Translation of the body in camera axes, m.")
     joints3d: np.ndarray = array("T 24 3", "float32", "The 24 SMPL joints in camera axes, m.")
     joints3d_std: np.ndarray = array(
-        "T 24", "float32", "Standard deviation of each joint relative to the pelvis, per axis, m (the pelvis': its own, along the depth)."
+        "T 24",
+        "float32",
+        "Standard deviation of each joint relative to the pelvis, per axis, m (the pelvis': its own, along the depth).",
     )
     z: np.ndarray = array("T 63", "float32", "Flow latent of the body pose, standard normal under the prior.")
     z_std: np.ndarray = array("T 63", "float32", "Standard deviation of z.")
-    contacts: np.ndarray = array("T 4", "float32", "Probability that left heel, left toe, right heel, right toe stand still.")
+    contacts: np.ndarray = array(
+        "T 4", "float32", "Probability that left heel, left toe, right heel, right toe stand still."
+    )
     keypoints2d: np.ndarray = array("T 33 2", "float32", "Detected BlazePose landmarks the motion was fitted to, px.")
     confidence: np.ndarray = array("T 33", "float32", "Their confidence, 0..1.")
     boxes_xyxy: np.ndarray = array("T 4", "float32", "Box around the person, px; zeros where not observed.")
@@ -61,7 +67,9 @@ class Motion(Record):
         body = body if body is not None else self._default_body()
         rows = slice(None) if frames is None else frames
         with torch.no_grad():
-            pose = torch.cat((torch.from_numpy(self.global_orient[rows])[:, None], torch.from_numpy(self.body_pose[rows])), 1)
+            pose = torch.cat(
+                (torch.from_numpy(self.global_orient[rows])[:, None], torch.from_numpy(self.body_pose[rows])), 1
+            )
             betas = torch.from_numpy(self.betas).expand(len(pose), -1)
             return body.vertices(betas, rotvec_to_rotmat(pose), torch.from_numpy(self.transl[rows])).numpy()
 
@@ -69,5 +77,7 @@ class Motion(Record):
         if self.body != "open":
             from .errors import ShapeError
 
-            raise ShapeError(f"body: this motion belongs to {self.body!r}, got no model. Pass body=Body.from_file(PATH).")
+            raise ShapeError(
+                f"body: this motion belongs to {self.body!r}, got no model. Pass body=Body.from_file(PATH)."
+            )
         return Body.open()

@@ -27,9 +27,7 @@ def rotvec_to_rotmat(rotvec: Tensor) -> Tensor:
     skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
     eye = torch.eye(3, dtype=rotvec.dtype, device=rotvec.device)
     outer = rotvec[..., :, None] * rotvec[..., None, :]
-    return (
-        eye + a[..., None, None] * skew + b[..., None, None] * (outer - angle2[..., None, None] * eye)
-    )
+    return eye + a[..., None, None] * skew + b[..., None, None] * (outer - angle2[..., None, None] * eye)
 
 
 def rotmat_to_rotvec(rotmat: Tensor) -> Tensor:

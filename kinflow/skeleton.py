@@ -87,7 +87,8 @@ def _depth(joint: int) -> int:
 
 
 BODY_INDEX_LEVELS: tuple[tuple[int, ...], ...] = tuple(
-    tuple(j for j in range(NUM_JOINTS) if _depth(j) == level) for level in range(1 + max(map(_depth, range(NUM_JOINTS))))
+    tuple(j for j in range(NUM_JOINTS) if _depth(j) == level)
+    for level in range(1 + max(map(_depth, range(NUM_JOINTS))))
 )
 """Joints by depth in the tree, root first: forward kinematics goes level by level."""
 
