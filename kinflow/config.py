@@ -25,12 +25,61 @@ C = TypeVar("C")
 
 @dataclasses.dataclass(frozen=True)
 class FlowConfig:
-    """The kinematic normalizing flow."""
+    """The kinematic normalizing flow.
+
+    Attributes:
+        representation: "chart" (rotation vectors relative to each joint's mean: 63 latents, exact density) or "rot6d"
+            (Zanfir et al.'s RealNVP on the 6D form: 126 latents, a lower bound of the density).
+        coupling: "spline" (rational-quadratic inside ``bound``, linear outside) or "affine".
+        layers: coupling layers; their masks follow the kinematic tree in turn.
+        hidden: width of each layer's conditioner; blocks: its residual blocks; dropout: in training only.
+        bins, bound: of the spline, in whitened units.
+        log_scale_cap: largest absolute log-scale of one coupling.
+        tail: whitened units beyond which the density's tails turn from Gaussian to exponential.
+        gram_schmidt_spread: standard deviation of the randomised Gram-Schmidt lengths ("rot6d" alone).
+    """
+
+    representation: typing.Literal["chart", "rot6d"] = "chart"
+    coupling: typing.Literal["spline", "affine"] = "spline"
+    layers: int = 8
+    hidden: int = 160
+    blocks: int = 1
+    dropout: float = 0.1
+    bins: int = 8
+    bound: float = 5.0
+    log_scale_cap: float = 1.5
+    tail: float = 4.0
+    gram_schmidt_spread: float = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class DynamicsConfig:
-    """The recurrent latent dynamics."""
+    """The recurrent latent dynamics.
+
+    Attributes:
+        latent_dim: 63 for the flow's chart.
+        hidden: size of the hidden state; ode_hidden: width of the vector field.
+        head_hidden: width of the predictive head.
+        components: Gaussians in the predictive mixture; 1 is a plain Gaussian.
+        rank: of each predictive covariance's low-rank part.
+        solver, max_step: torchdiffeq's fixed-step method and the longest step in seconds; a longer interval is cut into
+            equal steps, each clip's by itself.
+        horizon: seconds over which an extrapolated velocity dies out.
+        sigma_floor: smallest predictive standard deviation along each axis, in latent units.
+        dropout: in the predictive head, in training only.
+    """
+
+    latent_dim: int = 63
+    hidden: int = 256
+    ode_hidden: int = 192
+    head_hidden: int = 384
+    components: int = 3
+    rank: int = 8
+    solver: typing.Literal["euler", "midpoint", "rk4"] = "midpoint"
+    max_step: float = 0.1
+    horizon: float = 0.25
+    sigma_floor: float = 1e-3
+    dropout: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +99,40 @@ class RefineConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PerceptionConfig:
-    """Detection, landmarks and tracking."""
+    """Detection, landmarks and tracking. Times are seconds, so that they mean the same at every frame rate.
+
+    Attributes:
+        max_people: at most so many are followed at once and reported; None: no limit.
+        detector_interval_s: the whole frame is searched this often while someone is followed, ...
+        search_interval_s: ... and this often while nobody is.
+        tile_interval_s: tiles of the frame are searched too, this often, for people too small in the whole frame; a large
+            number turns it off.
+        tile_scale: side of a tile relative to the frame's shorter side.
+        detection_threshold: least score of a detection; nms_iou: overlap above which detections are one.
+        landmark_threshold: least pose score of a sighting.
+        min_roi_px: smaller regions are ignored.
+        memory_s: a person may be out of sight this long and stay the same person.
+        min_duration_s: people seen for less are dropped (never more than half of the clip).
+        precision: of the networks.
+        batch_people: regions that go through the landmark network at once.
+        masks: keep a person mask per frame; features: keep pooled trunk features per frame.
+    """
+
+    max_people: int | None = None
+    detector_interval_s: float = 0.25
+    search_interval_s: float = 0.1
+    tile_interval_s: float = 1.0
+    tile_scale: float = 0.6
+    detection_threshold: float = 0.5
+    nms_iou: float = 0.3
+    landmark_threshold: float = 0.5
+    min_roi_px: float = 40.0
+    memory_s: float = 1.0
+    min_duration_s: float = 0.4
+    precision: typing.Literal["float32", "bfloat16"] = "float32"
+    batch_people: int = 8
+    masks: bool = True
+    features: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +159,104 @@ class VideoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """Rasteriser and overlay."""
+    """Rasteriser and overlay.
+
+    Attributes:
+        opacity: of the mesh over the frame, 0..1.
+        near: m; faces that reach nearer to the camera are left out.
+        keypoint_radius: of a drawn keypoint, in parts of the image's longer side.
+        min_confidence: keypoints under it are not drawn.
+    """
+
+    opacity: float = 0.8
+    near: float = 0.05
+    keypoint_radius: float = 0.003
+    min_confidence: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run."""
+    """What every training has in common: :func:`kinflow.training.loop.fit`.
+
+    Attributes:
+        seed: of weights and data; steps: at most so many; minutes: and at most so long (0: no limit). The learning rate
+            follows a cosine over whichever ends first.
+        batch: clips or poses a step; lr, weight_decay: AdamW's; warmup: steps of linear rise; grad_clip: of the norm.
+        ema: decay of the averaged weights, which are the ones validated and kept.
+        validate_every: steps between validations; patience: validations without a better score before it stops (0: off).
+        threads: torch's CPU threads (0: leave); precision: "fp32" or "bf16" (autocast around the loss; the flow stays fp32).
+        log_every: steps between lines of ``log.csv``.
+    """
+
+    seed: int = 0
+    steps: int = 20000
+    minutes: float = 0.0
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 200
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    validate_every: int = 500
+    patience: int = 0
+    threads: int = 0
+    precision: typing.Literal["fp32", "bf16"] = "fp32"
+    log_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowTrainingConfig:
+    """``kinflow-train flow``.
+
+    Attributes:
+        noise: rad, standard deviation of the rotation noise added to each training joint; it widens directions in which
+            the capture does not vary. mirror, exchange: probabilities of left-right mirroring and of taking the upper
+            body from another pose.
+        jitter: largest standard deviation (rad) of further, whole-pose noise, drawn per pose from 0 up to this with
+            probability jitter_share.
+        bounds_samples: importance samples of the "rot6d" representation's bound in validation.
+    """
+
+    model: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=512, steps=12000))
+    noise: float = 0.01
+    jitter: float = 0.1
+    jitter_share: float = 0.2
+    mirror: float = 0.5
+    exchange: float = 0.15
+    bounds_samples: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicsTrainingConfig:
+    """``kinflow-train dynamics``.
+
+    Attributes:
+        flow: path of the flow's weights; None: the packaged ones.
+        frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
+            deviation of the time stamps' jitter as a share of the interval.
+        drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
+        noise: rad, standard deviation of rotation noise, given to a share noise_share of windows.
+        dequantise: rad, of noise that every window gets, in validation too, so that a joint that the capture does not
+            move has a density at all.
+        root_share: share of windows that get the root's motion; time_warp: largest change of speed, as a log.
+    """
+
+    model: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
+    flow: str | None = None
+    frames: int = 48
+    fps: tuple[float, float] = (10.0, 60.0)
+    rate_jitter: float = 0.1
+    drop: float = 0.3
+    drop_share: float = 0.3
+    noise: float = 0.02
+    noise_share: float = 0.2
+    dequantise: float = 0.002
+    mirror: float = 0.5
+    exchange: float = 0.1
+    root_share: float = 0.5
+    time_warp: float = 0.25
 
 
 @dataclasses.dataclass(frozen=True)

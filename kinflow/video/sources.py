@@ -63,18 +63,10 @@ def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(image, (rotation // 90) % 4) if rotation % 360 else image
 
 
-def _colorspace(frame: av.VideoFrame) -> int | None:
-    """The YUV matrix that the frame declares, as swscale numbers it; None where it declares none or RGB."""
-    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 6, 7, 9) else None
-
-
 def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
     """Convert to an upright (H, W, 3) uint8 RGB array, scaled to ``size`` (stored width, height) if that differs."""
     width, height = size or (frame.width, frame.height)
-    matrix = _colorspace(frame)
-    rgb = frame.reformat(
-        width=width, height=height, format="rgb24", src_colorspace=5 if matrix == 6 else matrix, dst_colorspace=None
-    )
+    rgb = frame.reformat(width=width, height=height, format="rgb24")  # by the YUV matrix that the frame declares
     return _upright(rgb.to_ndarray(), int(frame.rotation))
 
 

@@ -1,0 +1,217 @@
+"""Plain light on meshes, and people drawn over video frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import RenderConfig
+from ..errors import ShapeError, UsageError, check_shape
+from .rasteriser import Fragments, VisiblePoints, rasterise, visible_points
+
+PALETTE: tuple[tuple[int, int, int], ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+"""Seven RGB colours that colour-blind people tell apart (Okabe and Ito 2008), one a person."""
+
+LIGHT = (-0.4, -0.7, -0.6)
+"""Direction towards the lamp, camera axes: above, to the left, behind the camera."""
+
+
+def person_colour(person_id: int) -> tuple[int, int, int]:
+    """The colour in which a person is drawn, RGB 0..255."""
+    return PALETTE[person_id % len(PALETTE)]
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (..., V, 3) of vertices (..., V, 3): the area-weighted mean of the faces around each.
+
+    They point to the side from which a face's corners run counter-clockwise; zero where a vertex has no area around.
+    """
+    a, b, c = (vertices.index_select(-2, faces[:, i]) for i in range(3))
+    normal = torch.linalg.cross(b - a, c - a)
+    total = torch.zeros_like(vertices)
+    for i in range(3):
+        total.index_add_(-2, faces[:, i], normal)
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-20)
+
+
+def shade(
+    normals: Tensor,
+    colours: Tensor,
+    *,
+    light: Tensor | Sequence[float] = LIGHT,
+    ambient: float = 0.45,
+    diffuse: float = 0.65,
+) -> Tensor:
+    """Lambert's law under a lamp and a sky that is brighter than the ground.
+
+    Args:
+        normals: (..., 3) in camera axes (y down), any length.
+        colours: (..., 3) surface colour, any scale.
+        light: towards the lamp, camera axes.
+        ambient, diffuse: shares of sky and lamp.
+
+    Returns:
+        (..., 3) seen colour in the scale of ``colours``, not clipped.
+    """
+    direction = torch.nn.functional.normalize(torch.as_tensor(light).to(normals), dim=-1)
+    unit = torch.nn.functional.normalize(normals, dim=-1, eps=1e-12)
+    sky = 0.75 - 0.25 * unit[..., 1]
+    lamp = (unit @ direction).clamp_min(0)
+    return colours * (ambient * sky + diffuse * lamp)[..., None]
+
+
+def interpolate(seen: VisiblePoints, attributes: Tensor, faces: Tensor) -> Tensor:
+    """Values (N, C) at the covered pixels of per-vertex ``attributes`` (V, C) or (B, V, C)."""
+    index = faces[seen.face]
+    if attributes.ndim == 3:
+        index = index + (seen.batch * attributes.shape[1])[:, None]
+        attributes = attributes.flatten(0, 1)
+    total = attributes.index_select(0, index[:, 0]) * seen.barycentric[:, :1]
+    for i in (1, 2):
+        total = total + attributes.index_select(0, index[:, i]) * seen.barycentric[:, i : i + 1]
+    return total
+
+
+def part_mask(fragments: Fragments, faces: Tensor, part_labels: Tensor) -> Tensor:
+    """(B, H, W) int64 part seen through each pixel, -1 for none: the label of the face's nearest corner."""
+    corner = fragments.barycentric.argmax(-1)
+    vertex = faces[fragments.face_index.clamp_min(0)].gather(-1, corner[..., None])[..., 0]
+    return torch.where(fragments.face_index >= 0, part_labels.to(vertex)[vertex], -1)
+
+
+def silhouette(
+    vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], *, backend: str = "torch"
+) -> Tensor:
+    """(B, H, W) bool: where each mesh covers the pixel's centre. Arguments as in :func:`rasterise`."""
+    return rasterise(vertices, faces, K, image_size, backend=backend).face_index >= 0
+
+
+def overlay(
+    image: np.ndarray,
+    meshes: Sequence[tuple[Any, tuple[int, int, int]]],
+    faces: Any,
+    K: Any,
+    *,
+    config: RenderConfig | None = None,
+) -> np.ndarray:
+    """Draw people over a frame; whoever is nearer hides the other.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; not changed.
+        meshes: a pair for each person: vertices (V, 3) in camera axes, m, and an RGB colour 0..255.
+        faces: (F, 3) for all of them, or a list with one array for each; counter-clockwise seen from outside.
+        K: (3, 3) intrinsics, px.
+        config: opacity and lights.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    >>> from kinflow.render import overlay, person_colour
+    >>> triangle = np.array([[-1.0, -1.0, 2.0], [-1.0, 3.0, 2.0], [3.0, -1.0, 2.0]])
+    >>> camera = np.array([[4.0, 0.0, 2.0], [0.0, 4.0, 2.0], [0.0, 0.0, 1.0]])
+    >>> overlay(np.zeros((4, 4, 3), np.uint8), [(triangle, person_colour(0))], [[0, 1, 2]], camera)[0, 0].any()
+    np.True_
+    """
+    config = config or RenderConfig()
+    dims = check_shape("image", image, "H W 3", "Give one RGB frame.")
+    if image.dtype != np.uint8:
+        raise ShapeError(f"image: expected uint8, got {image.dtype}. Convert it to 0..255 first.")
+    out = image.copy()
+    if not meshes:
+        return out
+    points, triangles, colours = _scene(meshes, faces)
+    with torch.inference_mode():
+        camera = torch.as_tensor(K, dtype=torch.float32)
+        seen = visible_points(
+            points[None], triangles, camera, (dims["W"], dims["H"]), near=config.near, cull_backfaces=True
+        )
+        if seen.face.numel() == 0:
+            return out
+        normals = interpolate(seen, vertex_normals(points, triangles), triangles)
+        lit = shade(normals, colours[triangles[seen.face, 0]])
+        drawn = torch.from_numpy(out)
+        behind = drawn[seen.row, seen.column].float()
+        mixed = behind + config.opacity * (lit - behind)
+        drawn[seen.row, seen.column] = mixed.clamp(0, 255).round().to(torch.uint8)
+    return out
+
+
+def _scene(meshes: Sequence[tuple[Any, tuple[int, int, int]]], faces: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """All meshes as one: vertices (V, 3), faces (F, 3), and a colour for each vertex (V, 3)."""
+    each = isinstance(faces, (list, tuple)) and len(faces) > 0 and getattr(faces[0], "ndim", 0) == 2
+    if each and len(faces) != len(meshes):
+        raise UsageError(f"faces: expected one array for each of {len(meshes)} meshes, got {len(faces)}.")
+    points, triangles, colours, count = [], [], [], 0
+    for index, (vertices, colour) in enumerate(meshes):
+        v = torch.as_tensor(vertices, dtype=torch.float32)
+        f = torch.as_tensor(faces[index] if each else faces, dtype=torch.int64)
+        check_shape(f"meshes[{index}]", v, "V 3", "Give one frame's vertices at a time.")
+        points.append(v)
+        triangles.append(f + count)
+        colours.append(torch.tensor(colour, dtype=torch.float32).expand(v.shape[0], 3))
+        count += v.shape[0]
+    return torch.cat(points), torch.cat(triangles), torch.cat(colours)
+
+
+def draw_keypoints(
+    image: np.ndarray,
+    keypoints2d: np.ndarray,
+    confidence: np.ndarray | None = None,
+    edges: Sequence[tuple[int, int]] = (),
+    *,
+    colour: tuple[int, int, int] = (255, 255, 255),
+    config: RenderConfig | None = None,
+) -> np.ndarray:
+    """Draw keypoints (P, 2) px as discs, and ``edges`` between them as lines; unsure ones are left out.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; not changed.
+        confidence: (P,) 0..1; points under ``config.min_confidence`` are not drawn.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    config = config or RenderConfig()
+    dims = check_shape("image", image, "H W 3")
+    points = check_shape("keypoints2d", keypoints2d, "P 2")["P"]
+    sure = np.isfinite(keypoints2d).all(-1)
+    if confidence is not None:
+        check_shape("confidence", confidence, str(points))
+        sure &= confidence >= config.min_confidence
+    out = image.copy()
+    radius = max(1.0, config.keypoint_radius * max(dims["H"], dims["W"]))
+    tint = np.array(colour, np.uint8)
+    for a, b in edges:
+        if sure[a] and sure[b]:
+            _stroke(out, keypoints2d[a], keypoints2d[b], 0.5 * radius, tint // 2 + 32)
+    for index in np.flatnonzero(sure):
+        _stroke(out, keypoints2d[index], keypoints2d[index], radius, tint)
+    return out
+
+
+def _stroke(image: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float, colour: np.ndarray) -> None:
+    """Paint all pixels whose centre lies within ``radius`` of the segment a-b, in place."""
+    size = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(np.floor(np.minimum(a, b) - radius), 0, size).astype(int)
+    high = np.clip(np.ceil(np.maximum(a, b) + radius), 0, size).astype(int)
+    if (high <= low).any():
+        return
+    x = np.arange(low[0], high[0])[None, :] + 0.5
+    y = np.arange(low[1], high[1])[:, None] + 0.5
+    run = b - a
+    along = ((x - a[0]) * run[0] + (y - a[1]) * run[1]) / max(float(run @ run), 1e-12)
+    along = np.clip(along, 0, 1)
+    near = (x - a[0] - along * run[0]) ** 2 + (y - a[1] - along * run[1]) ** 2 <= radius**2
+    image[low[1] : high[1], low[0] : high[0]][near] = colour
