@@ -1,0 +1,138 @@
+"""kinflow-video from outside: every bad input ends with one line, the right exit code, and no half-written files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from kinflow.cli.video import main, parser
+
+COMMAND = [sys.executable, "-m", "kinflow.cli.video"]
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int = 10) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def empty_room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip with nobody in it."""
+    noise = np.random.default_rng(0).integers(90, 110, (12, 120, 160, 3), dtype=np.uint8)
+    return write_video(tmp_path_factory.mktemp("clips") / "room.mp4", noise)
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    """Run the command; expect exit ``code``, nothing on standard output, and one line that is returned."""
+    assert main([str(a) for a in arguments]) == code
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("kinflow-video:")]
+    assert out == "" and len(lines) == 1 and "Traceback" not in err
+    return lines[0]
+
+
+def test_help_teaches() -> None:
+    text = parser().format_help()
+    for flag in (
+        "--out --start --end --max-people --device --batch-size --focal --fov --intrinsics --body --body-path --refine "
+        "--no-overlay --keypoints --seed --set --quiet --json"
+    ).split():
+        assert flag in text
+    assert "exit codes" in text and "examples" in text
+
+
+def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+    for arguments in ([], ["clip.mp4"], ["clip.mp4", "-o", "x", "--focal", "1", "--fov", "2"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+    capsys.readouterr()
+    out = tmp_path / "out"
+    assert "no such setting" in fails(capsys, 2, empty_room, "-o", out, "--set", "nonsense=1")
+    assert "--end" in fails(capsys, 2, empty_room, "-o", out, "--start", 3, "--end", 1)
+    assert "device" in fails(capsys, 2, empty_room, "-o", out, "--device", "abacus", "--quiet")
+    assert "max_people" in fails(capsys, 2, empty_room, "-o", out, "--max-people", 0, "--quiet")
+    assert "batch_size" in fails(capsys, 2, empty_room, "-o", out, "--batch-size", 0, "--quiet")
+    assert "focal" in fails(capsys, 2, empty_room, "-o", out, "--focal", -5, "--quiet")
+    assert "intrinsics" in fails(capsys, 2, empty_room, "-o", out, "--intrinsics", "1,2", "--quiet")
+    assert "licensed" in fails(capsys, 2, empty_room, "-o", out, "--body", "smpl", "--quiet")
+    assert not out.exists()
+
+
+def test_missing_model_file_is_three(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+    line = fails(capsys, 3, empty_room, "-o", tmp_path / "out", "--body", "smpl", "--body-path", tmp_path / "no.pkl", "--quiet")
+    assert "no.pkl" in line
+
+
+def test_unreadable_clips_are_four(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is not a video")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes(empty_room.read_bytes()[:200])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("no images here")
+    with av.open(str(tmp_path / "sound.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    for name in ("text.mp4", "empty.mp4", "cut.mp4", "folder", "sound.m4a", "missing.mp4"):
+        line = fails(capsys, 4, tmp_path / name, "-o", tmp_path / "out", "--quiet")
+        assert name in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shape", [(12, 120, 160, 3), (1, 64, 64, 3), (3, 8, 8, 3), (3, 61, 47, 3)])
+def test_nobody_is_five(capsys: pytest.CaptureFixture[str], tmp_path: Path, shape: tuple[int, ...]) -> None:
+    frames = np.random.default_rng(1).integers(60, 80, shape, dtype=np.uint8)
+    folder = tmp_path / "frames"  # images keep odd sizes that H.264 does not
+    folder.mkdir()
+    for i, image in enumerate(frames):
+        from PIL import Image
+
+        Image.fromarray(image).save(folder / f"{i:03d}.png")
+    assert "nobody" in fails(capsys, 5, folder, "-o", tmp_path / "out", "--quiet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_out_is_one(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot write" in fails(capsys, 1, empty_room, "-o", tmp_path / "file" / "out")
+    assert "cannot write" in fails(capsys, 1, empty_room, "-o", tmp_path / "file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 240, 320, 3), dtype=np.uint8)
+    clip = write_video(tmp_path / "long.mp4", noise, 30)
+    out = tmp_path / "out"
+    run = subprocess.Popen([*COMMAND, str(clip), "-o", str(out)], stderr=subprocess.PIPE, text=True)
+    time.sleep(5)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode in (130, 5)  # a very fast machine may have finished
+    assert "Traceback" not in err
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_earlier_results_survive_a_failure(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"old": True}))
+    fails(capsys, 5, empty_room, "-o", out, "--quiet")
+    assert [p.name for p in out.iterdir()] == ["run.json"]
