@@ -84,7 +84,35 @@ class DynamicsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructorConfig:
-    """The frame encoder and the latent filter."""
+    """The frame encoder and the latent filter.
+
+    Attributes:
+        width, blocks: of the frame encoder's residual MLP; recurrent: states of its recurrence, per direction.
+        head_width: hidden units of the heads; lifter_width: of the 2D-only path.
+        trunk_features: size of the front end's trunk features to read; 0 leaves them out.
+        dropout: inside the residual blocks, in training.
+        root_drift: spectral density of the root's angular acceleration, rad^2/s^3; transl_drift: of its linear one, m^2/s^3.
+        root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
+        landmark_sigma: m, error of one landmark when the translation is solved.
+        std_draws: samples of the latent from which the joints' standard deviations come.
+        chunk, context: longest stretch of frames filtered at once, and the frames of warm-up at each side of it.
+    """
+
+    width: int = 384
+    blocks: int = 3
+    recurrent: int = 224
+    head_width: int = 320
+    lifter_width: int = 256
+    trunk_features: int = 0
+    dropout: float = 0.0
+    root_drift: float = 30.0
+    transl_drift: float = 10.0
+    root_inflation: float = 4.0
+    transl_inflation: float = 4.0
+    landmark_sigma: float = 0.05
+    std_draws: int = 8
+    chunk: int = 256
+    context: int = 48
 
 
 @dataclasses.dataclass(frozen=True)
