@@ -1,0 +1,89 @@
+"""A convolution with the activation and residual that BlazePose puts behind it, fused on CPUs where torch can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Conv", "fuse_convolutions"]
+
+
+class Conv(nn.Conv2d):
+    """Convolution with bias, ``padding = kernel // 2`` unless given, an optional residual, and an optional ReLU6.
+
+    ``forward(x, residual) = act(conv(x) + residual)``. After :func:`fuse_convolutions` the same arithmetic runs as one oneDNN
+    primitive; the weights are then fixed and gradients do not reach them.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, groups=groups)
+        self.act = act
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if self._packed is not None:
+            return self._fused(x, residual)
+        y = super().forward(x)
+        if residual is not None:
+            y = y + residual
+        return F.relu6(y) if self.act else y
+
+    def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        ops: Any = torch.ops.mkldnn
+        if residual is None:
+            act, bounds = ("hardtanh", [0.0, 6.0]) if self.act else ("none", [])
+            return ops._convolution_pointwise(x, self._packed, self.bias, *geometry, act, bounds, "")
+        y = ops._convolution_pointwise.binary(
+            x, residual, self._packed, self.bias, *geometry, "add", 1.0, None, [], None
+        )
+        return y.clamp_(0.0, 6.0) if self.act else y
+
+    def pack(self, batch: int, height: int, width: int) -> None:
+        """Reorder the weights into oneDNN's own layout for inputs of this size; other sizes still work."""
+        self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight.detach(),
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            [batch, self.in_channels, height, width],
+        )
+
+
+def fuse_convolutions(module: nn.Module, example: Tensor) -> bool:
+    """Fuse the convolutions of `module` for CPU inference, in place; False where this torch build cannot.
+
+    Args:
+        module: on the CPU, in the precision it shall run in; its weights must not change afterwards.
+        example: an input of the size that will come, to learn the convolutions' input sizes from.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    sizes: dict[Conv, tuple[int, int, int]] = {}
+
+    def note(conv: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(conv, Conv):
+            sizes[conv] = (args[0].shape[0], args[0].shape[2], args[0].shape[3])
+
+    hooks = [conv.register_forward_pre_hook(note) for conv in module.modules() if isinstance(conv, Conv)]
+    with torch.no_grad():
+        expected = module(example)
+    for hook in hooks:
+        hook.remove()
+    for conv, size in sizes.items():
+        conv.pack(*size)
+    del expected
+    return True

@@ -1,0 +1,111 @@
+"""From the landmark network's output to a person in the full frame.
+
+Source: MediaPipe's TensorsToLandmarksCalculator, RefineLandmarksFromHeatmapCalculator, LandmarkProjectionCalculator and
+WorldLandmarkProjectionCalculator with the options of ``modules/pose_landmark/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinflow.perception.blazepose import LANDMARK_SIZE, LandmarkOutput
+from kinflow.perception.crops import crop_to_frame, roi_from_alignment
+
+__all__ = ["Person", "people_from_output", "refine_landmarks"]
+
+HEATMAP_KERNEL = 7
+HEATMAP_CONFIDENCE = 0.5
+MASK_SIZE = 64
+BOX_CONFIDENCE = 0.3
+
+
+def refine_landmarks(points: Tensor, heatmaps: Tensor) -> Tensor:
+    """Move each point to the centre of mass of its heatmap around it, where the heatmap is sure of itself.
+
+    Args:
+        points: (N, P, 2) in units of the crop, [0, 1].
+        heatmaps: (N, P, h, w) logits.
+    Returns:
+        (N, P, 2). As MediaPipe has it, cell (row, column) stands for (row / h, column / w).
+    """
+    n, p, height, width = heatmaps.shape
+    size = points.new_tensor([width, height])
+    centre = (points * size).long()  # toward zero, as a C cast
+    inside = ((centre >= 0) & (centre < size.long())).all(-1)
+    reach = torch.arange(HEATMAP_KERNEL, device=points.device) - HEATMAP_KERNEL // 2
+    columns = centre[..., 0, None] + reach  # (N, P, 7)
+    rows = centre[..., 1, None] + reach
+    valid = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    window = heatmaps.reshape(n, p, -1).gather(-1, index.reshape(n, p, -1)).reshape(index.shape).float()
+    mass = torch.sigmoid(window) * valid
+    total = mass.sum((-2, -1))
+    x = (mass * columns[..., None, :]).sum((-2, -1)) / total.clamp_min(1e-12) / width
+    y = (mass * rows[..., :, None]).sum((-2, -1)) / total.clamp_min(1e-12) / height
+    sure = inside & (mass.amax((-2, -1)) >= HEATMAP_CONFIDENCE) & (total > 0)
+    return torch.where(sure[..., None], torch.stack([x, y], -1), points)
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One person in one frame, as the landmark network saw it through `roi`."""
+
+    roi: np.ndarray  #: (4,) the crop
+    next_roi: np.ndarray  #: (4,) where to look in the next frame, if nothing moved
+    score: float  #: pose score, 0..1
+    keypoints2d: np.ndarray  #: (33, 2) px, full frame
+    confidence: np.ndarray  #: (33,) visibility times presence
+    world: np.ndarray  #: (33, 3) m, camera axes, hip-centred
+    box_xyxy: np.ndarray  #: (4,) px, within the frame
+    mask: np.ndarray | None  #: (64, 64) uint8 inside the crop
+    features: np.ndarray | None  #: (288,) float32
+
+
+def people_from_output(
+    output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], with_features: bool = True
+) -> list[Person]:
+    """Decode the network's output for N regions of one frame of (width, height) px."""
+    points = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps).cpu().numpy().astype(np.float64)
+    certainty = torch.sigmoid(output.landmarks[:, :33, 3:5]).prod(-1).cpu().numpy()
+    world = output.world[:, :33].cpu().numpy().astype(np.float64)
+    scores = output.score.cpu().numpy()
+    features = output.features.cpu().numpy().astype(np.float32) if with_features else None
+    masks = None
+    if output.mask is not None:
+        pooled = F.avg_pool2d(torch.sigmoid(output.mask)[:, None], LANDMARK_SIZE // MASK_SIZE)[:, 0]
+        masks = (pooled * 255.0).round().to(torch.uint8).cpu().numpy()
+
+    frame_points = crop_to_frame(points, rois)
+    cos, sin = np.cos(rois[:, 3:]), np.sin(rois[:, 3:])
+    world = np.stack(
+        [cos * world[..., 0] - sin * world[..., 1], sin * world[..., 0] + cos * world[..., 1], world[..., 2]], -1
+    )
+    following = roi_from_alignment(frame_points[:, 33], frame_points[:, 34])
+    return [
+        Person(
+            roi=rois[i],
+            next_roi=following[i],
+            score=float(scores[i]),
+            keypoints2d=frame_points[i, :33],
+            confidence=certainty[i],
+            world=world[i],
+            box_xyxy=_person_box(frame_points[i, :33], certainty[i], image_size),
+            mask=None if masks is None else masks[i],
+            features=None if features is None else features[i],
+        )
+        for i in range(len(rois))
+    ]
+
+
+def _person_box(points: np.ndarray, confidence: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Box around the confident landmarks, a tenth wider (the skull rises above the eyes), cut at the frame's border."""
+    sure = points[confidence >= min(BOX_CONFIDENCE, float(confidence.max()))]
+    low, high = sure.min(0), sure.max(0)
+    margin = 0.1 * float((high - low).max())
+    limit = np.array(image_size, np.float64)
+    return np.concatenate([np.clip(low - margin, 0, limit), np.clip(high + margin, 0, limit)])

@@ -1,0 +1,215 @@
+"""Frames in, Evidence out: detection at intervals, landmarks in every frame, people told apart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kinflow.assets import asset_path
+from kinflow.config import PerceptionConfig
+from kinflow.errors import ShapeError, check_shape
+from kinflow.evidence import Evidence
+from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker
+from kinflow.perception.convolution import fuse_convolutions
+from kinflow.perception.crops import letterbox, warp_crops
+from kinflow.perception.detection import Detection, decode_detections, weighted_nms
+from kinflow.perception.landmarks import Person, people_from_output
+from kinflow.perception.tracking import Track, Tracker
+
+__all__ = ["Perceiver", "load_network"]
+
+log = logging.getLogger(__name__)
+
+DETECTOR_ASSET = "blazepose_detector.safetensors"
+LANDMARK_ASSET = "blazepose_landmark_full.safetensors"
+
+
+def load_network(network: nn.Module, asset: str) -> nn.Module:
+    """Packaged weights into `network`, for inference, in float32.
+
+    Raises:
+        MissingAssetError: the installation lacks the file.
+    """
+    state = safetensors.torch.load_file(asset_path(asset))
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class Perceiver:
+    """Finds and follows the people of one clip.
+
+    Call :meth:`update` with the clip's frames in order, batch by batch, then :meth:`finish`. Memory grows with the results
+    (a few kB a person and frame), not with the frames.
+
+    >>> perceiver = Perceiver(PerceptionConfig())
+    >>> perceiver.update(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.zeros(1, int))
+    >>> perceiver.finish()
+    []
+    """
+
+    def __init__(self, config: PerceptionConfig | None = None, device: str | torch.device = "cpu") -> None:
+        self.config = config or PerceptionConfig()
+        self.device = torch.device(device)
+        self._dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
+        self._detector = self._prepare(load_network(PoseDetector(), DETECTOR_ASSET), DETECTOR_SIZE)
+        self._landmarker = self._prepare(load_network(PoseLandmarker(), LANDMARK_ASSET), LANDMARK_SIZE)
+        self._tracker = Tracker(self.config)
+        self._image_size: tuple[int, int] | None = None
+        self._frame_ids: list[int] = []
+        self._times: list[float] = []
+        self._detected_at = -np.inf
+        self._tiled_at = -np.inf
+
+    def _prepare(self, network: nn.Module, size: int) -> nn.Module:
+        network = network.to(self.device, self._dtype)
+        if self.device.type == "cpu":
+            fuse_convolutions(network, torch.zeros(1, 3, size, size, dtype=self._dtype))
+        return network
+
+    @torch.inference_mode()
+    def update(self, images: np.ndarray, timestamps: np.ndarray, frame_ids: np.ndarray) -> None:
+        """Look at the next frames.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB.
+            timestamps: (B,) s, increasing over the whole clip.
+            frame_ids: (B,) index of each frame in the clip, increasing.
+        Raises:
+            ShapeError: wrong shapes or type, another frame size than before, or time that runs backwards.
+        """
+        size = check_shape("images", images, "B H W 3", "frames are (B, H, W, 3) uint8 RGB arrays")
+        check_shape("timestamps", timestamps, str(size["B"]), "one time per image")
+        check_shape("frame_ids", frame_ids, str(size["B"]), "one number per image")
+        if images.dtype != np.uint8:
+            raise ShapeError(f"images: expected uint8, got {images.dtype}. Scale to 0..255 first.")
+        if self._image_size not in (None, (size["W"], size["H"])):
+            raise ShapeError(f"images: expected {self._image_size} px as before, got {(size['W'], size['H'])}.")
+        times = np.asarray(timestamps, np.float64)
+        if (np.diff(np.concatenate([self._times[-1:], times])) <= 0).any():
+            raise ShapeError("timestamps: expected increasing seconds over the whole clip. Sort the frames.")
+        self._image_size = (size["W"], size["H"])
+        for image, time, frame_id in zip(images, times.tolist(), np.asarray(frame_ids).tolist(), strict=True):
+            self._frame_ids.append(int(frame_id))
+            self._times.append(time)
+            self._look(torch.from_numpy(np.ascontiguousarray(image)).to(self.device), len(self._times) - 1, time)
+
+    def _look(self, image: Tensor, index: int, time: float) -> None:
+        tracks = self._tracker.alive()
+        interval = self.config.detector_interval_s if tracks else self.config.search_interval_s
+        detections: list[Detection] | None = None
+        if time - self._detected_at >= interval - 1e-6:
+            detections = self._detect(image, time)
+        fresh = self._unclaimed(detections or [], tracks, time)
+        rois = [t.predicted_roi(time) for t in tracks] + [d.roi for d in fresh]
+        people = self._landmarks(image, rois)
+        lost = self._tracker.keep(index, time, list(zip(tracks, people[: len(tracks)], strict=True)))
+        candidates = people[len(tracks) :]
+        if lost and detections is None:
+            fresh = self._unclaimed(self._detect(image, time), self._tracker.alive(), time)
+            candidates = self._landmarks(image, [d.roi for d in fresh])
+        for person in sorted(candidates, key=lambda p: -p.next_roi[2]):
+            if person.score >= self.config.landmark_threshold:
+                self._tracker.admit(index, time, person)
+
+    def _detect(self, image: Tensor, time: float) -> list[Detection]:
+        """People in the whole frame and, at longer intervals, in tiles of it, where small people are larger."""
+        self._detected_at = time
+        height, width = image.shape[:2]
+        tiles = [(0, 0, width, height)]
+        if time - self._tiled_at >= self.config.tile_interval_s - 1e-6:
+            self._tiled_at = time
+            tiles += _tiles(width, height, self.config.tile_scale)
+        found = []
+        for tile in tiles:
+            inputs, scale, dx, dy = letterbox(image, tile, DETECTOR_SIZE)
+            batch = inputs[None].to(self._dtype).contiguous(memory_format=torch.channels_last)
+            boxes, logits = self._detector(batch)
+            raw = decode_detections(
+                boxes[0].float().cpu().numpy(), logits[0].float().cpu().numpy(), self.config.detection_threshold
+            )
+            found += [d.mapped(scale, dx, dy) for d in weighted_nms(raw, self.config.nms_iou)]
+        return weighted_nms(found, self.config.nms_iou)
+
+    def _unclaimed(self, detections: list[Detection], tracks: Iterable[Track], time: float) -> list[Detection]:
+        """Detections whose region is not already some live track's."""
+        regions = [t.predicted_roi(time) for t in tracks]
+
+        def near(a: np.ndarray, b: np.ndarray) -> bool:
+            side = min(a[2], b[2])
+            return bool(np.linalg.norm(a[:2] - b[:2]) < 0.15 * side and max(a[2], b[2]) < 1.5 * side)
+
+        return [d for d in detections if d.roi[2] >= self.config.min_roi_px and not any(near(d.roi, r) for r in regions)]
+
+    def _landmarks(self, image: Tensor, rois: list[np.ndarray]) -> list[Person]:
+        if not rois:
+            return []
+        assert self._image_size is not None  # set by update
+        stacked = np.stack(rois)
+        people = []
+        for part in range(0, len(stacked), self.config.batch_people):
+            chosen = stacked[part : part + self.config.batch_people]
+            output = self._landmarker(warp_crops(image, chosen, LANDMARK_SIZE).to(self._dtype), self.config.masks)
+            people += people_from_output(output, chosen, self._image_size, self.config.features)
+        return people
+
+    def finish(self) -> list[Evidence]:
+        """The people of the clip, the one seen in most frames first; numbered from 0 in that order."""
+        if not self._times:
+            return []
+        duration = self._times[-1] - self._times[0]
+        shortest = min(self.config.min_duration_s, 0.5 * duration)
+        kept = []
+        for track in self._tracker.tracks:
+            if track.seen_at - self._times[track.rows[0].index] >= shortest - 1e-6:
+                kept.append(track)
+            else:
+                log.debug("dropped a track of %d frames", len(track.rows))
+        kept.sort(key=lambda t: (-len(t.rows), t.rows[0].index))
+        return [self._evidence(number, track) for number, track in enumerate(kept[: self.config.max_people])]
+
+    def _evidence(self, number: int, track: Track) -> Evidence:
+        first, last = track.rows[0].index, track.rows[-1].index
+        count = last - first + 1
+        at = np.array([row.index - first for row in track.rows])
+        people = [row.person for row in track.rows]
+
+        def fill(values: list[np.ndarray], dtype: type) -> np.ndarray:
+            out = np.zeros((count, *values[0].shape), dtype)
+            out[at] = np.stack(values)
+            return out
+
+        observed = np.zeros(count, bool)
+        observed[at] = True
+        return Evidence(
+            person_id=number,
+            frame_ids=np.array(self._frame_ids[first : last + 1], np.int64),
+            timestamps=np.array(self._times[first : last + 1], np.float64),
+            observed=observed,
+            keypoints2d=fill([p.keypoints2d for p in people], np.float32),
+            confidence=fill([p.confidence for p in people], np.float32),
+            world_landmarks=fill([p.world for p in people], np.float32),
+            has_world=observed.copy(),
+            boxes_xyxy=fill([p.box_xyxy for p in people], np.float32),
+            rois=fill([p.roi for p in people], np.float32),
+            masks=fill([p.mask for p in people if p.mask is not None], np.uint8) if self.config.masks else None,
+            features=fill([p.features for p in people if p.features is not None], np.float32) if self.config.features else None,
+            image_size=np.array(self._image_size, np.int64),
+        )
+
+
+def _tiles(width: int, height: int, scale: float) -> list[tuple[int, int, int, int]]:
+    """Overlapping squares of `scale` times the frame's shorter side, in rows and columns that cover the frame."""
+    side = int(round(min(width, height) * scale))
+    if side < DETECTOR_SIZE // 2 or scale <= 0:
+        return []
+
+    def starts(length: int) -> list[int]:
+        count = max(1, int(np.ceil((length - side) / (0.7 * side))) + 1)
+        return np.linspace(0, length - side, count).round().astype(int).tolist()
+
+    return [(x, y, x + side, y + side) for y in starts(height) for x in starts(width)]

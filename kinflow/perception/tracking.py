@@ -1,0 +1,150 @@
+"""People over time: which sighting in a frame belongs to which person. All thresholds are in seconds or in body sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kinflow.config import PerceptionConfig
+from kinflow.perception.crops import box_iou
+from kinflow.perception.landmarks import Person
+
+__all__ = ["Row", "Track", "Tracker", "same_body"]
+
+VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
+HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
+SAME_BODY = 0.25  #: two sightings whose confident landmarks lie closer than this, in torso lengths, are one body
+REACH = 0.45  #: how far from its prediction a lost person may reappear, in sides of the region, ...
+REACH_PER_SECOND = 0.5  #: ... and more for each second of absence
+SIZE_RATIO = 1.7  #: a person's region changes by at most this between sightings
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A sighting in the record: the frame's index among those read, and what was seen."""
+
+    index: int
+    person: Person
+
+
+@dataclasses.dataclass
+class Track:
+    """One person followed through the clip."""
+
+    number: int
+    rows: list[Row]
+    seen_at: float  #: s, the last sighting
+    velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
+    alive: bool = True  #: seen in the last frame that was looked at
+
+    @property
+    def last(self) -> Person:
+        return self.rows[-1].person
+
+    def predicted_roi(self, time: float) -> np.ndarray:
+        """Where to look at `time`: the last region moved on by a velocity that is trusted for a short while."""
+        dt = max(time - self.seen_at, 0.0)
+        roi = self.last.next_roi.copy()
+        roi[:2] += self.velocity * (HORIZON_SECONDS * -math.expm1(-dt / HORIZON_SECONDS))
+        return roi
+
+    def extend(self, row: Row, time: float) -> None:
+        """Append a sighting and update the velocity."""
+        dt = time - self.seen_at
+        if dt > 0:
+            measured = (row.person.next_roi[:2] - self.last.next_roi[:2]) / dt
+            self.velocity += (1 - math.exp(-dt / VELOCITY_SECONDS)) * (measured - self.velocity)
+        self.rows.append(row)
+        self.seen_at = time
+        self.alive = True
+
+
+def same_body(a: Person, b: Person) -> bool:
+    """Whether two sightings in one frame are of the same body: confident landmarks on top of each other."""
+    weight = a.confidence * b.confidence
+    size = min(a.next_roi[2], b.next_roi[2]) / 4.0  # the region spans about four torsos
+    if weight.sum() < 1.0 or size <= 0:
+        return bool(box_iou(a.box_xyxy[None], b.box_xyxy[None])[0, 0] > 0.6)
+    distance = float((np.linalg.norm(a.keypoints2d - b.keypoints2d, axis=-1) * weight).sum() / weight.sum())
+    return distance < SAME_BODY * size
+
+
+class Tracker:
+    """The tracks of a clip. Feed frames in order: :meth:`regions`, then :meth:`keep` with what was seen there."""
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        self.config = config
+        self.tracks: list[Track] = []
+
+    def alive(self) -> list[Track]:
+        """Tracks seen in the last frame."""
+        return [t for t in self.tracks if t.alive]
+
+    def keep(self, index: int, time: float, seen: list[tuple[Track, Person]]) -> list[Track]:
+        """Record this frame's sightings of known tracks; returns the tracks that were lost in it.
+
+        A sighting is refused where its score is low, or where another track sees the same body and predicted it better.
+        """
+        accepted: list[tuple[float, Track, Person]] = []
+        lost = []
+        for track, person in seen:
+            if person.score < self.config.landmark_threshold or not _plausible(track, person):
+                lost.append(track)
+            else:
+                accepted.append((self._surprise(track, person, time), track, person))
+        accepted.sort(key=lambda item: item[0])
+        kept: list[tuple[Track, Person]] = []
+        for _, track, person in accepted:
+            if any(same_body(person, other) for _, other in kept):
+                lost.append(track)
+            else:
+                kept.append((track, person))
+        for track, person in kept:
+            track.extend(Row(index, person), time)
+        for track in lost:
+            track.alive = False
+        return lost
+
+    def admit(self, index: int, time: float, person: Person) -> Track | None:
+        """A sighting from a detection: a lost person found again, a new person, or None where a live track has it."""
+        for track in self.alive():
+            if track.seen_at == time and same_body(person, track.last):
+                return None
+        gone = [t for t in self.tracks if not t.alive and 0 < time - t.seen_at <= self.config.memory_s]
+        costs = [(self._return_cost(t, person, time), t) for t in gone]
+        costs = [(c, t) for c, t in costs if c < 1.0]
+        if costs:
+            track = min(costs, key=lambda item: item[0])[1]
+            track.extend(Row(index, person), time)
+            return track
+        limit = self.config.max_people
+        if limit is not None and len(self.alive()) >= limit:
+            return None
+        track = Track(len(self.tracks), [Row(index, person)], time)
+        self.tracks.append(track)
+        return track
+
+    @staticmethod
+    def _surprise(track: Track, person: Person, time: float) -> float:
+        """How far a sighting lies from where its track should be, in sides of the region; long tracks are trusted more."""
+        expected = track.predicted_roi(time)
+        distance = np.linalg.norm(person.next_roi[:2] - expected[:2]) / max(expected[2], 1.0)
+        return float(distance) + 0.1 / len(track.rows)
+
+    @staticmethod
+    def _return_cost(track: Track, person: Person, time: float) -> float:
+        """Below 1 where `person` may be the lost `track`."""
+        expected = track.predicted_roi(time)
+        side = max(expected[2], 1.0)
+        reach = REACH + REACH_PER_SECOND * (time - track.seen_at)
+        distance = float(np.linalg.norm(person.next_roi[:2] - expected[:2])) / side / reach
+        ratio = abs(math.log(max(person.next_roi[2], 1.0) / side)) / math.log(SIZE_RATIO)
+        return max(distance, ratio)
+
+
+def _plausible(track: Track, person: Person) -> bool:
+    """A region that collapses or explodes within a frame is no sighting."""
+    ratio = person.next_roi[2] / max(track.last.next_roi[2], 1.0)
+    return bool(0.4 < ratio < 2.5)
