@@ -43,7 +43,9 @@ class Conditioner(nn.Module):
         super().__init__()
         self.first = nn.Linear(inputs, hidden)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden))
+            nn.Sequential(
+                nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden)
+            )
             for _ in range(blocks)
         )
         self.last = nn.Linear(hidden, outputs)
@@ -172,7 +174,5 @@ def spline_inverse(y: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor,
     c = -s * rise
     t = (2 * c / (-b - (b * b - 4 * a * c).clamp_min(0).sqrt())).clamp(0, 1)
     bow = t * (1 - t)
-    log_slope = (
-        2 * s.log() + (d1 * t * t + 2 * s * bow + d0 * (1 - t).square()).log() - 2 * (s + bend * bow).log()
-    )
+    log_slope = 2 * s.log() + (d1 * t * t + 2 * s * bow + d0 * (1 - t).square()).log() - 2 * (s + bend * bow).log()
     return torch.where(inside, x0 + t * width, y), torch.where(inside, -log_slope, torch.zeros_like(y))

@@ -80,7 +80,9 @@ class PoseFlow(nn.Module):
         Raises:
             ShapeError: another shape.
         """
-        check_shape("pose_rotmat", pose_rotmat, f"... {NUM_BODY} 3 3", "Give SMPL's body joints 1 to 21, without the hands.")
+        check_shape(
+            "pose_rotmat", pose_rotmat, f"... {NUM_BODY} 3 3", "Give SMPL's body joints 1 to 21, without the hands."
+        )
         with torch.autocast(pose_rotmat.device.type, enabled=False):
             u, log_det = self.chart(at_least_float32(pose_rotmat))
             z = self.whitening(u.flatten(-2))
@@ -113,7 +115,9 @@ class PoseFlow(nn.Module):
         z, log_det = self.encode(pose_rotmat)
         return standard_normal_log_prob(z) + log_det
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Poses (*shape, 21, 3, 3) drawn from the density; ``temperature`` scales the latents."""
         mean = self.whitening.mean
         z = torch.randn(*shape, LATENT_DIM, generator=generator, dtype=mean.dtype, device=mean.device)

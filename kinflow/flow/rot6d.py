@@ -68,7 +68,9 @@ class Rot6dFlow(nn.Module):
         Args:
             noise: (..., 21, 3) Gram-Schmidt noise; zeros where not given (the orthonormal 6D form itself).
         """
-        check_shape("pose_rotmat", pose_rotmat, f"... {NUM_BODY} 3 3", "Give SMPL's body joints 1 to 21, without the hands.")
+        check_shape(
+            "pose_rotmat", pose_rotmat, f"... {NUM_BODY} 3 3", "Give SMPL's body joints 1 to 21, without the hands."
+        )
         with torch.autocast(pose_rotmat.device.type, enabled=False):
             rotmat = at_least_float32(pose_rotmat)
             x, log_det = self.lift(rotmat, torch.zeros_like(rotmat[..., 0]) if noise is None else noise)
@@ -102,7 +104,9 @@ class Rot6dFlow(nn.Module):
         z, log_det = self.encode(rotmat.expand(samples, *rotmat.shape), noise)
         return torch.logsumexp(standard_normal_log_prob(z) + log_det, 0) - math.log(samples)
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """Poses (*shape, 21, 3, 3) drawn from the density; ``temperature`` scales the latents."""
         mean = self.whitening.mean
         z = torch.randn(*shape, self.latent_dim, generator=generator, dtype=mean.dtype, device=mean.device)

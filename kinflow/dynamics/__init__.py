@@ -1,0 +1,28 @@
+"""Latent dynamics: a likelihood of motions in the flow's latents, at any frame rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..assets import asset_path
+from ..assets.weights import load_weights
+from ..config import DynamicsConfig, from_dict
+from .latent import ROOT_DIM, LatentDynamics, State
+from .predictive import Predictive
+
+__all__ = ["ROOT_DIM", "LatentDynamics", "Predictive", "State", "load_dynamics"]
+
+
+def load_dynamics(path: str | Path | None = None) -> LatentDynamics:
+    """Trained dynamics, in evaluation mode.
+
+    Args:
+        path: a file written by ``kinflow-train dynamics``; None: the packaged one.
+
+    Raises:
+        MissingAssetError: no such file.
+    """
+    state, config, _ = load_weights(asset_path("dynamics.safetensors") if path is None else path)
+    model = LatentDynamics(from_dict(DynamicsConfig, config))
+    model.load_state_dict(state)
+    return model.eval()

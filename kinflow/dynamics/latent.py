@@ -1,0 +1,269 @@
+"""Latent dynamics: p(z_1 .. z_T) at the frames' true time stamps, as a recurrence."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import DynamicsConfig
+from ..errors import ShapeError, check_shape
+from .field import DecayField, flow_over
+from .predictive import Predictive
+
+ROOT_DIM = 6
+_ROOT_SCALE = (3.0, 3.0, 3.0, 1.0, 1.0, 1.0)  # rad/s and m/s that count as one
+
+
+class State(NamedTuple):
+    """What the recurrence carries from frame to frame, for any batch shape.
+
+    Attributes:
+        hidden: (..., H).
+        z: (..., D) last observed latent; zeros before the first.
+        velocity: (..., D) last observed difference per second; zeros before the second.
+        elapsed: (...,) seconds since the last observation.
+        seen: (...,) number of observations so far, 0, 1 or 2 (and more).
+    """
+
+    hidden: Tensor
+    z: Tensor
+    velocity: Tensor
+    elapsed: Tensor
+    seen: Tensor
+
+
+class LatentDynamics(nn.Module):
+    """A recurrence in continuous time: the hidden state moves by a neural ODE between frames, is updated by a gated cell
+    at each observed frame, and gives the distribution of the next latent.
+
+    The first observed latent of a motion has the flow's base density N(0, I). Each later one has a
+    :class:`~kinflow.dynamics.predictive.Predictive` around the last latent plus a velocity that dies out, with a spread
+    that grows with the time since. Together with the flow this is an exact likelihood of a whole motion.
+
+    >>> model = LatentDynamics(DynamicsConfig(hidden=8, ode_hidden=8, head_hidden=8))
+    >>> times = torch.arange(5) / 30.0
+    >>> model.log_prob(torch.zeros(2, 5, 63), times.expand(2, 5)).shape
+    torch.Size([2, 5])
+    """
+
+    root_scale: Tensor
+
+    def __init__(self, config: DynamicsConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DynamicsConfig()
+        dim, hidden, k, rank = config.latent_dim, config.hidden, config.components, config.rank
+        self.field = DecayField(hidden, config.ode_hidden)
+        self.inputs = nn.Linear(2 * dim + ROOT_DIM + 3, 3 * hidden)
+        self.recur = nn.Linear(hidden, 3 * hidden)
+        self.start = nn.Parameter(torch.zeros(hidden))
+        self.head_in = nn.Linear(hidden + 2 * dim + 3, config.head_hidden)
+        self.head_mid = nn.Linear(config.head_hidden, config.head_hidden)
+        self.head_drop = nn.Dropout(config.dropout)
+        self.head_out = nn.Linear(config.head_hidden, dim + k * (1 + 2 * dim) + dim * rank)
+        with torch.no_grad():
+            self.head_out.weight.mul_(0.1)
+            self.head_out.bias.zero_()
+        self.log_spread = nn.Parameter(
+            torch.linspace(-1.0, 1.0, k)[:, None].repeat(1, dim) if k > 1 else torch.zeros(1, dim)
+        )
+        self.spread_power = nn.Parameter(torch.ones(dim))
+        self.basis_below = nn.Parameter(torch.zeros(dim, dim))
+        self.register_buffer("root_scale", torch.tensor(_ROOT_SCALE), persistent=False)
+
+    # -- step by step -------------------------------------------------------------------------------------------------
+
+    def initial_state(self, batch_shape: tuple[int, ...] | int = ()) -> State:
+        """The state before anything was seen."""
+        shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
+        zeros = self.start.new_zeros(*shape, self.config.latent_dim)
+        flat = self.start.new_zeros(shape)
+        return State(torch.tanh(self.start).expand(*shape, -1), zeros, zeros, flat, flat)
+
+    def advance(self, state: State, dt: Tensor | float) -> State:
+        """Let time pass, unobserved.
+
+        Args:
+            dt: seconds, not negative, of the state's batch shape or one for all.
+
+        Raises:
+            ShapeError: negative or not finite.
+        """
+        step = torch.as_tensor(dt, dtype=state.elapsed.dtype, device=state.elapsed.device).expand(state.elapsed.shape)
+        if step.numel() and not bool(((step >= 0) & torch.isfinite(step)).all()):
+            raise ShapeError("dt: expected finite seconds, not negative. Sort the frames by time.")
+        flat = state.hidden.reshape(-1, state.hidden.shape[-1])
+        hidden = flow_over(self.field, flat, step.reshape(-1), self.config.solver, self.config.max_step)
+        return state._replace(hidden=hidden.reshape(state.hidden.shape), elapsed=state.elapsed + step)
+
+    def predict(self, state: State) -> Predictive:
+        """Distribution of the latent now: (...,) of Gaussian mixtures. Before the first observation it is N(0, I)."""
+        predictive = self._head(state.hidden, state.z, state.velocity, state.elapsed, state.seen)
+        return self._first_frame(predictive, state.seen)
+
+    def update(self, state: State, z: Tensor, root: Tensor | None = None, valid: Tensor | None = None) -> State:
+        """Take in a latent observed now.
+
+        Args:
+            z: (..., D).
+            root: (..., 6) angular velocity (rad/s) and linear velocity (m/s) of the root, both in the heading frame.
+            valid: (...,) bool; where false, the state stays as it is and ``z`` is not looked at.
+        """
+        gap = state.elapsed.clamp_min(1e-4)[..., None]
+        z_in = z if valid is None else torch.where(valid[..., None], z, state.z)
+        velocity = torch.where((state.seen > 0)[..., None], (z_in - state.z) / gap, torch.zeros_like(z_in))
+        fresh = self._cell_input(z_in, velocity, state.elapsed, state.seen, root)
+        hidden = self._cell(fresh, state.hidden)
+        new = State(hidden, z_in, velocity, torch.zeros_like(state.elapsed), (state.seen + 1).clamp(max=2))
+        if valid is None:
+            return new
+        return State(
+            *(
+                torch.where(valid[..., None] if a.dim() > valid.dim() else valid, a, b)
+                for a, b in zip(new, state, strict=True)
+            )
+        )
+
+    # -- whole sequences ----------------------------------------------------------------------------------------------
+
+    def log_prob(
+        self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
+    ) -> Tensor:
+        """log p(z_t | valid z before t), nats in latent units; their sum over t is the motion's log-density.
+
+        Args:
+            z: (B, T, D).
+            timestamps: (B, T) s, strictly increasing within the valid frames (float64 keeps long clips exact).
+            valid: (B, T) bool; a frame that is not valid is integrated through and counts 0. None: all are.
+            root: (B, T, 6) root motion at each frame, see :meth:`update`; None: unknown.
+
+        Returns:
+            (B, T).
+
+        Raises:
+            ShapeError: shapes or time stamps that do not fit.
+        """
+        predictive, valid, seen = self.unroll(z, timestamps, valid, root)
+        normal = -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+        safe = torch.where(valid[..., None], z, predictive.means[..., 0, :].detach())
+        later = predictive.log_prob(safe)
+        return torch.where(valid, torch.where(seen > 0, later, normal), torch.zeros_like(later))
+
+    def unroll(
+        self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
+    ) -> tuple[Predictive, Tensor, Tensor]:
+        """Predictive of every frame from the valid frames before it (not yet N(0, I) at the first), all at once.
+
+        Returns:
+            Predictive over (B, T), the valid mask (B, T), the number of frames seen before each (B, T), 0 to 2.
+        """
+        sizes = check_shape("z", z, f"B T {self.config.latent_dim}")
+        check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
+        if valid is None:
+            valid = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
+        check_shape("valid", valid, f"{sizes['B']} {sizes['T']}")
+        if root is not None:
+            check_shape("root", root, f"{sizes['B']} {sizes['T']} {ROOT_DIM}")
+        z = torch.where(valid[..., None], z, torch.zeros_like(z))
+        # The gaps are taken before the cast, so that time stamps in float64 lose nothing.
+        dt = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
+        if not bool((dt[:, 1:] > 0).all()):
+            raise ShapeError(
+                "timestamps: expected strictly increasing seconds. Sort the frames and drop repeated ones."
+            )
+        dt = dt.to(z.dtype)
+
+        # Last valid frame strictly before each frame, and the one before that.
+        index = torch.arange(z.shape[1], device=z.device).expand(valid.shape)
+        marked = torch.where(valid, index, -1)
+        upto = marked.cummax(1).values
+        before = torch.cat((torch.full_like(upto[:, :1], -1), upto[:, :-1]), 1)
+        count = torch.cumsum(valid, 1) - valid.long()
+        known = before >= 0
+        last = before.clamp_min(0)
+
+        def at(x: Tensor, where: Tensor) -> Tensor:
+            return x.gather(1, where[..., None].expand(-1, -1, x.shape[-1])) if x.dim() == 3 else x.gather(1, where)
+
+        elapsed = torch.where(known, timestamps - at(timestamps, last), timestamps - timestamps[:, :1]).to(z.dtype)
+        z_last = torch.where(known[..., None], at(z, last), torch.zeros_like(z))
+        velocity_here = torch.where(
+            known[..., None], (z - z_last) / elapsed.clamp_min(1e-4)[..., None], torch.zeros_like(z)
+        )
+        velocity = torch.where(known[..., None], at(velocity_here, last), torch.zeros_like(z))
+        seen = count.clamp(max=2).to(z.dtype)
+
+        fresh = self._cell_input(z, velocity_here, elapsed, seen, root)
+        hidden = torch.tanh(self.start).expand(z.shape[0], -1)
+        states = []
+        for t in range(z.shape[1]):
+            if t:
+                hidden = flow_over(self.field, hidden, dt[:, t], self.config.solver, self.config.max_step)
+            states.append(hidden)
+            hidden = torch.where(valid[:, t, None], self._cell(fresh[:, t], hidden), hidden)
+        return self._head(torch.stack(states, 1), z_last, velocity, elapsed, seen), valid, seen
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _cell_input(self, z: Tensor, velocity: Tensor, elapsed: Tensor, seen: Tensor, root: Tensor | None) -> Tensor:
+        flags = torch.stack((self._log_time(elapsed), seen / 2, torch.full_like(seen, float(root is not None))), -1)
+        root = z.new_zeros(*z.shape[:-1], ROOT_DIM) if root is None else root / self.root_scale.to(root.dtype)
+        return self.inputs(torch.cat((_squash(z, 4.0), _squash(velocity / 4, 4.0), _squash(root, 3.0), flags), -1))
+
+    def _cell(self, fresh: Tensor, hidden: Tensor) -> Tensor:
+        """Gated recurrent unit (Cho et al., 2014) on inputs already multiplied by their weights."""
+        reset, keep, new = fresh.chunk(3, -1)
+        past_reset, past_keep, past_new = self.recur(hidden).chunk(3, -1)
+        keep = torch.sigmoid(keep + past_keep)
+        return keep * hidden + (1 - keep) * torch.tanh(new + torch.sigmoid(reset + past_reset) * past_new)
+
+    @staticmethod
+    def _log_time(elapsed: Tensor) -> Tensor:
+        return torch.log(elapsed.clamp_min(1e-3) * 30) / 2
+
+    def _head(self, hidden: Tensor, z: Tensor, velocity: Tensor, elapsed: Tensor, seen: Tensor) -> Predictive:
+        config = self.config
+        dim, k, rank = config.latent_dim, config.components, config.rank
+        flags = torch.stack((self._log_time(elapsed), seen / 2, elapsed.clamp(max=2.0)), -1)
+        x = torch.cat((hidden, _squash(z, 4.0), _squash(velocity / 4, 4.0), flags), -1)
+        x = functional.silu(self.head_in(x))
+        x = self.head_drop(x + functional.silu(self.head_mid(x)))
+        out = self.head_out(x).to(z.dtype)
+        keep, logits, shift, scale, low = out.split((dim, k, k * dim, k * dim, dim * rank), -1)
+        # Displacement of a velocity that dies out over the horizon; the spread grows from about linear to constant.
+        tau = elapsed.clamp_min(1e-3)[..., None]
+        reach = config.horizon * -torch.expm1(-tau / config.horizon)
+        level = self.spread_power.clamp(0.3, 2) * torch.log(reach / 0.03) - 2.0  # log of a typical displacement
+        drift = reach * (2 * torch.sigmoid(keep + 2)) * velocity
+        means = z[..., None, :] + (
+            drift[..., None, :] + level.exp()[..., None, :] * _squash(shift.unflatten(-1, (k, dim)), 20.0)
+        )
+        log_std = level[..., None, :] + self.log_spread + 6 * torch.tanh(scale.unflatten(-1, (k, dim)) / 6)
+        std = config.sigma_floor + log_std.exp()
+        low_rank = level.exp()[..., None] * _squash(low.unflatten(-1, (dim, rank)), 20.0)
+        basis = torch.eye(dim, dtype=z.dtype, device=z.device) + self.basis_below.tril(-1).to(z.dtype)
+        return Predictive(torch.log_softmax(logits, -1), means, std, low_rank, basis)
+
+    @staticmethod
+    def _first_frame(predictive: Predictive, seen: Tensor) -> Predictive:
+        """N(0, I) in those rows where nothing was seen."""
+        none = seen == 0
+        if not bool(none.any()):
+            return predictive
+        eye = torch.eye(predictive.basis.shape[-1], dtype=predictive.basis.dtype, device=predictive.basis.device)
+        one, two = none[..., None], none[..., None, None]
+        return Predictive(
+            torch.where(one, -math.log(predictive.log_weight.shape[-1]), predictive.log_weight),
+            torch.where(two, torch.zeros_like(predictive.means), predictive.means),
+            torch.where(two, torch.ones_like(predictive.std), predictive.std),
+            torch.where(two, torch.zeros_like(predictive.low_rank), predictive.low_rank),
+            torch.where(two, eye, predictive.basis),
+        )
+
+
+def _squash(x: Tensor, scale: float) -> Tensor:
+    """Near-linear inside ``scale``, bounded by it."""
+    return x * torch.rsqrt(1 + (x / scale).square())
