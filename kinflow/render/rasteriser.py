@@ -111,9 +111,9 @@ def visible_points(
     """The covered pixels of :func:`rasterise` as a list: much less memory where a mesh fills a part of the frame."""
     _check(vertices, faces, K, image_size)
     with torch.no_grad():
-        batch, row, column, face = _nearest(vertices, faces, K, image_size, near, cull_backfaces)
-    barycentric, depth = _intersect(vertices, faces, K, batch, row, column, face)
-    return VisiblePoints(batch, row, column, face, barycentric, depth)
+        batch, face, owner, row, column = _nearest(vertices, faces, K, image_size, near, cull_backfaces)
+    barycentric, depth = _intersect(vertices, faces, K, batch, face, owner, row, column)
+    return VisiblePoints(batch[owner], row, column, face[owner], barycentric, depth)
 
 
 def _check(vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int]) -> None:
@@ -126,11 +126,11 @@ def _check(vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, in
         raise UsageError(f"vertices: expected floating point metres, got {vertices.dtype}.")
 
 
-def _expand(counts: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Runs ``start[i], start[i] + 1, ...`` of ``counts[i]`` integers -> (owner of each, the integers)."""
+def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs ``0 .. counts[i] - 1`` one after another -> (the run's i, the integer in it) of each."""
     owner = torch.repeat_interleave(counts)
-    first = start - (counts.cumsum(0) - counts)
-    return owner, torch.arange(owner.numel(), device=counts.device) + first[owner]
+    first = counts.cumsum(0) - counts
+    return owner, torch.arange(owner.numel(), device=counts.device) - first.index_select(0, owner)
 
 
 def _chunks(counts: Tensor) -> list[slice]:
@@ -145,8 +145,8 @@ def _chunks(counts: Tensor) -> list[slice]:
 
 def _nearest(
     vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], near: float, cull: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Batch, row, column and face of every covered pixel."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Mesh and face of the M faces that may be seen; index into these, row and column of the N covered pixels."""
     width, height = image_size
     cameras = K.to(vertices)[None] if K.ndim == 2 else K.to(vertices)
     inverse = vertices[..., 2].clamp_min(near).reciprocal()
@@ -154,59 +154,58 @@ def _nearest(
     x = cameras[:, 0, 0, None] * xn + cameras[:, 0, 1, None] * yn + cameras[:, 0, 2, None]
     y = cameras[:, 1, 1, None] * yn + cameras[:, 1, 2, None]
     front = (vertices[..., 2] >= near) & torch.isfinite(x) & torch.isfinite(y)
-    corners = [faces[:, i] for i in range(3)]
-    xs = [x[:, c] for c in corners]
-    ys = [y[:, c] for c in corners]
-    top, bottom = _first(torch.minimum(torch.minimum(ys[0], ys[1]), ys[2]), height), _first(
-        torch.maximum(torch.maximum(ys[0], ys[1]), ys[2]), height
-    )
-    left, right = _first(torch.minimum(torch.minimum(xs[0], xs[1]), xs[2]), width), _first(
-        torch.maximum(torch.maximum(xs[0], xs[1]), xs[2]), width
-    )
-    keep = (bottom > top) & (right > left) & front[:, corners[0]] & front[:, corners[1]] & front[:, corners[2]]
+    corners = [faces[:, i].contiguous() for i in range(3)]
+    xs = [x.index_select(1, c) for c in corners]
+    ys = [y.index_select(1, c) for c in corners]
+    top = _first(torch.minimum(torch.minimum(ys[0], ys[1]), ys[2]), height)
+    bottom = _first(torch.maximum(torch.maximum(ys[0], ys[1]), ys[2]), height)
+    left = _first(torch.minimum(torch.minimum(xs[0], xs[1]), xs[2]), width)
+    right = _first(torch.maximum(torch.maximum(xs[0], xs[1]), xs[2]), width)
+    keep = (bottom > top) & (right > left)
+    for corner in corners:
+        keep &= front.index_select(1, corner)
     if cull:  # y points down, so a face that winds counter-clockwise to the viewer has negative area
         keep &= (xs[1] - xs[0]) * (ys[2] - ys[0]) < (xs[2] - xs[0]) * (ys[1] - ys[0])
     batch, face = keep.nonzero(as_tuple=True)
     if face.numel() == 0:
-        return batch, batch, batch, face
-    top, bottom, left, right = top[keep], bottom[keep], left[keep], right[keep]
-    tri = faces[face]
-    xyw = torch.stack((x, y, inverse), -1)[batch[:, None], tri]  # (M, 3 corners, 3)
-    order = xyw[..., 1].argsort(-1)
-    xyw = xyw.gather(1, order[..., None].expand(-1, -1, 3))
-    low, middle, high = xyw.unbind(1)
-    long = _Edge.between(low, high)
-    short = _Edge.between(low, middle), _Edge.between(middle, high)
+        return batch, face, batch, batch, batch
+    flat = batch * faces.shape[0] + face
+    top, bottom, left, right = (t.flatten().index_select(0, flat) for t in (top, bottom, left, right))
+    vertex = [batch * vertices.shape[1] + c.index_select(0, face) for c in corners]
+    upper, middle, lower = _sorted_by_y(
+        [tuple(t.flatten().index_select(0, v) for t in (x, y, inverse)) for v in vertex]  # type: ignore[misc]
+    )
+    long = _Edges.between(upper, lower)
+    short = _Edges(*map(torch.cat, zip(_Edges.between(upper, middle), _Edges.between(middle, lower), strict=True)))
 
     x0, y0 = int(left.min()), int(top.min())
     w, h = int(right.max()) - x0, int(bottom.max()) - y0
     buffer = torch.zeros(vertices.shape[0] * h * w, dtype=torch.int64, device=vertices.device)
-    for part in _chunks(bottom - top):
-        owner, row = _expand((bottom - top)[part], top[part])
+    rows = bottom - top
+    for part in _chunks(rows):
+        owner, step = _expand(rows[part])
         owner += part.start
+        row = step + top.index_select(0, owner)
         centre = row.to(x) + 0.5
         xa, wa = long.at(owner, centre)
-        below = centre >= middle[owner, 1]
-        xb0, wb0 = short[0].at(owner, centre)
-        xb1, wb1 = short[1].at(owner, centre)
-        xb, wb = torch.where(below, xb1, xb0), torch.where(below, wb1, wb0)
-        swap = xb < xa
-        xl, xr = torch.where(swap, xb, xa), torch.where(swap, xa, xb)
-        wl, wr = torch.where(swap, wb, wa), torch.where(swap, wa, wb)
-        begin = _first(xl, width)
-        count = _first(xr, width) - begin
-        slope = (wr - wl) / (xr - xl).clamp_min(1e-12)
-        base = batch[owner] * h + (row - y0)
+        under = centre >= middle[1].index_select(0, owner)
+        xb, wb = short.at(owner + face.numel() * under, centre)
+        begin = _first(torch.minimum(xa, xb), width)
+        count = _first(torch.maximum(xa, xb), width) - begin
+        run = xb - xa
+        slope = (wb - wa) / torch.where(run.abs() < 1e-9, 1e-9, run)
+        start = wa + slope * (begin.to(x) + 0.5 - xa)
+        place = (batch.index_select(0, owner) * h + row - y0) * w + begin - x0
         for piece in _chunks(count):
-            span, column = _expand(count[piece], begin[piece])
+            span, step = _expand(count[piece])
             span += piece.start
-            depth = wl[span] + slope[span] * (column.to(x) + 0.5 - xl[span])
-            key = (depth.float().view(torch.int32).to(torch.int64) << 32) | owner[span]
-            buffer.scatter_reduce_(0, base[span] * w + (column - x0), key, "amax")
+            depth = start.index_select(0, span) + slope.index_select(0, span) * step.to(x)
+            key = depth.float().view(torch.int32).to(torch.int64) << 32
+            key |= owner.index_select(0, span)
+            buffer.scatter_reduce_(0, place.index_select(0, span) + step, key, "amax")
     pixel = buffer.nonzero()[:, 0]
-    owner = buffer[pixel] & 0xFFFFFFFF
     line = pixel // w
-    return batch[owner], line % h + y0, pixel - line * w + x0, face[owner]
+    return batch, face, buffer.index_select(0, pixel) & 0xFFFFFFFF, line % h + y0, pixel - line * w + x0
 
 
 def _first(value: Tensor, limit: int) -> Tensor:
@@ -214,8 +213,21 @@ def _first(value: Tensor, limit: int) -> Tensor:
     return (value - 0.5).ceil().clamp(0, limit).to(torch.int64)
 
 
-class _Edge(NamedTuple):
-    """Edges by their upper end: x and inverse depth as linear functions of y."""
+_Corner = tuple[Tensor, Tensor, Tensor]
+"""x, y and inverse depth of one corner of each face."""
+
+
+def _sorted_by_y(corners: list[_Corner]) -> list[_Corner]:
+    for i, j in ((0, 1), (1, 2), (0, 1)):
+        swap = corners[j][1] < corners[i][1]
+        a, b = corners[i], corners[j]
+        corners[i] = (torch.where(swap, b[0], a[0]), torch.where(swap, b[1], a[1]), torch.where(swap, b[2], a[2]))
+        corners[j] = (torch.where(swap, a[0], b[0]), torch.where(swap, a[1], b[1]), torch.where(swap, a[2], b[2]))
+    return corners
+
+
+class _Edges(NamedTuple):
+    """Edges by their upper end: x and inverse depth w as linear functions of y."""
 
     x: Tensor
     y: Tensor
@@ -224,34 +236,54 @@ class _Edge(NamedTuple):
     dw: Tensor
 
     @classmethod
-    def between(cls, upper: Tensor, lower: Tensor) -> _Edge:
-        run = (lower[:, 1] - upper[:, 1]).clamp_min(1e-12)
-        return cls(
-            upper[:, 0], upper[:, 1], upper[:, 2], (lower[:, 0] - upper[:, 0]) / run, (lower[:, 2] - upper[:, 2]) / run
-        )
+    def between(cls, upper: _Corner, lower: _Corner) -> _Edges:
+        run = (lower[1] - upper[1]).clamp_min(1e-12)
+        return cls(*upper, (lower[0] - upper[0]) / run, (lower[2] - upper[2]) / run)
 
     def at(self, owner: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x and inverse depth where edges ``owner`` cross the lines ``y``."""
-        step = y - self.y[owner]
-        return self.x[owner] + step * self.dx[owner], self.w[owner] + step * self.dw[owner]
+        x0, y0, w0, dx, dw = (t.index_select(0, owner) for t in self)
+        step = y - y0
+        return x0 + step * dx, w0 + step * dw
 
 
 def _intersect(
-    vertices: Tensor, faces: Tensor, K: Tensor, batch: Tensor, row: Tensor, column: Tensor, face: Tensor
+    vertices: Tensor,
+    faces: Tensor,
+    K: Tensor,
+    batch: Tensor,
+    face: Tensor,
+    owner: Tensor,
+    row: Tensor,
+    column: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Barycentric weights (N, 3) and depth (N,) where the pixels' rays meet their faces (Moeller, Trumbore 1997)."""
-    cameras = K.to(vertices)[None] if K.ndim == 2 else K.to(vertices)[batch]
-    dy = (row.to(vertices) + 0.5 - cameras[:, 1, 2]) / cameras[:, 1, 1]
-    dx = (column.to(vertices) + 0.5 - cameras[:, 0, 2] - cameras[:, 0, 1] * dy) / cameras[:, 0, 0]
-    ray = torch.stack((dx, dy, torch.ones_like(dx)), -1)
-    corners = vertices.reshape(-1, 3)[faces[face] + (batch * vertices.shape[1])[:, None]]
-    origin = corners[:, 0]
-    e1, e2 = corners[:, 1] - origin, corners[:, 2] - origin
-    across = torch.linalg.cross(ray, e2)
-    det = (e1 * across).sum(-1)
-    det = torch.where(det.abs() < 1e-20, torch.full_like(det, 1e-20), det)
-    u = -(origin * across).sum(-1) / det
-    v = -(ray * torch.linalg.cross(origin, e1)).sum(-1) / det
-    weights = torch.stack((1 - u - v, u, v), -1).clamp(0, 1)
-    weights = weights / weights.sum(-1, keepdim=True)
-    return weights, (weights * corners[..., 2]).sum(-1)
+    """Barycentric weights (N, 3) and depth (N,) where the pixels' rays meet their faces.
+
+    Moeller and Trumbore (1997), with their determinants written as ray . (a vector for each face).
+    """
+    cameras = K.to(vertices).expand(vertices.shape[0], 3, 3)
+    if K.ndim == 2:
+        fx, skew, cx, fy, cy = K[0, 0], K[0, 1], K[0, 2], K[1, 1], K[1, 2]
+    else:
+        mesh = batch.index_select(0, owner)
+        fx, skew, cx, fy, cy = (cameras[:, i, j][mesh] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2)))
+    ray_y = (row.to(vertices) + 0.5 - cy) / fy
+    ray_x = (column.to(vertices) + 0.5 - cx - skew * ray_y) / fx
+    flat = vertices.reshape(-1, 3)
+    index = faces.index_select(0, face) + (batch * vertices.shape[1])[:, None]
+    origin, b, c = (flat.index_select(0, index[:, i]) for i in range(3))
+    e1, e2 = b - origin, c - origin
+
+    def along(vector: Tensor) -> Tensor:
+        x, y, z = (vector[:, i].contiguous().index_select(0, owner) for i in range(3))
+        return ray_x * x + ray_y * y + z
+
+    det = along(torch.linalg.cross(e2, e1))
+    det = torch.where(det.abs() < 1e-20, 1e-20, det)
+    u = along(torch.linalg.cross(origin, e2)) / det
+    v = along(torch.linalg.cross(e1, origin)) / det
+    first, u, v = (1 - u - v).clamp(0, 1), u.clamp(0, 1), v.clamp(0, 1)
+    total = first + u + v
+    weights = torch.stack((first / total, u / total, v / total))
+    z = [corner[:, 2].contiguous().index_select(0, owner) for corner in (origin, b, c)]
+    return weights.T, weights[0] * z[0] + weights[1] * z[1] + weights[2] * z[2]

@@ -74,14 +74,16 @@ def shade(
 
 def interpolate(seen: VisiblePoints, attributes: Tensor, faces: Tensor) -> Tensor:
     """Values (N, C) at the covered pixels of per-vertex ``attributes`` (V, C) or (B, V, C)."""
-    index = faces[seen.face]
-    if attributes.ndim == 3:
-        index = index + (seen.batch * attributes.shape[1])[:, None]
-        attributes = attributes.flatten(0, 1)
-    total = attributes.index_select(0, index[:, 0]) * seen.barycentric[:, :1]
-    for i in (1, 2):
-        total = total + attributes.index_select(0, index[:, i]) * seen.barycentric[:, i : i + 1]
-    return total
+    start = seen.batch * attributes.shape[1] if attributes.ndim == 3 else None
+    channels = [c.contiguous() for c in attributes.reshape(-1, attributes.shape[-1]).unbind(-1)]
+    total: list[Tensor] = []
+    for i in range(3):
+        index = faces[:, i].contiguous().index_select(0, seen.face)
+        index = index if start is None else index + start
+        weight = seen.barycentric[:, i]
+        terms = [c.index_select(0, index) * weight for c in channels]
+        total = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
+    return torch.stack(total).T  # channel by channel in memory: what follows runs on whole channels
 
 
 def part_mask(fragments: Fragments, faces: Tensor, part_labels: Tensor) -> Tensor:
@@ -141,10 +143,11 @@ def overlay(
             return out
         normals = interpolate(seen, vertex_normals(points, triangles), triangles)
         lit = shade(normals, colours[triangles[seen.face, 0]])
-        drawn = torch.from_numpy(out)
-        behind = drawn[seen.row, seen.column].float()
+        drawn = torch.from_numpy(out).view(-1, 3)
+        pixel = seen.row * dims["W"] + seen.column
+        behind = drawn.index_select(0, pixel).float()
         mixed = behind + config.opacity * (lit - behind)
-        drawn[seen.row, seen.column] = mixed.clamp(0, 255).round().to(torch.uint8)
+        drawn.index_copy_(0, pixel, mixed.clamp_(0, 255).add_(0.5).to(torch.uint8))
     return out
 
 
