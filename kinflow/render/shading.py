@@ -66,9 +66,10 @@ def shade(
         (..., 3) seen colour in the scale of ``colours``, not clipped.
     """
     direction = torch.nn.functional.normalize(torch.as_tensor(light).to(normals), dim=-1)
-    unit = torch.nn.functional.normalize(normals, dim=-1, eps=1e-12)
-    sky = 0.75 - 0.25 * unit[..., 1]
-    lamp = (unit @ direction).clamp_min(0)
+    x, y, z = normals.unbind(-1)
+    inverse = (x * x + y * y + z * z).clamp_min(1e-24).rsqrt()
+    sky = 0.75 - 0.25 * y * inverse
+    lamp = ((x * direction[0] + y * direction[1] + z * direction[2]) * inverse).clamp_min(0)
     return colours * (ambient * sky + diffuse * lamp)[..., None]
 
 
