@@ -1,0 +1,63 @@
+"""``kinflow-train {flow,dynamics,reconstructor}``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import KinflowError, MissingAssetError, OutputError
+
+NETWORKS = ("flow", "dynamics", "reconstructor")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    p = argparse.ArgumentParser(prog="kinflow-train", description="Train one of kinflow's networks on motion capture.")
+    p.add_argument("network", choices=NETWORKS)
+    p.add_argument("--config", type=Path, help="YAML overrides of the defaults, for example configs/flow.yaml")
+    p.add_argument("--data", type=Path, default=Path("data/mocap.npz"), help="prepared capture (tools/prepare_mocap.py)")
+    p.add_argument("--out", type=Path, help="folder for checkpoints, log and weights (default runs/NETWORK)")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                   help="override one setting, for example train.minutes=10; may be repeated")  # fmt: skip
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
+    try:
+        if not args.data.is_file():
+            raise MissingAssetError(f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data.")
+        training = importlib.import_module(f"kinflow.training.{args.network}")
+        weights = training.train(
+            config_path=args.config,
+            overrides=args.overrides,
+            data=args.data,
+            out=args.out or Path("runs") / args.network,
+            resume=args.resume,
+            device=args.device,
+            progress=not args.quiet and sys.stderr.isatty(),
+        )
+    except KinflowError as error:
+        print(f"kinflow-train: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"kinflow-train: {OutputError(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kinflow-train: stopped. Go on from the last checkpoint with --resume.", file=sys.stderr)
+        return 130
+    print(weights)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""One training loop for every network: AdamW, cosine learning rate, averaged weights, checkpoints that resume.
+
+A training is a :class:`Task`: it owns a module, draws batches, computes the loss and scores the module. :func:`fit`
+does the rest::
+
+    class FlowTask(Task):
+        def __init__(self, ...): self.module = PoseFlow(...)
+        def draw(self, rng): ...                  # one batch, from the given numpy generator alone
+        def loss(self, batch): ...                # scalar tensor, {"name": number}
+        def validate(self, module): ...           # {"score": lower is better, ...}
+
+    result = fit(FlowTask(...), TrainConfig(), out=Path("runs/flow"), resume=True)
+
+``out`` holds ``last.pt`` (everything needed to go on), ``best.pt`` (the averaged weights with the best score) and
+``log.csv``. Both are tensors and plain numbers, read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import logging
+import math
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rich.progress
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig, config_hash
+from ..errors import ConfigError, KinflowError, MissingAssetError
+from ..records import atomic_write
+
+log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What :func:`fit` trains.
+
+    Attributes:
+        module: holds all trained parameters. Parameters without ``requires_grad`` stay as they are.
+    """
+
+    module: nn.Module
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """One batch. All randomness comes from ``rng``."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """Scalar loss of ``self.module`` on a batch, and numbers for the log."""
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """Scores of ``module`` (the averaged weights, evaluation mode, no gradients). ``"score"``: lower is better."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How a training went.
+
+    Attributes:
+        score: the best validation score; step: at which step; steps: done in all; minutes: spent, over all resumptions.
+        scores: everything ``validate`` returned at the best step.
+    """
+
+    score: float
+    step: int
+    steps: int
+    minutes: float
+    scores: dict[str, float]
+
+
+def device_named(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there.
+
+    Raises:
+        ConfigError: a device this machine or this build of torch does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {name!r} is not available ({str(error).splitlines()[0]}). Use auto or cpu.") from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def learning_rate(config: TrainConfig, step: int, share: float) -> float:
+    """Linear warm-up, then a cosine from ``lr`` to a hundredth of it over ``share`` 0..1 of the training."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    return config.lr * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (biases, scales) do not."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def fit(
+    task: Task,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    run_config: Any = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train ``task.module`` and leave in it the averaged weights with the best validation score.
+
+    Args:
+        out: folder for ``last.pt``, ``best.pt``, ``log.csv``.
+        resume: go on from ``out/last.pt``; without one, start.
+        run_config: the whole configuration; a checkpoint made with another one (but for steps and minutes) is refused.
+        progress: draw a progress bar.
+
+    Raises:
+        ConfigError: resuming with another configuration.
+        KinflowError: the loss stopped being finite for many steps.
+    """
+    out, device = Path(out), torch.device(device)
+    out.mkdir(parents=True, exist_ok=True)
+    if config.threads and torch.get_num_threads() != config.threads:
+        torch.set_num_threads(config.threads)
+    module = task.module.to(device).train()
+    optimiser = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=(0.9, 0.99))
+    average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    rng = np.random.default_rng(config.seed)
+    identity = _identity(config, run_config)
+    step, spent, best, best_step, best_scores, stale = 0, 0.0, math.inf, 0, {}, 0
+    if resume and (out / "last.pt").is_file():
+        saved = _read(out / "last.pt", device)
+        if saved["identity"] != identity:
+            raise ConfigError(f"{out / 'last.pt'}: made with another configuration. Choose another --out, or leave out --resume.")
+        module.load_state_dict(saved["module"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average = saved["average"]
+        rng.bit_generator.state = _ints(saved["rng"])
+        torch.set_rng_state(saved["torch_rng"].cpu())
+        step, spent, stale = saved["step"], saved["spent"], saved["stale"]
+        best, best_step, best_scores = saved["best"], saved["best_step"], saved["best_scores"]
+    began, bad = time.monotonic() - spent, 0
+
+    def share() -> float:
+        by_time = (time.monotonic() - began) / (60 * config.minutes) if config.minutes else 0.0
+        return max(step / max(1, config.steps), by_time)
+
+    columns = ("[progress.description]{task.description}", rich.progress.BarColumn(), "{task.percentage:>3.0f}%",
+               rich.progress.TimeElapsedColumn(), "{task.fields[note]}")  # fmt: skip
+    with _Log(out / "log.csv", keep=step) as rows, rich.progress.Progress(*columns, disable=not progress) as bar:
+        line = bar.add_task("training", total=1.0, completed=share(), note="")
+        done = share() >= 1 or bool(config.patience and stale >= config.patience)
+        while not done:
+            rate = learning_rate(config, step, share())
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss, parts = task.loss(task.draw(rng))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
+            if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+                optimiser.step()
+                bad = 0
+            else:
+                bad += 1
+                if bad >= 20:
+                    raise KinflowError(f"training: the loss was not finite for {bad} steps. Lower train.lr.")
+            step += 1
+            _average(average, module, min(config.ema, (1 + step) / (10 + step)))
+            if step % config.log_every == 0:
+                minutes = (time.monotonic() - began) / 60
+                rows.write({"step": step, "minutes": minutes, "lr": rate, "loss": loss, "grad_norm": norm, **parts})
+                bar.update(line, completed=min(1.0, share()), note=f"step {step} loss {float(loss):.3f} best {best:.3f}")
+            done = share() >= 1
+            if step % config.validate_every == 0 or done:
+                scores = _validate(task, module, average)
+                stale = 0 if scores["score"] < best else stale + 1
+                if scores["score"] < best:
+                    best, best_step, best_scores = scores["score"], step, scores
+                    _write(out / "best.pt", {"average": average, "step": step, "scores": scores})
+                done = done or bool(config.patience and stale >= config.patience)
+                spent = time.monotonic() - began
+                rows.write({"step": step, "minutes": spent / 60, **{f"val_{k}": v for k, v in scores.items()}})
+                log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+                _write(out / "last.pt", {
+                    "identity": identity, "module": module.state_dict(), "optimiser": optimiser.state_dict(),
+                    "average": average, "rng": _strings(rng.bit_generator.state), "torch_rng": torch.get_rng_state(),
+                    "step": step, "spent": spent, "stale": stale,
+                    "best": best, "best_step": best_step, "best_scores": best_scores,
+                })  # fmt: skip
+    load_best(module, out)
+    return FitResult(best, best_step, step, spent / 60, dict(best_scores))
+
+
+def load_best(module: nn.Module, out: str | Path) -> dict[str, float]:
+    """Put the best averaged weights of a training folder into ``module``; returns their scores.
+
+    Raises:
+        MissingAssetError: nothing was validated there yet.
+    """
+    path = Path(out) / "best.pt"
+    if not path.is_file():
+        raise MissingAssetError(f"{path}: no validated weights there. Train for at least one validation.")
+    saved = _read(path, next(module.parameters()).device)
+    module.load_state_dict(saved["average"])
+    module.eval()
+    return dict(saved["scores"])
+
+
+def _identity(config: TrainConfig, run_config: Any) -> str:
+    """A hash that does not change when a training is made longer or logs differently."""
+    free = {"steps": 0, "minutes": 0.0, "patience": 0, "threads": 0, "log_every": 1, "validate_every": 1}
+    neutral = dataclasses.replace(config, **free)  # type: ignore[arg-type]
+    if run_config is None:
+        return config_hash(neutral)
+    return config_hash(dataclasses.replace(run_config, train=neutral))
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    floats: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for key, value in module.state_dict().items():
+        if value.is_floating_point():
+            floats[0].append(average[key])
+            floats[1].append(value)
+        else:
+            average[key].copy_(value)
+    torch._foreach_lerp_(floats[0], floats[1], 1 - decay)
+
+
+@torch.no_grad()
+def _validate(task: Task, module: nn.Module, average: dict[str, Tensor]) -> dict[str, float]:
+    own = {k: v.clone() for k, v in module.state_dict().items()}
+    random_state = torch.get_rng_state()
+    module.load_state_dict(average)
+    module.eval()
+    scores = {k: float(v) for k, v in task.validate(module).items()}
+    module.load_state_dict(own)
+    module.train()
+    torch.set_rng_state(random_state)
+    return scores
+
+
+def _strings(state: Any) -> Any:
+    """numpy's generator state holds integers beyond 64 bits, which a checkpoint takes as text."""
+    if isinstance(state, dict):
+        return {k: _strings(v) for k, v in state.items()}
+    return f"int:{state}" if isinstance(state, int) else state
+
+
+def _ints(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {k: _ints(v) for k, v in state.items()}
+    return int(state[4:]) if isinstance(state, str) and state.startswith("int:") else state
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    with atomic_write(path) as stream:
+        stream.write(buffer.getvalue())
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ConfigError(f"{path}: not a checkpoint that can be read. Remove it and start again.") from error
+
+
+class _Log:
+    """Rows of numbers to a CSV file whose columns grow as new names appear. Rows after step ``keep`` are dropped."""
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path, self.rows = path, []
+        if keep and path.is_file():
+            with path.open(newline="", encoding="utf-8") as stream:
+                self.rows = [r for r in csv.DictReader(stream) if float(r["step"]) <= keep]
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row; a validation's row is written out at once."""
+        self.rows.append({k: f"{float(v):.6g}" for k, v in row.items()})
+        if any(k.startswith("val_") for k in row) or len(self.rows) % 20 == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the file."""
+        names = list(dict.fromkeys(k for row in self.rows for k in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with atomic_write(self.path) as stream:
+            stream.write(text.getvalue().encode())
