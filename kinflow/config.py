@@ -136,7 +136,8 @@ class PerceptionConfig:
         tile_interval_s: tiles of the frame are searched too, this often, for people too small in the whole frame; a large
             number turns it off.
         tile_scale: side of a tile relative to the frame's shorter side.
-        detection_threshold: least score of a detection; nms_iou: overlap above which detections are one.
+        detection_threshold: least score of a detection in the whole frame; tile_threshold: in a tile.
+        nms_iou: overlap above which detections are one.
         landmark_threshold: least pose score of a sighting.
         min_roi_px: smaller regions are ignored.
         memory_s: a person may be out of sight this long and stay the same person.
@@ -152,6 +153,7 @@ class PerceptionConfig:
     tile_interval_s: float = 1.0
     tile_scale: float = 0.6
     detection_threshold: float = 0.5
+    tile_threshold: float = 0.65
     nms_iou: float = 0.3
     landmark_threshold: float = 0.5
     min_roi_px: float = 40.0

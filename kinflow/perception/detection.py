@@ -57,7 +57,7 @@ def decode_detections(boxes: np.ndarray, logits: np.ndarray, threshold: float) -
         logits: (2254,).
     """
     check_shape("boxes", boxes, "2254 12", "pass one image's output of PoseDetector")
-    scores = 1.0 / (1.0 + np.exp(-np.clip(logits, -100.0, 100.0)))
+    scores = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -100.0, 100.0)))
     keep = np.flatnonzero(scores >= threshold)
     keep = keep[np.argsort(-scores[keep], kind="stable")]
     raw, centre = boxes[keep].astype(np.float64), anchors()[keep]

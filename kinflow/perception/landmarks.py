@@ -16,7 +16,7 @@ from torch import Tensor
 from kinflow.perception.blazepose import LANDMARK_SIZE, LandmarkOutput
 from kinflow.perception.crops import crop_to_frame, roi_from_alignment
 
-__all__ = ["Person", "people_from_output", "refine_landmarks"]
+__all__ = ["Person", "mask_overlap", "people_from_output", "refine_landmarks", "visible_points"]
 
 HEATMAP_KERNEL = 7
 HEATMAP_CONFIDENCE = 0.5
@@ -100,6 +100,32 @@ def people_from_output(
         )
         for i in range(len(rois))
     ]
+
+
+def visible_points(person: Person, image_size: tuple[int, int]) -> int:
+    """How many landmarks lie inside the frame and are likely visible."""
+    inside = ((person.keypoints2d >= 0) & (person.keypoints2d <= np.array(image_size))).all(-1)
+    return int((inside & (person.confidence > 0.5)).sum())
+
+
+def mask_overlap(a: Person, b: Person) -> float:
+    """Common area of two person masks relative to the smaller one, 0..1; 0 where either has no mask."""
+    if a.mask is None or b.mask is None:
+        return 0.0
+    small, large = (a, b) if a.roi[2] <= b.roi[2] else (b, a)
+    assert small.mask is not None and large.mask is not None
+    inside = small.mask >= 128
+    if not inside.any():
+        return 0.0
+    grid = (np.stack(np.nonzero(inside)[::-1], -1) + 0.5) / MASK_SIZE
+    offset = crop_to_frame(grid[None], small.roi[None])[0] - large.roi[:2]
+    cos, sin = np.cos(large.roi[3]), np.sin(large.roi[3])
+    cell = np.stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]], -1)
+    cell = np.floor((cell / large.roi[2] + 0.5) * MASK_SIZE).astype(int)
+    within = ((cell >= 0) & (cell < MASK_SIZE)).all(-1)
+    common = float((large.mask[cell[within, 1], cell[within, 0]] >= 128).sum())
+    smaller = min(float(inside.sum()), float((large.mask >= 128).sum()) * (large.roi[2] / small.roi[2]) ** 2)
+    return min(common / max(smaller, 1.0), 1.0)
 
 
 def _person_box(points: np.ndarray, confidence: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 DETECTOR_ASSET = "blazepose_detector.safetensors"
 LANDMARK_ASSET = "blazepose_landmark_full.safetensors"
+TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
 
 
 def load_network(network: nn.Module, asset: str) -> nn.Module:
@@ -58,7 +59,7 @@ class Perceiver:
         self._dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
         self._detector = self._prepare(load_network(PoseDetector(), DETECTOR_ASSET), DETECTOR_SIZE)
         self._landmarker = self._prepare(load_network(PoseLandmarker(), LANDMARK_ASSET), LANDMARK_SIZE)
-        self._tracker = Tracker(self.config)
+        self._tracker: Tracker | None = None
         self._image_size: tuple[int, int] | None = None
         self._frame_ids: list[int] = []
         self._times: list[float] = []
@@ -92,48 +93,54 @@ class Perceiver:
         times = np.asarray(timestamps, np.float64)
         if (np.diff(np.concatenate([self._times[-1:], times])) <= 0).any():
             raise ShapeError("timestamps: expected increasing seconds over the whole clip. Sort the frames.")
-        self._image_size = (size["W"], size["H"])
+        if self._tracker is None:
+            self._image_size = (size["W"], size["H"])
+            self._tracker = Tracker(self.config, self._image_size)
         for image, time, frame_id in zip(images, times.tolist(), np.asarray(frame_ids).tolist(), strict=True):
             self._frame_ids.append(int(frame_id))
             self._times.append(time)
-            self._look(torch.from_numpy(np.ascontiguousarray(image)).to(self.device), len(self._times) - 1, time)
+            self._look(self._tracker, torch.from_numpy(np.ascontiguousarray(image)).to(self.device), len(self._times) - 1, time)
 
-    def _look(self, image: Tensor, index: int, time: float) -> None:
-        tracks = self._tracker.alive()
-        interval = self.config.detector_interval_s if tracks else self.config.search_interval_s
-        detections: list[Detection] | None = None
-        if time - self._detected_at >= interval - 1e-6:
-            detections = self._detect(image, time)
-        fresh = self._unclaimed(detections or [], tracks, time)
+    def _look(self, tracker: Tracker, image: Tensor, index: int, time: float) -> None:
+        tracks = tracker.alive()
+        missing = tracker.missing(time)
+        interval = self.config.detector_interval_s if tracks and not missing else self.config.search_interval_s
+        searched = time - self._detected_at >= interval - 1e-6
+        detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
+        fresh = self._unclaimed(detections, tracks, time)
         rois = [t.predicted_roi(time) for t in tracks] + [d.roi for d in fresh]
         people = self._landmarks(image, rois)
-        lost = self._tracker.keep(index, time, list(zip(tracks, people[: len(tracks)], strict=True)))
+        lost = tracker.keep(index, time, list(zip(tracks, people[: len(tracks)], strict=True)))
         candidates = people[len(tracks) :]
-        if lost and detections is None:
-            fresh = self._unclaimed(self._detect(image, time), self._tracker.alive(), time)
-            candidates = self._landmarks(image, [d.roi for d in fresh])
+        if lost and not searched:
+            detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
+            candidates = self._landmarks(image, [d.roi for d in self._unclaimed(detections, tracker.alive(), time)])
         for person in sorted(candidates, key=lambda p: -p.next_roi[2]):
-            if person.score >= self.config.landmark_threshold:
-                self._tracker.admit(index, time, person)
+            tracker.admit(index, time, person)
 
-    def _detect(self, image: Tensor, time: float) -> list[Detection]:
-        """People in the whole frame and, at longer intervals, in tiles of it, where small people are larger."""
+    def _detect(self, image: Tensor, time: float, missing: list[np.ndarray]) -> list[Detection]:
+        """People in the whole frame, around `missing` regions, and at longer intervals in tiles of the frame.
+
+        Small people are larger in a tile; a person who fills a tile belongs to the whole frame's search.
+        """
         self._detected_at = time
         height, width = image.shape[:2]
-        tiles = [(0, 0, width, height)]
+        found = self._detect_in(image, (0, 0, width, height), self.config.detection_threshold)
+        tiles = [_tile_around(roi, width, height) for roi in missing]
         if time - self._tiled_at >= self.config.tile_interval_s - 1e-6:
             self._tiled_at = time
             tiles += _tiles(width, height, self.config.tile_scale)
-        found = []
         for tile in tiles:
-            inputs, scale, dx, dy = letterbox(image, tile, DETECTOR_SIZE)
-            batch = inputs[None].to(self._dtype).contiguous(memory_format=torch.channels_last)
-            boxes, logits = self._detector(batch)
-            raw = decode_detections(
-                boxes[0].float().cpu().numpy(), logits[0].float().cpu().numpy(), self.config.detection_threshold
-            )
-            found += [d.mapped(scale, dx, dy) for d in weighted_nms(raw, self.config.nms_iou)]
+            limit = TILE_PERSON * (tile[2] - tile[0])
+            found += [d for d in self._detect_in(image, tile, self.config.tile_threshold) if d.roi[2] <= limit]
         return weighted_nms(found, self.config.nms_iou)
+
+    def _detect_in(self, image: Tensor, tile: tuple[int, int, int, int], threshold: float) -> list[Detection]:
+        inputs, scale, dx, dy = letterbox(image, tile, DETECTOR_SIZE)
+        batch = inputs[None].to(self._dtype).contiguous(memory_format=torch.channels_last)
+        boxes, logits = self._detector(batch)
+        raw = decode_detections(boxes[0].float().cpu().numpy(), logits[0].float().cpu().numpy(), threshold)
+        return [d.mapped(scale, dx, dy) for d in weighted_nms(raw, self.config.nms_iou)]
 
     def _unclaimed(self, detections: list[Detection], tracks: Iterable[Track], time: float) -> list[Detection]:
         """Detections whose region is not already some live track's."""
@@ -159,7 +166,7 @@ class Perceiver:
 
     def finish(self) -> list[Evidence]:
         """The people of the clip, the one seen in most frames first; numbered from 0 in that order."""
-        if not self._times:
+        if self._tracker is None:
             return []
         duration = self._times[-1] - self._times[0]
         shortest = min(self.config.min_duration_s, 0.5 * duration)
@@ -200,6 +207,14 @@ class Perceiver:
             features=fill([p.features for p in people if p.features is not None], np.float32) if self.config.features else None,
             image_size=np.array(self._image_size, np.int64),
         )
+
+
+def _tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square around a region, twice as large where the frame allows, inside the frame."""
+    side = int(min(max(2 * roi[2], DETECTOR_SIZE / 2), width, height))
+    x = int(np.clip(roi[0] - side / 2, 0, width - side))
+    y = int(np.clip(roi[1] - side / 2, 0, height - side))
+    return x, y, x + side, y + side
 
 
 def _tiles(width: int, height: int, scale: float) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
-from kinflow.perception.landmarks import Person
+from kinflow.perception.landmarks import Person, mask_overlap, visible_points
 
 __all__ = ["Row", "Track", "Tracker", "same_body"]
 
@@ -18,6 +18,8 @@ HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * hor
 SAME_BODY = 0.25  #: two sightings whose confident landmarks lie closer than this, in torso lengths, are one body
 REACH = 0.45  #: how far from its prediction a lost person may reappear, in sides of the region, ...
 REACH_PER_SECOND = 0.5  #: ... and more for each second of absence
+MASK_OVERLAP = 0.6  #: two sightings whose masks share this part of the smaller one are one body
+LEAST_POINTS = 5  #: a person with fewer visible landmarks inside the frame is out of view
 SIZE_RATIO = 1.7  #: a person's region changes by at most this between sightings
 
 
@@ -62,7 +64,9 @@ class Track:
 
 
 def same_body(a: Person, b: Person) -> bool:
-    """Whether two sightings in one frame are of the same body: confident landmarks on top of each other."""
+    """Whether two sightings in one frame are of the same body: landmarks, or masks, on top of each other."""
+    if box_iou(a.box_xyxy[None], b.box_xyxy[None])[0, 0] > 0.05 and mask_overlap(a, b) > MASK_OVERLAP:
+        return True
     weight = a.confidence * b.confidence
     size = min(a.next_roi[2], b.next_roi[2]) / 4.0  # the region spans about four torsos
     if weight.sum() < 1.0 or size <= 0:
@@ -74,13 +78,18 @@ def same_body(a: Person, b: Person) -> bool:
 class Tracker:
     """The tracks of a clip. Feed frames in order: :meth:`regions`, then :meth:`keep` with what was seen there."""
 
-    def __init__(self, config: PerceptionConfig) -> None:
+    def __init__(self, config: PerceptionConfig, image_size: tuple[int, int]) -> None:
         self.config = config
+        self.image_size = image_size
         self.tracks: list[Track] = []
 
     def alive(self) -> list[Track]:
         """Tracks seen in the last frame."""
         return [t for t in self.tracks if t.alive]
+
+    def missing(self, time: float) -> list[Track]:
+        """Tracks lost so recently that they may come back."""
+        return [t for t in self.tracks if not t.alive and 0 < time - t.seen_at <= self.config.memory_s]
 
     def keep(self, index: int, time: float, seen: list[tuple[Track, Person]]) -> list[Track]:
         """Record this frame's sightings of known tracks; returns the tracks that were lost in it.
@@ -90,7 +99,7 @@ class Tracker:
         accepted: list[tuple[float, Track, Person]] = []
         lost = []
         for track, person in seen:
-            if person.score < self.config.landmark_threshold or not _plausible(track, person):
+            if not self._is_person(person) or not _plausible(track, person):
                 lost.append(track)
             else:
                 accepted.append((self._surprise(track, person, time), track, person))
@@ -109,11 +118,12 @@ class Tracker:
 
     def admit(self, index: int, time: float, person: Person) -> Track | None:
         """A sighting from a detection: a lost person found again, a new person, or None where a live track has it."""
+        if not self._is_person(person):
+            return None
         for track in self.alive():
             if track.seen_at == time and same_body(person, track.last):
                 return None
-        gone = [t for t in self.tracks if not t.alive and 0 < time - t.seen_at <= self.config.memory_s]
-        costs = [(self._return_cost(t, person, time), t) for t in gone]
+        costs = [(self._return_cost(t, person, time), t) for t in self.missing(time)]
         costs = [(c, t) for c, t in costs if c < 1.0]
         if costs:
             track = min(costs, key=lambda item: item[0])[1]
@@ -125,6 +135,10 @@ class Tracker:
         track = Track(len(self.tracks), [Row(index, person)], time)
         self.tracks.append(track)
         return track
+
+    def _is_person(self, person: Person) -> bool:
+        good = person.score >= self.config.landmark_threshold
+        return good and visible_points(person, self.image_size) >= LEAST_POINTS
 
     @staticmethod
     def _surprise(track: Track, person: Person, time: float) -> float:
