@@ -20,17 +20,19 @@ from torch import Tensor
 
 from . import __version__
 from .body import Body
-from .cameras import intrinsics, read_intrinsics
+from .cameras import intrinsics, project, read_intrinsics
 from .config import PipelineConfig, config_hash, to_dict
 from .errors import KinflowError, NobodyFoundError, OutputError, UsageError
 from .evidence import Evidence
-from .metrics import reprojection_summary
+from .metrics import pck, torso_length
 from .motion import Motion
 from .perception import Perceiver
 from .perception.keypoints import read_keypoints
 from .reconstruct import Reconstructor
 from .records import atomic_write
-from .render import PALETTE, overlay
+from .render import overlay, person_colour
+from .rotations import rotvec_to_rotmat
+from .skeleton import BLAZEPOSE_TO_SMPL
 from .video import VideoWriter, open_clip
 
 log = logging.getLogger(__name__)
@@ -276,7 +278,7 @@ def write_overlay(
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
                 present = [
-                    (s[int(frame_id)], PALETTE[i % len(PALETTE)]) for i, s in enumerate(skinned) if int(frame_id) in s
+                    (s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s
                 ]
                 K = torch.from_numpy(result.motions[0].K)
                 drawn = overlay(image, present, body.faces, K, config.render) if present else image
@@ -340,6 +342,33 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
         timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began
 
 
+def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) -> dict[str, float | int | None]:
+    """How well the reprojected body sits on the confident keypoints of its twelve limb joints, over the observed frames.
+
+    Returns:
+        ``pck``: share within 0.2 of the torso (mid-shoulder to mid-hip of the keypoints, px); ``pck_points``: how many
+        counted; ``reprojection_px``: their median distance. None where no keypoint is confident.
+    """
+    rows = motion.observed
+    limbs = sorted(BLAZEPOSE_TO_SMPL)
+    rotvec = torch.from_numpy(np.concatenate((motion.global_orient[rows, None], motion.body_pose[rows]), 1))
+    with torch.no_grad():
+        parameters = (torch.from_numpy(motion.betas)[None], rotvec_to_rotmat(rotvec), torch.from_numpy(motion.transl[rows]))
+        landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
+    pixels = project(landmarks, torch.from_numpy(motion.K))[:, limbs]
+    keypoints = torch.from_numpy(motion.keypoints2d[rows])
+    confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
+    correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)
+    if not counted.any():
+        return {"pck": None, "pck_points": 0, "reprojection_px": None}
+    distance = (pixels - keypoints[:, limbs]).norm(dim=-1)[confidence >= min_confidence]
+    return {
+        "pck": round(float(correct.sum() / counted.sum()), 4),
+        "pck_points": int(counted.sum()),
+        "reprojection_px": round(float(distance.median()), 2),
+    }
+
+
 def _describe(
     clip: str | Path,
     reader: Any,
@@ -365,7 +394,7 @@ def _describe(
                 "last_s": round(float(motion.timestamps[-1]), 3),
                 "height_m": round(body.height(torch.from_numpy(motion.betas).to(body.device)), 3),
                 "distance_m": round(float(np.median(motion.joints3d[motion.observed, 0, 2])), 2),
-                **reprojection_summary(motion, body),
+                **fit_to_keypoints(motion, body),
             }
         )
     return {

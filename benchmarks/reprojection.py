@@ -1,0 +1,51 @@
+"""How well the reprojected body sits on the detected keypoints of real clips.
+
+    python benchmarks/reprojection.py CLIP [CLIP ...] [--refine] [--max-people N]
+
+PCK at 0.2 of the torso (mid-shoulder to mid-hip, px) over the twelve limb joints whose keypoint has a confidence of at least
+0.5, over all frames in which the person was observed; pooled by counts. The keypoints are the detector's own, so this
+tells how well the 3D explains what was seen, not how right the detector was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kinflow.config import config_hash
+from kinflow.pipeline import run
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("clips", nargs="+", type=Path)
+    p.add_argument("--refine", action="store_true")
+    p.add_argument("--max-people", type=int)
+    args = p.parse_args()
+    table = Table(title="PCK at 0.2 torso of the reprojected limbs" + (" after --refine" if args.refine else ""))
+    for column in ("clip", "person", "frames seen", "points", "PCK", "median px", "height m", "distance m"):
+        table.add_column(column, justify="left" if column == "clip" else "right")
+    correct = points = 0.0
+    weights = config = None
+    for clip in args.clips:
+        result = run(clip, refine=args.refine, max_people=args.max_people)
+        weights, config = result.info["weights"], result.info["config_hash"]
+        for person in result.info["people"]:
+            share = person["pck"]
+            row = [clip.name, person["person_id"], person["observed"], person["pck_points"]]
+            row += ["-" if share is None else f"{share:.3f}", person["reprojection_px"], person["height_m"], person["distance_m"]]
+            table.add_row(*map(str, row))
+            correct += (share or 0.0) * person["pck_points"]
+            points += person["pck_points"]
+    table.add_section()
+    table.add_row("all, pooled", "", "", f"{points:.0f}", f"{correct / max(points, 1):.3f}")
+    console = Console()
+    console.print(table)
+    console.print(f"weights {weights}, config {config}", style="dim")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Render the open body in captured motion, run the front end over the frames, keep its output with the exact 3D.
+
+    python tools/render_and_perceive.py --mocap data/mocap.npz --out data/perceived --shards 40
+
+Shards that exist are kept, so a run that was broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from kinflow.config import PerceptionConfig
+from kinflow.data import load_clips
+from kinflow.training.perceived import make_shard, save_perceived
+
+log = logging.getLogger("render_and_perceive")
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mocap", type=Path, default=Path("data/mocap.npz"))
+    p.add_argument("--out", type=Path, default=Path("data/perceived"))
+    p.add_argument("--split", default="train", choices=("train", "validation"))
+    p.add_argument("--shards", type=int, default=40)
+    p.add_argument("--first", type=int, default=0, help="number of the first shard (several processes share the work)")
+    p.add_argument("--clips", type=int, default=16, help="clips a shard")
+    p.add_argument("--frames", type=int, default=48, help="frames a clip")
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(args.threads)
+    clips = load_clips(args.mocap, args.split)
+    for shard in range(args.first, args.first + args.shards):
+        path = args.out / f"{args.split}_{shard:04d}.npz"
+        if path.exists():
+            continue
+        began = time.perf_counter()
+        seed = shard + (0 if args.split == "train" else 1_000_000)
+        made = make_shard(clips, args.clips, args.frames, seed, PerceptionConfig())
+        save_perceived(path, made)
+        log.info("%s: %.1f frames/s", path, sum(map(len, made)) / (time.perf_counter() - began))
+
+
+if __name__ == "__main__":
+    main()
