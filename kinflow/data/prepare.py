@@ -1,0 +1,209 @@
+"""From a folder of raw motion capture and its index to clips: read, drop, retarget, mask, resample."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import KinflowError, MissingAssetError, ShapeError
+from ..rotations import rotmat_to_rotvec
+from .asfamc import CMU_UNIT, read_asfamc
+from .bvh import read_bvh
+from .clips import MotionClip
+from .deepmimic import read_deepmimic
+from .retarget import SmplMotion, between, flat_foot_pitch, level_feet, retarget
+from .rigs import RIGS
+from .source import Array, SourceMotion
+from .split import Split
+from .validity import valid_frames
+
+logger = logging.getLogger(__name__)
+
+TARGET_FPS = 60.0
+SCALES = {"cgspeed_daz": 0.01, "neo_fbx": 0.01, "rokoko60": 0.01, "fair_xsens27": 0.04}
+"""Metres per unit by rig; CMU's unit for the others."""
+MIN_STILL_FRAMES = 60
+"""Frames of a still foot that a subject must have before the rig's foot angle is corrected for that subject."""
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One row of the index: paths relative to it, true frame rate, leading frames that are no motion."""
+
+    file: str
+    asf: str
+    subject: str
+    description: str
+    rig: str
+    fps: float
+    drop_first: int
+
+    @property
+    def name(self) -> str:
+        """The clip's name: the path without its suffix."""
+        return self.file.rsplit(".", 1)[0]
+
+
+def read_index(path: Path) -> list[IndexEntry]:
+    """Read ``INDEX.csv``. Raises MissingAssetError where there is none, ShapeError where a column is missing."""
+    if not path.is_file():
+        raise MissingAssetError(f"{path}: no index of clips; point --raw at the folder (or archive) that holds INDEX.csv.")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                IndexEntry(
+                    file=row["file"],
+                    asf=row["asf"],
+                    subject=row["subject"],
+                    description=row["description"],
+                    rig=row["rig"],
+                    fps=float(row["fps"]),
+                    drop_first=int(row["drop_first"]),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShapeError(f"{path.name}: cannot be read as an index of clips ({error}).") from None
+
+
+def read_source(root: Path, entry: IndexEntry) -> SourceMotion:
+    """Read one clip of the index in metres, without its leading frames, at its true rate."""
+    file = root / entry.file
+    if entry.rig == "asfamc":
+        motion = read_asfamc(root / entry.asf, file, fps=entry.fps)
+    elif entry.rig == "deepmimic_humanoid3d":
+        motion = read_deepmimic(file)
+    else:
+        motion = read_bvh(file, SCALES.get(entry.rig, CMU_UNIT), fps=entry.fps)
+    return motion.frames(entry.drop_first)
+
+
+def prepare_clips(
+    root: Path,
+    split: Split,
+    entries: Sequence[IndexEntry] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[MotionClip]:
+    """Retarget the clips of an index.
+
+    Args:
+        root: folder of ``INDEX.csv``.
+        split: where each subject belongs.
+        entries: rows to prepare; default the whole index.
+        progress: called with (number done, total, name) before each clip.
+
+    Returns:
+        Clips at 60 frames a second, or at their own rate where that is lower. Clips of rigs that kinflow does not know are
+        left out with a warning; so are clips with an unreadable file.
+    """
+    rows = [e for e in (read_index(root / "INDEX.csv") if entries is None else entries)]
+    unknown = sorted({e.rig for e in rows if e.rig not in RIGS})
+    if unknown:
+        logger.warning("left out %d clips of unknown rigs: %s", sum(e.rig in unknown for e in rows), ", ".join(unknown))
+    rows = [e for e in rows if e.rig in RIGS]
+    kept: list[tuple[IndexEntry, SmplMotion, np.ndarray]] = []
+    still: dict[tuple[str, str], list[dict[str, Array]]] = defaultdict(list)
+    for i, entry in enumerate(rows):
+        if progress:
+            progress(i, len(rows), entry.name)
+        try:
+            source = read_source(root, entry)
+        except (KinflowError, OSError) as error:
+            logger.warning("left out %s: %s", entry.name, error)
+            continue
+        still[_person(entry)].append(flat_foot_pitch(source, RIGS[entry.rig]))
+        kept.append((entry, *_at_target_rate(retarget(source, RIGS[entry.rig]))))
+    feet = _foot_pitch(still)
+    if progress:
+        progress(len(rows), len(rows), "feet")
+    return [
+        make_clip(
+            replace(motion, rotmats=level_feet(motion.rotmats, feet[_person(entry)])),
+            valid,
+            entry,
+            split.of(entry.name, entry.subject),
+        )
+        for entry, motion, valid in kept
+    ]
+
+
+def _at_target_rate(result: SmplMotion) -> tuple[SmplMotion, np.ndarray]:
+    """Mask at the source's rate, where flips are one frame long, then resample to 60 frames a second (lower rates stay)."""
+    valid = valid_frames(result)
+    fps = min(TARGET_FPS, result.fps)
+    rotmats, transl, valid = resample(result.rotmats, result.transl, valid, result.fps, fps)
+    return replace(result, rotmats=rotmats, transl=transl, fps=fps), valid
+
+
+def make_clip(motion: SmplMotion, valid: np.ndarray, entry: IndexEntry, split: str) -> MotionClip:
+    """A clip of an index entry from its retargeted motion and mask (T,)."""
+    rotvec = rotmat_to_rotvec(torch.from_numpy(motion.rotmats)).numpy().astype(np.float32)
+    return MotionClip(
+        name=entry.name,
+        subject=entry.subject or entry.name,
+        description=entry.description,
+        fps=motion.fps,
+        global_orient=rotvec[:, 0],
+        body_pose=rotvec[:, 1:],
+        transl=motion.transl.astype(np.float32),
+        valid=valid,
+        split=split,
+        rig=entry.rig,
+        leg_length=motion.leg_length,
+    )
+
+
+def resample(
+    rotmats: Array, transl: Array, valid: np.ndarray, fps_from: float, fps_to: float
+) -> tuple[Array, Array, np.ndarray]:
+    """Rotations (T, J, 3, 3) by slerp, positions (T, 3) linearly, from one rate to another; the first frame stays.
+
+    A new frame is valid where both of its neighbours are.
+    """
+    if len(rotmats) < 2 or abs(fps_from - fps_to) < 1e-3:
+        return rotmats, transl, valid
+    last = len(rotmats) - 1
+    where = np.arange(int(np.floor(last * fps_to / fps_from + 1e-6)) + 1) * (fps_from / fps_to)
+    where = np.minimum(where, last)
+    nearest = np.rint(where)
+    where = np.where(np.abs(where - nearest) < 1e-3, nearest, where)
+    low = np.floor(where).astype(int)
+    high = np.minimum(low + 1, last)
+    part = where - low
+    high = np.where(part == 0, low, high)
+    between_rotmats = rotmats[low].copy()
+    moving = part > 0
+    if moving.any():
+        between_rotmats[moving] = between(rotmats[low[moving]], rotmats[high[moving]], part[moving, None])
+    between_transl = transl[low] + part[:, None] * (transl[high] - transl[low])
+    return between_rotmats, between_transl, valid[low] & valid[high]
+
+
+def _person(entry: IndexEntry) -> tuple[str, str]:
+    return (entry.subject or entry.name, entry.rig)
+
+
+def _foot_pitch(still: dict[tuple[str, str], list[dict[str, Array]]]) -> dict[tuple[str, str], dict[str, float]]:
+    """The rig's foot pitch error by subject and rig: median over still feet, the rig's own where a subject has too few."""
+    pooled: dict[str, dict[str, list[Array]]] = defaultdict(lambda: defaultdict(list))
+    for (_, rig), clips in still.items():
+        for clip in clips:
+            for joint, values in clip.items():
+                pooled[rig][joint].append(values)
+    out: dict[tuple[str, str], dict[str, float]] = {}
+    for person, clips in still.items():
+        out[person] = {}
+        for joint, everyone in pooled[person[1]].items():
+            own = np.concatenate([c[joint] for c in clips if joint in c] or [np.empty(0)])
+            if len(own) < MIN_STILL_FRAMES:
+                own = np.concatenate(everyone)
+            if len(own) >= MIN_STILL_FRAMES:
+                out[person][joint] = float(np.clip(np.median(own), -25.0, 25.0))
+    return out
