@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -106,7 +106,7 @@ class ClipReader:
             stream.close()
 
 
-def _ahead(frames: Iterator[Frame], size: int):  # type: ignore[no-untyped-def]
+def _ahead(frames: Iterator[Frame], size: int) -> Generator[Frame, None, None]:
     """Run ``frames`` in a thread that stays at most ``size`` items ahead; closing the generator stops the thread."""
     box: queue.Queue[Frame | BaseException | None] = queue.Queue(maxsize=size)
     stop = threading.Event()
@@ -177,7 +177,7 @@ def open_clip(
         raise VideoError(f"{path}: the file is empty (0 bytes). Copy or download it again.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ClipReader(path, ImageSource([path], start, end, config.image_fps), config)
-    kinds = {"pyav": PyAVSource, "decord": DecordSource}
+    kinds: dict[str, type[PyAVSource] | type[DecordSource]] = {"pyav": PyAVSource, "decord": DecordSource}
     if config.decoder not in kinds:
         raise UsageError(f"decoder: expected {' or '.join(kinds)}, got {config.decoder!r}.")
     return ClipReader(path, kinds[config.decoder](path, start, end, config.threads), config)

@@ -27,6 +27,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 _NOT_FILMS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "txt"})
 """Demuxers that take any text for a film."""
 
+_NO_VIDEO = "{}: not a video, or cut off before its index. Check that it plays elsewhere, or copy it again."
+
 _DEFAULT_FPS = 25.0
 """Spacing of frames that carry no time at all (ffmpeg's own convention); used only where a file says nothing."""
 
@@ -70,10 +72,9 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndar
     return _upright(rgb.to_ndarray(), int(frame.rotation))
 
 
-def _square(frame: av.VideoFrame) -> tuple[int, int]:
+def _square(stream: Any, frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of the stored frame with square pixels."""
-    ratio = getattr(frame, "sample_aspect_ratio", None)
-    wide = float(ratio) if ratio else 1.0
+    wide = float(stream.sample_aspect_ratio or 1)
     return (round(frame.width * wide) if 0.1 < wide < 10 else frame.width), frame.height
 
 
@@ -85,9 +86,7 @@ def _open_container(path: Path) -> Any:
     except PermissionError as error:
         raise VideoError(f"{path}: no permission to read it. Change its permissions or copy it elsewhere.") from error
     except (FFmpegError, ValueError, OSError) as error:
-        raise VideoError(
-            f"{path}: not a video, or cut off before its index. Check that it plays elsewhere, or re-encode it to mp4."
-        ) from error
+        raise VideoError(_NO_VIDEO.format(path)) from error
     if any(name in _NOT_FILMS for name in container.format.name.split(",")):
         container.close()
         raise VideoError(f"{path}: a text file, not a video. Give a video, an image, or a folder of images.")
@@ -99,9 +98,11 @@ def _video_stream(container: Any, path: Path) -> Any:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
-    what = "audio only" if container.streams.audio else "no picture inside"
+    audio = bool(container.streams.audio)
     container.close()
-    raise VideoError(f"{path}: {what}, there is no video stream. Give a file with a picture.")
+    if audio:
+        raise VideoError(f"{path}: audio only, there is no video stream. Give a file with a picture.")
+    raise VideoError(_NO_VIDEO.format(path))
 
 
 class PyAVSource:
@@ -154,22 +155,34 @@ class PyAVSource:
         """Yield upright frames; packets that do not decode are counted into :attr:`damage` and skipped."""
         self.damage = None
         times = self._scan() if self.start else None
+        if times is not None:
+            try:
+                yield from self._read(times, seek=True)
+                return
+            except _SeekError:
+                log.debug("%s cannot be sought in; it is decoded from its beginning", self.path)
+        yield from self._read(times, seek=False)
+
+    def _read(self, times: list[float] | None, seek: bool) -> Iterator[Frame]:
         with _open_container(self.path) as container:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = self.threads
-            if times is not None:
+            if times is not None and seek:
                 target = times[0] + (self.start or 0.0)
-                container.seek(int(target / stream.time_base), stream=stream, backward=True)
-            yield from self._decode(container, stream, times)
+                try:
+                    container.seek(int(target / stream.time_base), stream=stream, backward=True)
+                except (FFmpegError, OSError) as error:
+                    raise _SeekError from error
+            yield from self._decode(container, stream, times, seek)
 
-    def _decode(self, container: Any, stream: Any, times: list[float] | None) -> Iterator[Frame]:
+    def _decode(self, container: Any, stream: Any, times: list[float] | None, seek: bool) -> Iterator[Frame]:
         period = 1.0 / self.fps
         first = times[0] if times is not None else None
         previous: float | None = None
         frame_id, read, lost, lost_at = 0, 0, 0, math.nan
         size: tuple[int, int] | None = None
-        ended, stopped = False, False
+        ended, stopped, found = False, False, False
         packets = container.demux(stream)
         while not ended:
             decoded: list[av.VideoFrame] = []
@@ -204,22 +217,27 @@ class PyAVSource:
                     seconds = stamp - first
                 if times is not None and stamp is not None and not read:
                     frame_id = bisect_left(times, stamp - 1e-6)
+                    if seek and not found and frame_id > bisect_left(times, first + (self.start or 0.0) - 1e-6):
+                        raise _SeekError
+                found = True
                 index, frame_id = frame_id, frame_id + 1
                 if frame.is_corrupt:
                     lost, lost_at = lost + 1, (previous or 0.0) if not lost else lost_at
                     continue
                 if self.start is not None and seconds < self.start - 1e-6:
                     continue
-                if self.end is not None and seconds >= self.end:
+                if self.end is not None and seconds >= self.end - 1e-6:
                     stopped = ended = True
                     break
                 if previous is not None and seconds <= previous:
                     log.debug("%s: frame %d does not move on in time", self.path, index)
                     seconds = previous + 0.5 * period
                 previous = seconds
-                size = size or _square(frame)
+                size = size or _square(stream, frame)
                 read += 1
                 yield Frame(to_rgb(frame, size), seconds, index)
+        if seek and not found:
+            raise _SeekError
         self._report(read, lost, lost_at, previous, stopped)
 
     def _report(self, read: int, lost: int, lost_at: float, last: float | None, stopped: bool) -> None:
@@ -235,6 +253,10 @@ class PyAVSource:
                     f"{self.path.name} is cut off: it promises {self.promised} frames, {read} are there "
                     f"({last:.2f} of {self.duration:.2f} s); these were used."
                 )
+
+
+class _SeekError(Exception):
+    """Seeking did not reach the frame asked for."""
 
 
 class DecordSource:
@@ -273,8 +295,8 @@ class DecordSource:
                 head = next(iter(container.decode(stream)), None)
             except FFmpegError as error:
                 raise _DecordFailed("the first frame does not decode") from error
-        if head is None or head.rotation or _square(head) != (head.width, head.height):
-            raise _DecordFailed("no frame, a rotation flag, or pixels that are not square")
+            if head is None or head.rotation or _square(stream, head) != (head.width, head.height):
+                raise _DecordFailed("no frame, a rotation flag, or pixels that are not square")
         try:
             reader = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=self.threads)
             times = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
@@ -283,8 +305,8 @@ class DecordSource:
         times = times - times[0]
         if np.any(np.diff(times) <= 0) or not np.isfinite(times).all():
             raise _DecordFailed("timestamps do not increase")
-        begin = int(np.searchsorted(times, (self.start or 0.0) - 1e-6))
-        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end))
+        begin = int(np.searchsorted(times, (self.start or 0.0) - 1e-4))  # its times are single precision
+        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end - 1e-4))
         for index in range(begin, stop):
             try:
                 if index == begin and begin:

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace
 
 from ..config import VideoConfig
 from ..errors import OutputError, ShapeError, UsageError, check_shape
@@ -57,6 +58,7 @@ class VideoWriter:
         self.path, self.image_size, self.fps = Path(path), (width, height), fps
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._last = -1
+        self._begin: float | None = None
         self._count = 0
         self._closed = False
         self._container: Any = None
@@ -68,13 +70,19 @@ class VideoWriter:
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": str(config.crf), "preset": config.preset}
             stream.codec_context.time_base = Fraction(1, _TICKS)
+            # BT.709 and saying so: players guess by the picture's height where a file does not tell
+            stream.codec_context.colorspace = stream.codec_context.color_primaries = Colorspace.ITU709.value
+            stream.codec_context.color_trc = 1
+            stream.codec_context.color_range = ColorRange.MPEG.value
             self._stream = stream
         except (FFmpegError, OSError) as error:
             self.discard()
             raise self._explained(error) from error
 
     def write(self, image: np.ndarray, timestamp: float | None = None) -> None:
-        """Append a frame (H, W, 3) uint8 RGB, shown from ``timestamp`` (s, increasing) or one period after the last.
+        """Append a frame (H, W, 3) uint8 RGB, shown from ``timestamp`` or one period after the last.
+
+        Timestamps are s and increase; the video begins with the first of them.
 
         Raises:
             ShapeError: for another size or type.
@@ -88,8 +96,13 @@ class VideoWriter:
             raise UsageError("write: the video is closed. Open a new VideoWriter.")
         if width % 2 or height % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        seconds = self._count / self.fps if timestamp is None else timestamp
+        if timestamp is None:
+            seconds = self._count / self.fps
+        else:
+            self._begin = timestamp if self._begin is None else self._begin
+            seconds = timestamp - self._begin
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         frame.pts = self._last = max(self._last + 1, round(seconds * _TICKS))
         frame.time_base = Fraction(1, _TICKS)
         self._count += 1
@@ -132,8 +145,8 @@ class VideoWriter:
 
     def _explained(self, error: Exception) -> OutputError:
         number = getattr(error, "errno", None)
-        if number == errno.ENOSPC:
-            return OutputError(f"{self.path}: the disk is full. Free some space, or write elsewhere.")
+        if number in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            return OutputError(f"{self.path}: the disk is full (or a quota or size limit is reached). Free some space, or write elsewhere.")
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             return OutputError(f"{self.path}: no permission to write here. Choose another folder.")
         if number == errno.ENOENT:
