@@ -117,12 +117,59 @@ class ReconstructorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights and scales of the losses."""
+    """Weights of the losses of :mod:`kinflow.losses`, per frame; 0 leaves a term out. Defaults are those of refinement.
+
+    Attributes:
+        keypoints: reprojection of the landmarks, confidence-weighted and robust; keypoint_scale: residual, as a fraction
+            of the person's size, that counts as an outlier.
+        parts: alignment of the person mask (or of part labels) with projected vertices; part_scale: likewise.
+        landmarks: world landmarks in 3D, up to scale and shift; depth_weight: of their depth against the other axes.
+        joints3d, rotations: known 3D joints and rotations (training).
+        acceleration: of the joints in true time; acceleration_scale: m/s^2.
+        smoothness: of z in true time.
+        latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
+        posterior: the network's own Gaussians over z and root (refinement), or its likelihood of the truth (training).
+        betas: prior on the shape; contacts: foot contact (training); contact_velocity: sliding of feet in contact before a
+            camera that stands still.
+    """
+
+    keypoints: float = 200.0
+    keypoint_scale: float = 0.1
+    parts: float = 4.0
+    part_scale: float = 0.1
+    landmarks: float = 2.0
+    depth_weight: float = 0.3
+    joints3d: float = 0.0
+    rotations: float = 0.0
+    acceleration: float = 0.3
+    acceleration_scale: float = 10.0
+    smoothness: float = 0.05
+    latent: float = 0.05
+    dynamics: float = 0.02
+    posterior: float = 0.5
+    betas: float = 1.0
+    contacts: float = 0.0
+    contact_velocity: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RefineConfig:
-    """Test-time optimisation."""
+    """Test-time optimisation.
+
+    Attributes:
+        iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
+        pixels: sampled from each frame's mask; vertices: projected for the alignment with it.
+        window: frames of the pieces in which the dynamics' likelihood is taken.
+    """
+
+    iterations: int = 60
+    lr: float = 0.03
+    lr_root: float = 0.01
+    lr_transl: float = 0.02
+    lr_betas: float = 0.05
+    pixels: int = 160
+    vertices: int = 320
+    window: int = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +188,7 @@ class PerceptionConfig:
         landmark_threshold: least pose score of a sighting.
         min_roi_px: smaller regions are ignored.
         memory_s: a person may be out of sight this long and stay the same person.
-        min_duration_s: people seen for less are dropped (never more than half of the clip).
+        min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         precision: of the networks.
         batch_people: regions that go through the landmark network at once.
         masks: keep a person mask per frame; features: keep pooled trunk features per frame.
@@ -158,7 +205,7 @@ class PerceptionConfig:
     landmark_threshold: float = 0.5
     min_roi_px: float = 40.0
     memory_s: float = 1.0
-    min_duration_s: float = 0.4
+    min_duration_s: float = 0.6
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     batch_people: int = 8
     masks: bool = True
@@ -287,6 +334,110 @@ class DynamicsTrainingConfig:
     exchange: float = 0.1
     root_share: float = 0.5
     time_warp: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """Errors given to projected motion capture: :mod:`kinflow.training.noise`.
+
+    Attributes:
+        jitter2d: range of the keypoints' standard deviation, as a fraction of the person's size; bias2d: of each
+            landmark's constant offset.
+        world: range of the world landmarks' standard deviation across the ray, m (2.6 times that along it).
+        depth_scale: range by which depth is compressed; lean: of the torso, m per m; depth_flips: of a limb, per second.
+        occlusion: most occlusions of one group of landmarks per second; outliers: share of single points; swaps of left
+            and right, and fits in which everything is worse, per second.
+    """
+
+    jitter2d: tuple[float, float] = (0.003, 0.02)
+    bias2d: float = 0.008
+    world: tuple[float, float] = (0.006, 0.03)
+    depth_scale: tuple[float, float] = (0.6, 1.1)
+    lean: float = 0.12
+    depth_flips: float = 0.05
+    occlusion: float = 0.25
+    outliers: float = 0.004
+    swaps: float = 0.04
+    fits: float = 0.06
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionConfig:
+    """The stream of projected motion capture: :mod:`kinflow.training.projected`.
+
+    Attributes:
+        noise: of the front end.
+        frames: length of a window; fps: range of frame rates, drawn log-uniformly; jitter: of the time stamps, as a share
+            of the interval; time_warp: largest change of speed, as a log.
+        mirror, exchange: probabilities of mirroring, and of legs taken from another clip.
+        perturb: probability of slow random turns added to all joints; perturb_std: largest standard deviation, rad.
+        sampled: share of windows whose poses wander through the flow's samples instead.
+        tilt: probability that the whole body is tilted; tumble: that it is turned anyhow.
+        pitch, roll: degrees, standard deviation of the camera's in the usual case; wide: probability of a wide draw.
+        focal: range of the focal length over the image's diagonal; focal_error: standard deviation of the log of the
+            error of the focal length that the network is told.
+        size: range of the person's height over the image's; off_centre: standard deviation of the person's place, as a
+            fraction of the image.
+        world: probability of world landmarks; coco: that a window without them has COCO's points alone.
+        gaps: probability of a stretch in which the person is not detected.
+    """
+
+    noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    frames: int = 40
+    fps: tuple[float, float] = (5.0, 60.0)
+    jitter: float = 0.15
+    time_warp: float = 0.25
+    mirror: float = 0.5
+    exchange: float = 0.15
+    perturb: float = 0.35
+    perturb_std: float = 0.3
+    sampled: float = 0.12
+    tilt: float = 0.15
+    tumble: float = 0.04
+    pitch: float = 14.0
+    roll: float = 7.0
+    wide: float = 0.25
+    focal: tuple[float, float] = (0.5, 2.5)
+    focal_error: float = 0.15
+    size: tuple[float, float] = (0.2, 1.3)
+    off_centre: float = 0.22
+    world: float = 0.85
+    coco: float = 0.5
+    gaps: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructorTrainingConfig:
+    """``kinflow-train reconstructor``.
+
+    Attributes:
+        model, losses, projection: network, weights of the losses, and the projected stream.
+        flow, dynamics: paths of trained weights; None: the packaged ones.
+        perceived: folder of rendered and perceived clips; None: projected motion capture alone; perceived_share: their
+            share of each batch.
+        init: weights to start from; None: from scratch.
+        decoded: frames of each window that are decoded by the flow for the losses on joints.
+        validation: windows of the validation split.
+    """
+
+    model: ReconstructorConfig = dataclasses.field(default_factory=ReconstructorConfig)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(batch=32, steps=20000, lr=6e-4, validate_every=250, precision="bf16")
+    )
+    losses: LossConfig = dataclasses.field(
+        default_factory=lambda: LossConfig(
+            keypoints=0.5, keypoint_scale=0.1, parts=0.0, landmarks=0.0, joints3d=2.0, rotations=1.0, acceleration=0.02,
+            smoothness=0.0, latent=0.0, dynamics=0.0, posterior=1.0, betas=0.1, contacts=0.1,
+        )  # fmt: skip
+    )
+    projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
+    flow: str | None = None
+    dynamics: str | None = None
+    perceived: str | None = None
+    perceived_share: float = 0.5
+    init: str | None = None
+    decoded: int = 8
+    validation: int = 192
 
 
 @dataclasses.dataclass(frozen=True)

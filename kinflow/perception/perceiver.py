@@ -59,6 +59,10 @@ class Perceiver:
         self._dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
         self._detector = self._prepare(load_network(PoseDetector(), DETECTOR_ASSET), DETECTOR_SIZE)
         self._landmarker = self._prepare(load_network(PoseLandmarker(), LANDMARK_ASSET), LANDMARK_SIZE)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the clip; the next :meth:`update` begins another, with the networks as they are."""
         self._tracker: Tracker | None = None
         self._image_size: tuple[int, int] | None = None
         self._frame_ids: list[int] = []
@@ -168,11 +172,11 @@ class Perceiver:
         """The people of the clip, the one seen in most frames first; numbered from 0 in that order."""
         if self._tracker is None:
             return []
-        duration = self._times[-1] - self._times[0]
-        shortest = min(self.config.min_duration_s, 0.5 * duration)
+        interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
+        shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
         for track in self._tracker.tracks:
-            if track.seen_at - self._times[track.rows[0].index] >= shortest - 1e-6:
+            if interval * len(track.rows) >= shortest - 1e-6:
                 kept.append(track)
             else:
                 log.debug("dropped a track of %d frames", len(track.rows))
