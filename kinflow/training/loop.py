@@ -303,7 +303,7 @@ class _Log:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row; a validation's row is written out at once."""
-        self.rows.append({k: f"{float(v):.6g}" for k, v in row.items()})
+        self.rows.append({k: f"{v.item() if isinstance(v, Tensor) else float(v):.6g}" for k, v in row.items()})
         if any(k.startswith("val_") for k in row) or len(self.rows) % 20 == 0:
             self.flush()
 
