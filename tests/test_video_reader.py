@@ -109,18 +109,20 @@ def test_start_and_end_keep_the_index_in_the_whole_clip(clip30: Path, decoder: s
 
 def test_start_without_times_in_packets(tmp_path: Path) -> None:
     path = encode(tmp_path / "raw.h264", pictures(12), options={"bf": "0"})  # a bare stream holds no times
-    _, times, ids = read(open_clip(path, start=0.2))
-    assert (np.diff(times) > 0).all() and (np.diff(ids) == 1).all() and ids[0] > 0
+    images, times, ids = read(open_clip(path, start=0.2))
+    np.testing.assert_array_equal(ids, np.arange(5, 12))
+    np.testing.assert_array_equal(numbers(images), ids)
+    np.testing.assert_allclose(times, ids / 25)
 
 
 def test_both_decoders_agree_on_real_clips(shared_clips: Path) -> None:
     for path in sorted(shared_clips.glob("*.mp4")):
         ours, theirs = (
-            next(iter(open_clip(path, end=2.0, config=VideoConfig(decoder=d)).batches(40))) for d in ("pyav", "decord")
+            next(iter(open_clip(path, end=0.9, config=VideoConfig(decoder=d)).batches(40))) for d in ("pyav", "decord")
         )
         np.testing.assert_allclose(ours.timestamps, theirs.timestamps, atol=1e-5)
         np.testing.assert_array_equal(ours.frame_ids, theirs.frame_ids)
-        difference = np.abs(ours.images[::8].astype(int) - theirs.images[::8])
+        difference = np.abs(ours.images[::4].astype(int) - theirs.images[::4])
         assert difference.mean() < 1.0, path.name
 
 

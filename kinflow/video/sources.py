@@ -179,7 +179,8 @@ class PyAVSource:
     def _decode(self, container: Any, stream: Any, times: list[float] | None, seek: bool) -> Iterator[Frame]:
         period = 1.0 / self.fps
         first = times[0] if times is not None else None
-        previous: float | None = None
+        clock: float | None = None  # of the last frame decoded
+        previous: float | None = None  # of the last frame yielded
         frame_id, read, lost, lost_at = 0, 0, 0, math.nan
         size: tuple[int, int] | None = None
         ended, stopped, found = False, False, False
@@ -212,9 +213,10 @@ class PyAVSource:
                 if first is None:
                     first = stamp if stamp is not None else 0.0
                 if stamp is None:
-                    seconds = 0.0 if previous is None else previous + period
+                    seconds = 0.0 if clock is None else clock + period
                 else:
                     seconds = stamp - first
+                clock = seconds
                 if times is not None and stamp is not None and not read:
                     frame_id = bisect_left(times, stamp - 1e-6)
                     if seek and not found and frame_id > bisect_left(times, first + (self.start or 0.0) - 1e-6):

@@ -63,6 +63,7 @@ class VideoWriter:
         self._closed = False
         self._container: Any = None
         try:
+            self._partial.touch()  # PyAV opens the file at the first frame only: too late to say that it cannot
             self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
             rate = Fraction(fps).limit_denominator(1001)
             stream: Any = self._container.add_stream("libx264", rate=max(rate, Fraction(1, 1001)))
