@@ -63,13 +63,12 @@ class LatentDynamics(nn.Module):
         self.head_in = nn.Linear(hidden + 2 * dim + 3, config.head_hidden)
         self.head_mid = nn.Linear(config.head_hidden, config.head_hidden)
         self.head_drop = nn.Dropout(config.dropout)
-        self.head_out = nn.Linear(config.head_hidden, dim + k * (1 + 2 * dim) + dim * rank)
+        self.head_out = nn.Linear(config.head_hidden, 2 * dim + k * (2 + dim) + dim * rank)
         with torch.no_grad():
             self.head_out.weight.mul_(0.1)
             self.head_out.bias.zero_()
-        self.log_spread = nn.Parameter(
-            torch.linspace(-1.0, 1.0, k)[:, None].repeat(1, dim) if k > 1 else torch.zeros(1, dim)
-        )
+        self.log_spread = nn.Parameter(torch.full((dim,), -2.0))
+        self.log_scale = nn.Parameter(torch.linspace(-0.7, 0.7, k) if k > 1 else torch.zeros(1))
         self.spread_power = nn.Parameter(torch.ones(dim))
         self.basis_below = nn.Parameter(torch.zeros(dim, dim))
         self.register_buffer("root_scale", torch.tensor(_ROOT_SCALE), persistent=False)
@@ -167,6 +166,26 @@ class LatentDynamics(nn.Module):
         check_shape("valid", valid, f"{sizes['B']} {sizes['T']}")
         if root is not None:
             check_shape("root", root, f"{sizes['B']} {sizes['T']} {ROOT_DIM}")
+        z, dt, velocity_here, z_last, velocity, elapsed, seen = self._histories(z, timestamps, valid)
+        fresh = self._cell_input(z, velocity_here, elapsed, seen, root)
+        hidden = torch.tanh(self.start).expand(z.shape[0], -1)
+        states = []
+        for t in range(z.shape[1]):
+            if t:
+                hidden = flow_over(self.field, hidden, dt[:, t], self.config.solver, self.config.max_step)
+            states.append(hidden)
+            hidden = torch.where(valid[:, t, None], self._cell(fresh[:, t], hidden), hidden)
+        return self._head(torch.stack(states, 1), z_last, velocity, elapsed, seen), valid, seen
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _histories(z: Tensor, timestamps: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """What each frame knows of the frames before it.
+
+        Returns z with zeros where not valid, dt from the previous frame, the velocity that each frame would be given,
+        the last valid latent before it and that one's velocity, the time since, and how many were seen (0, 1 or 2).
+        """
         z = torch.where(valid[..., None], z, torch.zeros_like(z))
         # The gaps are taken before the cast, so that time stamps in float64 lose nothing.
         dt = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
@@ -196,17 +215,7 @@ class LatentDynamics(nn.Module):
         velocity = torch.where(known[..., None], at(velocity_here, last), torch.zeros_like(z))
         seen = count.clamp(max=2).to(z.dtype)
 
-        fresh = self._cell_input(z, velocity_here, elapsed, seen, root)
-        hidden = torch.tanh(self.start).expand(z.shape[0], -1)
-        states = []
-        for t in range(z.shape[1]):
-            if t:
-                hidden = flow_over(self.field, hidden, dt[:, t], self.config.solver, self.config.max_step)
-            states.append(hidden)
-            hidden = torch.where(valid[:, t, None], self._cell(fresh[:, t], hidden), hidden)
-        return self._head(torch.stack(states, 1), z_last, velocity, elapsed, seen), valid, seen
-
-    # -- parts --------------------------------------------------------------------------------------------------------
+        return z, dt, velocity_here, z_last, velocity, elapsed, seen
 
     def _cell_input(self, z: Tensor, velocity: Tensor, elapsed: Tensor, seen: Tensor, root: Tensor | None) -> Tensor:
         flags = torch.stack((self._log_time(elapsed), seen / 2, torch.full_like(seen, float(root is not None))), -1)
@@ -232,20 +241,47 @@ class LatentDynamics(nn.Module):
         x = functional.silu(self.head_in(x))
         x = self.head_drop(x + functional.silu(self.head_mid(x)))
         out = self.head_out(x).to(z.dtype)
-        keep, logits, shift, scale, low = out.split((dim, k, k * dim, k * dim, dim * rank), -1)
-        # Displacement of a velocity that dies out over the horizon; the spread grows from about linear to constant.
-        tau = elapsed.clamp_min(1e-3)[..., None]
-        reach = config.horizon * -torch.expm1(-tau / config.horizon)
-        level = self.spread_power.clamp(0.3, 2) * torch.log(reach / 0.03) - 2.0  # log of a typical displacement
-        drift = reach * (2 * torch.sigmoid(keep + 2)) * velocity
-        means = z[..., None, :] + (
-            drift[..., None, :] + level.exp()[..., None, :] * _squash(shift.unflatten(-1, (k, dim)), 20.0)
-        )
-        log_std = level[..., None, :] + self.log_spread + 6 * torch.tanh(scale.unflatten(-1, (k, dim)) / 6)
-        std = config.sigma_floor + log_std.exp()
-        low_rank = level.exp()[..., None] * _squash(low.unflatten(-1, (dim, rank)), 20.0)
+        keep, logits, sizes, widths, shift, low = out.split((dim, k, k, dim, k * dim, dim * rank), -1)
+        drift, log_level = self._baseline(velocity, elapsed)
+        log_level = log_level + self.log_spread
+        # The head scales the extrapolated velocity and shifts each component's mean in units of the spread.
+        mean = z + 2 * torch.sigmoid(keep) * drift
+        means = mean[..., None, :] + log_level.exp()[..., None, :] * _squash(shift.unflatten(-1, (k, dim)), 20.0)
+        std = config.sigma_floor + torch.exp(log_level + 6 * torch.tanh(widths / 6))
+        low_rank = std[..., None] * _squash(low.unflatten(-1, (dim, rank)), 20.0)
+        scale = torch.exp(self.log_scale + 3 * torch.tanh(sizes / 3))
         basis = torch.eye(dim, dtype=z.dtype, device=z.device) + self.basis_below.tril(-1).to(z.dtype)
-        return Predictive(torch.log_softmax(logits, -1), means, std, low_rank, basis)
+        return Predictive(torch.log_softmax(logits, -1), means, scale, std, low_rank, basis)
+
+    def _baseline(self, velocity: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacement of a velocity that dies out over the horizon, and the log of how the spread grows with time."""
+        tau = elapsed.clamp_min(1e-3)[..., None]
+        reach = self.config.horizon * -torch.expm1(-tau / self.config.horizon)
+        return reach * velocity, self.spread_power.clamp(0.3, 3) * torch.log(reach / 0.03)
+
+    @torch.no_grad()
+    def fit_baseline(self, z: Tensor, timestamps: Tensor, valid: Tensor) -> None:
+        """Start where a constant-velocity Gaussian would be: fit the spread's growth, level and correlations.
+
+        Args:
+            z (B, T, D), timestamps (B, T), valid (B, T): training motions at the frame rates to be met.
+        """
+        *_, last, velocity, elapsed, seen = self._histories(z, timestamps, valid)
+        use = valid & (seen >= 2)
+        drift, _ = self._baseline(velocity, elapsed)
+        residual = (z - last - drift)[use].double()
+        reach = torch.log(self.config.horizon * -torch.expm1(-elapsed[use].double() / self.config.horizon) / 0.03)
+        size = torch.log(residual.abs() + 1e-4)
+        centred = reach - reach.mean()
+        power = (centred[:, None] * size).sum(0) / centred.square().sum().clamp_min(1e-9)
+        self.spread_power.copy_(power.clamp(0.5, 2.5))
+        scaled = residual / torch.exp(self.spread_power.double() * reach[:, None])
+        # Weights keep a few abrupt moves from setting the scale of all.
+        norm = (scaled / scaled.abs().median(0).values.clamp_min(1e-6)).square().mean(-1, keepdim=True).sqrt()
+        scaled = scaled / norm * norm.clamp(max=2 * float(norm.median()))
+        factor = torch.linalg.cholesky(torch.cov(scaled.T) + 1e-8 * torch.eye(z.shape[-1], dtype=torch.float64))
+        self.log_spread.copy_(factor.diagonal().log())
+        self.basis_below.copy_((factor / factor.diagonal()).tril(-1))
 
     @staticmethod
     def _first_frame(predictive: Predictive, seen: Tensor) -> Predictive:
@@ -258,7 +294,8 @@ class LatentDynamics(nn.Module):
         return Predictive(
             torch.where(one, -math.log(predictive.log_weight.shape[-1]), predictive.log_weight),
             torch.where(two, torch.zeros_like(predictive.means), predictive.means),
-            torch.where(two, torch.ones_like(predictive.std), predictive.std),
+            torch.where(one, torch.ones_like(predictive.scale), predictive.scale),
+            torch.where(one, torch.ones_like(predictive.std), predictive.std),
             torch.where(two, torch.zeros_like(predictive.low_rank), predictive.low_rank),
             torch.where(two, eye, predictive.basis),
         )

@@ -78,6 +78,8 @@ class DynamicsTask:
             rotmat = rotvec_to_rotmat(capture.body_pose)
             both = [perturb(r, config.dequantise, noise) for r in (rotmat, mirror_body(rotmat))]
             self.bank.append((encode_all(flow, both[0], device), encode_all(flow, both[1], device)))
+        start = [self.draw(np.random.default_rng([config.train.seed, i])) for i in range(12)]
+        self.module.fit_baseline(*(torch.cat([getattr(w, k) for w in start]) for k in ("z", "timestamps", "valid")))
         self.validation = validation_windows(config, flow, validation, device)
 
     def draw(self, rng: np.random.Generator) -> Windows:
