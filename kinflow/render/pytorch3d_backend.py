@@ -49,7 +49,8 @@ def rasterise_pytorch3d(
     start = torch.arange(vertices.shape[0], device=vertices.device)[:, None, None] * faces.shape[0]
     index = torch.where(empty, index, index - start)
     dropped = ~empty & behind.flatten()[
-        faces[index.clamp_min(0)] + torch.arange(len(behind), device=faces.device)[:, None, None, None] * behind.shape[1]
+        faces[index.clamp_min(0)]
+        + torch.arange(len(behind), device=faces.device)[:, None, None, None] * behind.shape[1]
     ].any(-1)
     empty = empty | dropped
     return Fragments(

@@ -8,6 +8,7 @@ pixels (the top-left rule).
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -140,7 +141,7 @@ def _chunks(counts: Tensor) -> list[slice]:
         return [slice(0, counts.numel())] if counts.numel() else []
     edges = torch.searchsorted(total, torch.arange(_CHUNK, int(total[-1]), _CHUNK, device=counts.device))
     cuts = sorted({0, counts.numel(), *(edges + 1).tolist()})
-    return [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [slice(a, b) for a, b in itertools.pairwise(cuts)]
 
 
 def _nearest(

@@ -106,7 +106,6 @@ def overlay(
     meshes: Sequence[tuple[Any, tuple[int, int, int]]],
     faces: Any,
     K: Any,
-    *,
     config: RenderConfig | None = None,
 ) -> np.ndarray:
     """Draw people over a frame; whoever is nearer hides the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -136,12 +137,10 @@ class VideoWriter:
         """Drop what was written so far."""
         self._closed = True
         container, self._container = self._container, None
-        try:
-            if container is not None:
+        if container is not None:
+            with contextlib.suppress(FFmpegError, OSError):  # why it cannot be finished was raised already
                 container.close()
-        except (FFmpegError, OSError):
-            pass  # the file is unlinked next; why it could not be finished was raised already
-        finally:
+        with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
 
     def _explained(self, error: Exception) -> OutputError:
