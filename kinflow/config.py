@@ -190,7 +190,8 @@ class PerceptionConfig:
         memory_s: a person may be out of sight this long and stay the same person.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         precision: of the networks.
-        batch_people: regions that go through the landmark network at once.
+        batch_people: regions that go through the landmark network at once, of one or of several frames.
+        look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time.
         masks: keep a person mask per frame; features: keep pooled trunk features per frame.
     """
 
@@ -207,7 +208,8 @@ class PerceptionConfig:
     memory_s: float = 1.0
     min_duration_s: float = 0.6
     precision: typing.Literal["float32", "bfloat16"] = "float32"
-    batch_people: int = 8
+    batch_people: int = 4
+    look_ahead_s: float = 0.15
     masks: bool = True
     features: bool = True
 
@@ -349,13 +351,13 @@ class NoiseConfig:
             and right, and fits in which everything is worse, per second.
     """
 
-    jitter2d: tuple[float, float] = (0.003, 0.02)
+    jitter2d: tuple[float, float] = (0.003, 0.018)
     bias2d: float = 0.008
-    world: tuple[float, float] = (0.006, 0.03)
-    depth_scale: tuple[float, float] = (0.6, 1.1)
-    lean: float = 0.12
+    world: tuple[float, float] = (0.004, 0.022)
+    depth_scale: tuple[float, float] = (0.65, 1.1)
+    lean: float = 0.1
     depth_flips: float = 0.05
-    occlusion: float = 0.25
+    occlusion: float = 0.15
     outliers: float = 0.004
     swaps: float = 0.04
     fits: float = 0.06

@@ -312,3 +312,15 @@ def foot_contacts(capture: Capture, body: Body, chunk: int = 4096) -> Tensor:
     before, after = (frames - reach).clamp_min(0), (frames + reach).clamp_max(len(frames) - 1)
     speed = (path[after] - path[before]).norm(dim=-1) * capture.fps / (after - before).clamp_min(1)[:, None]
     return (speed < STILL).float()
+
+
+def foot_contacts_of(landmarks: Tensor, timestamps: Tensor) -> tuple[Tensor, Tensor]:
+    """Contacts (B, T, 4) from landmarks (B, T, 33, 3) before a camera that stands still, and whether they can be told.
+
+    Speeds are those between neighbouring frames, so frames further apart than 0.15 s in the mean tell nothing (B,).
+    """
+    feet = landmarks[..., list(FEET), :]
+    dt = timestamps.diff(dim=1).clamp_min(1e-6)
+    speed = feet.diff(dim=1).norm(dim=-1) / dt[..., None]
+    speed = torch.cat((speed[:, :1], torch.maximum(speed[:, 1:], speed[:, :-1]), speed[:, -1:]), 1)
+    return (speed < STILL).float(), dt.mean(1) < 0.15

@@ -1,0 +1,278 @@
+"""Losses of reconstruction: alignment with the image, time, likelihood and shape, each a pure function of tensors.
+
+Every function returns one value per frame (or per interval, or per person), never a mean over the batch, so that a
+caller weighs missing frames as it sees fit: :func:`masked_mean` does. Training (``training/reconstructor.py``) and
+test-time refinement (``reconstruct/refine.py``) share them. The set follows Zanfir et al., "Weakly Supervised 3D Human
+Pose and Shape Reconstruction with Normalizing Flows", ECCV 2020, section 3.2-3.3, with true time steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .cameras import project
+from .errors import ShapeError, check_shape
+from .rotations import geodesic_distance
+
+_TINY = 1e-12
+
+
+def masked_mean(value: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of ``value`` where ``valid`` (bool or weights >= 0, broadcast), a scalar; 0 where nothing is valid."""
+    if valid is None:
+        return value.mean()
+    weight = valid.to(value.dtype).expand_as(value)
+    # where() before the product: an invalid entry may hold anything, infinities too.
+    kept = torch.where(weight > 0, value, torch.zeros_like(value))
+    return (kept * weight).sum() / weight.sum().clamp_min(_TINY)
+
+
+def geman_mcclure(squared: Tensor, scale: float | Tensor) -> Tensor:
+    """Geman-McClure of a squared residual: ``scale^2 r^2 / (r^2 + scale^2)``: r^2 when small, at most ``scale^2``."""
+    scale2 = scale * scale
+    return scale2 * squared / (squared + scale2)
+
+
+def huber(squared: Tensor, scale: float | Tensor) -> Tensor:
+    """Pseudo-Huber of a squared residual: ``2 scale^2 (sqrt(1 + r^2/scale^2) - 1)``: r^2 when small, 2 scale r when large."""
+    scale2 = scale * scale
+    return 2 * scale2 * ((1 + squared / scale2).sqrt() - 1)
+
+
+def keypoint_reprojection(
+    points_cam: Tensor,
+    keypoints2d: Tensor,
+    confidence: Tensor,
+    K: Tensor,
+    size_px: Tensor,
+    scale: float = 0.1,
+) -> Tensor:
+    """Robust distance of projected points to keypoints, in units of the person's size in the image.
+
+    Args:
+        points_cam: (..., P, 3) m, camera axes.
+        keypoints2d: (..., P, 2) px.
+        confidence: (..., P) in 0..1; 0 leaves a point out.
+        K: (..., 3, 3).
+        size_px: (...) the person's size in px (the box's side), by which residuals are divided.
+        scale: the residual, in that unit, from which on a point counts as an outlier (Geman-McClure).
+
+    Returns:
+        (...) confidence-weighted mean of the robust squared residuals, divided by ``scale^2`` (so at most 1).
+    """
+    check_shape("points_cam", points_cam, "... P 3")
+    check_shape("keypoints2d", keypoints2d, f"... {points_cam.shape[-2]} 2")
+    check_shape("confidence", confidence, f"... {points_cam.shape[-2]}")
+    residual = (project(points_cam, K) - keypoints2d) / size_px[..., None, None]
+    value = geman_mcclure(residual.square().sum(-1), scale) / (scale * scale)
+    return (value * confidence).sum(-1) / confidence.sum(-1).clamp_min(_TINY)
+
+
+def part_alignment(
+    vertices2d: Tensor,
+    vertex_parts: Tensor,
+    pixels: Tensor,
+    pixel_parts: Tensor,
+    size_px: Tensor,
+    scale: float = 0.2,
+    vertex_weight: Tensor | None = None,
+) -> Tensor:
+    """Semantic part alignment without rendering: pixels to projected vertices of the same part, and back.
+
+    For each part, the mean over its pixels of the distance to its nearest vertex, and over its vertices of that to its
+    nearest pixel; robust, summed over both directions, averaged over the parts that both sides show (Zanfir et al.
+    2020, eq. 8, whose sum runs over pixels alone). With a person mask and no labels give every vertex and pixel part 0.
+
+    Args:
+        vertices2d: (..., V, 2) px, projected vertices.
+        vertex_parts: (V,) int part of each vertex.
+        pixels: (..., P, 2) px, positions sampled from the segmentation.
+        pixel_parts: (..., P) int part of each; negative marks padding.
+        size_px: (...) the person's size, by which distances are divided.
+        scale: distance in that unit from which on the loss grows no more (Geman-McClure).
+        vertex_weight: (..., V) 0..1, e.g. 0 for vertices outside the image (their pixels cannot be seen); all 1 if None.
+
+    Returns:
+        (...) at most 2; 0 where no part is seen on both sides.
+    """
+    check_shape("vertices2d", vertices2d, "... V 2")
+    check_shape("pixels", pixels, "... P 2")
+    check_shape("vertex_parts", vertex_parts, f"{vertices2d.shape[-2]}")
+    check_shape("pixel_parts", pixel_parts, f"... {pixels.shape[-2]}")
+    # |p - v|^2 by the binomial would cost digits in float32 at large coordinates: centre both on the mean pixel first.
+    seen = (pixel_parts >= 0).to(pixels.dtype)
+    centre = (pixels * seen[..., None]).sum(-2, keepdim=True) / seen.sum(-1).clamp_min(1)[..., None, None]
+    p = (pixels - centre) / size_px[..., None, None]
+    v = (vertices2d - centre) / size_px[..., None, None]
+    squared = (
+        p.square().sum(-1)[..., :, None] + v.square().sum(-1)[..., None, :] - 2 * p @ v.transpose(-1, -2)
+    ).clamp_min(0)
+    same = pixel_parts[..., :, None] == vertex_parts
+    if vertex_weight is not None:
+        same = same & (vertex_weight > 0)[..., None, :]
+    squared = torch.where(same, squared, torch.full_like(squared, torch.inf))
+    to_vertex, to_pixel = squared.amin(-1), squared.amin(-2)
+
+    vertex_part_rows = vertex_parts.expand(to_pixel.shape)
+    total = torch.zeros_like(size_px)
+    count = torch.zeros_like(size_px)
+    for part in range(int(vertex_parts.max()) + 1 if vertex_parts.numel() else 0):
+        both = []
+        for distance, member, weight in (
+            (to_vertex, pixel_parts == part, None),
+            (to_pixel, vertex_part_rows == part, vertex_weight),
+        ):
+            usable = member & torch.isfinite(distance)
+            amount = usable.to(size_px.dtype) if weight is None else usable * weight
+            robust = geman_mcclure(torch.where(usable, distance, torch.zeros_like(distance)), scale) / (scale * scale)
+            both.append((robust * amount).sum(-1) / amount.sum(-1).clamp_min(_TINY))
+            present = amount.sum(-1) > 0
+        total = total + torch.where(present, both[0] + both[1], torch.zeros_like(total))
+        count = count + present
+    return total / count.clamp_min(1)
+
+
+def joints3d(predicted: Tensor, target: Tensor, weight: Tensor | None = None, scale: float = 0.1) -> Tensor:
+    """Pseudo-Huber distance of joints (..., J, 3) m to known ones -> (...), in units of ``scale`` metres squared.
+
+    Both are compared as given: subtract the root beforehand for root-relative positions. ``weight`` is (..., J).
+    """
+    check_shape("predicted", predicted, "... J 3")
+    check_shape("target", target, f"... {predicted.shape[-2]} 3")
+    value = huber((predicted - target).square().sum(-1), scale) / (scale * scale)
+    if weight is None:
+        return value.mean(-1)
+    return (value * weight).sum(-1) / weight.sum(-1).clamp_min(_TINY)
+
+
+def rotation_geodesic(predicted_rotmat: Tensor, target_rotmat: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Geodesic angle (rad) between rotations (..., J, 3, 3), averaged over J (with ``weight`` (..., J)) -> (...)."""
+    check_shape("predicted_rotmat", predicted_rotmat, "... J 3 3")
+    check_shape("target_rotmat", target_rotmat, f"... {predicted_rotmat.shape[-3]} 3 3")
+    angle = geodesic_distance(predicted_rotmat, target_rotmat)
+    if weight is None:
+        return angle.mean(-1)
+    return (angle * weight).sum(-1) / weight.sum(-1).clamp_min(_TINY)
+
+
+def landmark_alignment(
+    landmarks3d: Tensor, world_landmarks: Tensor, weight: Tensor, scale: float = 0.1, axis_weight: Tensor | None = None
+) -> Tensor:
+    """Robust distance of landmarks to measured ones after the best common scale and shift (not rotation).
+
+    BlazePose's world landmarks are metric for an average person only, so the scale is free; their depth is the weaker
+    axis, which ``axis_weight`` can say.
+
+    Args:
+        landmarks3d: (..., P, 3) m in the axes of ``world_landmarks``.
+        world_landmarks: (..., P, 3) m.
+        weight: (..., P) >= 0.
+        scale: m, pseudo-Huber.
+        axis_weight: (3,) weight of the squared residual along each axis; ones if None.
+
+    Returns:
+        (...) weighted mean, in units of ``scale`` squared.
+    """
+    check_shape("landmarks3d", landmarks3d, "... P 3")
+    check_shape("world_landmarks", world_landmarks, f"... {landmarks3d.shape[-2]} 3")
+    w = weight[..., None] / weight.sum(-1).clamp_min(_TINY)[..., None, None]
+    ours = landmarks3d - (landmarks3d * w).sum(-2, keepdim=True)
+    theirs = world_landmarks - (world_landmarks * w).sum(-2, keepdim=True)
+    theirs2 = (w * theirs.square()).sum((-1, -2), keepdim=True)
+    factor = (w * ours * theirs).sum((-1, -2), keepdim=True) / theirs2.clamp_min(_TINY)
+    residual2 = (ours - factor * theirs).square()
+    if axis_weight is not None:
+        residual2 = residual2 * axis_weight
+    return (huber(residual2.sum(-1), scale) / (scale * scale) * w[..., 0]).sum(-1)
+
+
+def second_difference(x: Tensor, timestamps: Tensor) -> Tensor:
+    """Acceleration of positions (..., T, J, 3) at times (..., T) s -> (..., T-2, J, 3), exact for parabolas at any steps."""
+    dt = timestamps.diff(dim=-1)[..., None, None].clamp_min(1e-6)
+    velocity = x.diff(dim=-3) / dt
+    return 2 * velocity.diff(dim=-3) / (dt[..., 1:, :, :] + dt[..., :-1, :, :])
+
+
+def acceleration(joints: Tensor, timestamps: Tensor, target: Tensor | None = None, scale: float = 10.0) -> Tensor:
+    """Pseudo-Huber magnitude of joints' acceleration (or of its error), in true time.
+
+    Args:
+        joints: (..., T, J, 3) m.
+        timestamps: (..., T) s, increasing.
+        target: (..., T, J, 3) m known motion; the loss is then on the difference of the accelerations.
+        scale: m/s^2.
+
+    Returns:
+        (..., T-2), in units of ``scale`` squared. Mask triplets that touch missing frames.
+    """
+    check_shape("joints", joints, "... T J 3")
+    check_shape("timestamps", timestamps, f"... {joints.shape[-3]}")
+    accel = second_difference(joints if target is None else joints - target, timestamps)
+    return (huber(accel.square().sum(-1), scale) / (scale * scale)).mean(-1)
+
+
+def latent_smoothness(z: Tensor, timestamps: Tensor) -> Tensor:
+    """Squared change of the latent per second, ``|dz|^2 / (D dt)`` (..., T, D) -> (..., T-1), 1/s.
+
+    The negative log-density of a Brownian motion up to constants: halving the time steps of one path keeps its scale.
+    """
+    check_shape("z", z, "... T D")
+    check_shape("timestamps", timestamps, f"... {z.shape[-2]}")
+    dt = timestamps.diff(dim=-1).clamp_min(1e-6)
+    return z.diff(dim=-2).square().mean(-1) / dt
+
+
+def latent_nll(z: Tensor) -> Tensor:
+    """Negative log-density of flow latents (..., D) under their standard normal -> (...), nats: the flow's prior."""
+    return 0.5 * z.square().sum(-1) + 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+def gaussian_nll(value: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """Negative log-density of (..., D) under independent Gaussians -> (...), nats."""
+    return 0.5 * ((value - mean).square() * torch.exp(-log_var) + log_var + math.log(2 * math.pi)).sum(-1)
+
+
+def dynamics_nll(log_prob: Tensor, timestamps: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of whole motions per frame: ``log_prob`` (..., T) nats -> (...).
+
+    ``log_prob`` is what ``LatentDynamics.log_prob`` gives: each frame's density given the frames before it.
+    """
+    check_shape("timestamps", timestamps, f"... {log_prob.shape[-1]}")
+    if valid is None:
+        return -log_prob.mean(-1)
+    kept = torch.where(valid, log_prob, torch.zeros_like(log_prob))
+    return -kept.sum(-1) / valid.sum(-1).clamp_min(1)
+
+
+def betas_prior(betas: Tensor) -> Tensor:
+    """Shape coefficients (..., 10), unit variance -> (...): half their mean square."""
+    return 0.5 * betas.square().mean(-1)
+
+
+def contact_bce(logits: Tensor, contacts: Tensor) -> Tensor:
+    """Binary cross-entropy of foot contact, logits and labels 0..1 (..., 4) -> (...), nats."""
+    if logits.shape != contacts.shape:
+        raise ShapeError(f"contacts: expected shape {tuple(logits.shape)} as the logits, got {tuple(contacts.shape)}.")
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, contacts, reduction="none").mean(-1)
+
+
+def contact_velocity(feet_cam: Tensor, contacts: Tensor, timestamps: Tensor, scale: float = 0.5) -> Tensor:
+    """Speed of feet that touch the ground, for a camera that stands still.
+
+    Args:
+        feet_cam: (..., T, 4, 3) m [left heel, left toe, right heel, right toe].
+        contacts: (..., T, 4) probability.
+        timestamps: (..., T) s.
+        scale: m/s, pseudo-Huber.
+
+    Returns:
+        (..., T-1) in units of ``scale`` squared, weighted by the probability of contact at both ends.
+    """
+    check_shape("feet_cam", feet_cam, "... T 4 3")
+    dt = timestamps.diff(dim=-1).clamp_min(1e-6)[..., None]
+    speed2 = feet_cam.diff(dim=-3).square().sum(-1) / dt.square()
+    weight = contacts[..., 1:, :] * contacts[..., :-1, :]
+    return (huber(speed2, scale) / (scale * scale) * weight).mean(-1)

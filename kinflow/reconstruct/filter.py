@@ -1,0 +1,93 @@
+"""The latent filter: the flow's latent through time, predicted by the recurrent dynamics and corrected by observations.
+
+At each frame the dynamics' hidden state is carried over the true time step by its neural ODE and predicts a Gaussian
+over z; the frame's observed Gaussian is fused with it by their precisions; the state is then updated with the result.
+Frames without observation are integrated through. Run backward over the reversed motion as well, the two passes make a
+two-filter smoother.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..dynamics import LatentDynamics, State
+from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, fuse, standard
+
+
+class Pass(NamedTuple):
+    """Predicted (before the frame is seen) and filtered (after) Gaussians over z, (B, T, 63) each."""
+
+    predicted: Gaussian
+    filtered: Gaussian
+
+
+class LatentFilter(nn.Module):
+    """Filter with one :class:`~kinflow.dynamics.LatentDynamics` and, for each direction, its own trust in it.
+
+    The dynamics were trained on exact latents; the filter feeds them uncertain ones, and the backward pass runs them on
+    reversed time. Both make their predictions too narrow, so each direction learns two numbers per latent: by how much
+    the predicted variance grows, and how much of the last frame's own uncertainty is handed on.
+    """
+
+    DIRECTIONS = 2
+
+    def __init__(self, dynamics: LatentDynamics, latent: int) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+        self.widen = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
+        self.hand_on = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
+
+    def forward(self, observed: Gaussian, seen: Tensor, dt: Tensor, direction: Tensor, learn_dynamics: bool = False) -> Pass:
+        """Run over (B, T, D) observed Gaussians.
+
+        Args:
+            observed: per-frame evidence.
+            seen: (B, T) bool; where false the evidence is ignored.
+            dt: (B, T) s, step to the frame before; the first is not used.
+            direction: (B,) int, 0 forward in time, 1 for sequences that come reversed.
+            learn_dynamics: let gradients reach the dynamics' parameters. By default they stay as trained by likelihood
+                on motions, and their predictions enter as constants.
+        """
+        batch, steps, _ = observed.mean.shape
+        widen, hand_on = self.widen[direction], self.hand_on[direction]
+        state = self.dynamics.initial_state((batch,))
+        carried = torch.full_like(observed.mean[:, 0], -math.inf)  # log-variance of the last update
+        predicted: list[Gaussian] = []
+        filtered: list[Gaussian] = []
+        for t in range(steps):
+            with torch.set_grad_enabled(learn_dynamics and torch.is_grad_enabled()):
+                if t:
+                    state = self.dynamics.advance(state, dt[:, t])
+                raw = predict(self.dynamics, state)
+            log_step = 0.5 * torch.log(dt[:, t] * 30)[:, None]
+            wide = raw.log_var.to(observed.mean.dtype) + widen[:, 0] + widen[:, 1] * log_step
+            more = carried + hand_on[:, 0] + hand_on[:, 1] * log_step
+            log_var = torch.logaddexp(wide, more) if t else wide
+            log_var = log_var.clamp_max(math.log(LARGEST_PREDICTED_VAR))
+            prediction = Gaussian(raw.mean.to(observed.mean.dtype), log_var)
+            here = Gaussian(observed.mean[:, t], observed.log_var[:, t])
+            fused = fuse(prediction, here).where(seen[:, t], prediction)
+            carried = torch.where(seen[:, t, None], fused.log_var, carried)
+            predicted.append(prediction)
+            filtered.append(fused)
+            with torch.set_grad_enabled(learn_dynamics and torch.is_grad_enabled()):
+                z = fused.mean if learn_dynamics else fused.mean.detach()
+                state = self.dynamics.update(state, z, valid=seen[:, t])
+        return Pass(_stack(predicted), _stack(filtered))
+
+
+def _stack(frames: list[Gaussian]) -> Gaussian:
+    return Gaussian(torch.stack([g.mean for g in frames], 1), torch.stack([g.log_var for g in frames], 1))
+
+
+def predict(dynamics: LatentDynamics, state: State) -> Gaussian:
+    """Mean and marginal variances (B, D) of the dynamics' mixture; N(0, I) for people of whom nothing was seen yet."""
+    # The dynamics predict first frames and later ones apart; a batch of people here may hold both.
+    new = state.seen == 0
+    mixture = dynamics.predict(state._replace(seen=state.seen.clamp_min(1)))
+    later = Gaussian(mixture.mean, torch.log(mixture.variance().clamp_min(1e-8)))
+    return standard(later.mean).where(new, later)

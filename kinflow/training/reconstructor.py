@@ -1,0 +1,362 @@
+"""Training of the reconstruction network on projected motion capture and on rendered, perceived clips."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import losses, metrics
+from ..assets.weights import load_weights, save_weights
+from ..body import Body
+from ..config import ReconstructorTrainingConfig, config_hash, load_config
+from ..dynamics import LatentDynamics, load_dynamics
+from ..errors import MissingAssetError
+from ..flow import PoseFlow, load_flow
+from ..reconstruct.fingerprint import fingerprint
+from ..reconstruct.gaussian import Gaussian
+from ..reconstruct.network import Prediction, ReconstructionNetwork, Traces
+from ..reconstruct.observation import Observations
+from ..reconstruct.pose import full_pose
+from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
+from .loop import device_named, fit, seed_everything
+from .perceived import PerceivedClip, load_perceived
+from .poses import read_captures
+from .projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
+
+_LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
+_NLL_CAP = 6.0  # nats per latent beyond which a frame's pull is bounded
+LIMBS = (1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21)
+"""SMPL joints of which BlazePose has a landmark."""
+LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
+
+
+class PerceivedMotions:
+    """Draws windows of :class:`~kinflow.training.projected.Sample` from rendered and perceived clips."""
+
+    def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int) -> None:
+        self.clips = [c for c in clips if c.observed.sum() >= 4]
+        self.body, self.frames = body, frames
+        if not self.clips:
+            raise MissingAssetError("perceived: expected clips with a person seen in them, got none.")
+
+    @torch.no_grad()
+    def draw(self, rng: np.random.Generator, batch: int) -> Sample:
+        """A batch of windows, a quarter of them at a lower frame rate than rendered."""
+        rows = [self._row(rng) for _ in range(batch)]
+        data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
+        data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
+        return self._sample(data, rng)
+
+    def _row(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        clip = self.clips[int(rng.integers(len(self.clips)))]
+        stride = int(rng.integers(2, 4)) if rng.random() < 0.25 else 1
+        keep = np.arange(int(rng.integers(stride)), len(clip), stride)
+        begin = int(rng.integers(max(1, len(keep) - self.frames + 1)))
+        keep = keep[begin : begin + self.frames]
+        valid = np.arange(self.frames) < len(keep)
+        at = keep[np.minimum(np.arange(self.frames), len(keep) - 1)]
+        row = {f: getattr(clip, f)[at] for f in (
+            "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world",
+            "global_orient", "body_pose", "transl")}  # fmt: skip
+        return {**row, "valid": valid, "betas": clip.betas, "K": clip.K}
+
+    def _sample(self, data: dict[str, Tensor], rng: np.random.Generator) -> Sample:
+        g = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        batch = len(data["betas"])
+        root, pose = rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
+        betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
+        joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(root, pose), data["transl"])
+        ray_to_camera, _ = true_view(landmarks, data["K"])
+        hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
+        observed = data["observed"] & data["valid"]
+        # At times the third dimension is withheld, as with keypoints from another tool.
+        has_world = data["has_world"] & observed & (torch.rand(batch, 1, generator=g) < 0.9)
+        times = data["timestamps"] - data["timestamps"][:, :1]
+        obs = Observations(
+            data["keypoints2d"], data["confidence"] * observed[..., None],
+            torch.where(has_world[..., None, None], data["world_landmarks"], torch.zeros(())),
+            has_world, observed, data["valid"], times, data["K"],
+        )  # fmt: skip
+        contacts, known = foot_contacts_of(landmarks, times)
+        return Sample(
+            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
+            contacts, known, (landmarks - hips) @ ray_to_camera,
+        )  # fmt: skip
+
+
+class ReconstructorTask:
+    """Likelihood of the true latents under filtered and smoothed Gaussians, root, joints, alignment, shape and contact."""
+
+    def __init__(
+        self,
+        config: ReconstructorTrainingConfig,
+        flow: PoseFlow,
+        dynamics: LatentDynamics | None,
+        body: Body,
+        projected: ProjectedMotions,
+        perceived: PerceivedMotions | None,
+        validation: Mapping[str, Sample],
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self.flow = flow.to(device).eval().requires_grad_(False)
+        self.body = body.to(device)
+        self.module = ReconstructionNetwork(config.model, dynamics).to(device)
+        self.module.filter.dynamics.eval()
+        self.projected, self.perceived = projected, perceived
+        self.validation = validation
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """One batch from both streams."""
+        total = self.config.train.batch
+        count = round(total * self.config.perceived_share) if self.perceived is not None else 0
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [self.projected.draw(rng, total - count)] if total > count else []
+            if self.perceived is not None and count:
+                parts.append(self.perceived.draw(rng, count))
+            return join(parts).to(self.device)
+
+    def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """Weighted sum of all terms, and the terms."""
+        # Dropout in the dynamics' head belongs to their own training.
+        self.module.filter.dynamics.eval()
+        prediction, traces = self.module(sample.obs)
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self._terms(sample, prediction, traces)
+        weights = self.config.losses
+        total = torch.stack([getattr(weights, name.split(".")[0]) * value for name, value in terms.items()]).sum()
+        return total, {**terms, "z_std": prediction.z.std.mean()}
+
+    def _terms(self, sample: Sample, prediction: Prediction, traces: Traces) -> dict[str, Tensor]:
+        """Terms by the name of their weight; what follows a point tells terms of one weight apart."""
+        valid = sample.obs.valid
+        with torch.no_grad():
+            z_true = self.flow.encode(sample.pose_rotmat)[0].clamp(-_LATENT_BOUND, _LATENT_BOUND)
+        terms: dict[str, Tensor] = {}
+        assert traces.behind is not None
+        gaussians: dict[str, tuple[Gaussian, float]] = {
+            "smoothed": (prediction.z, 1.0),
+            "filtered": (traces.ahead.filtered, 0.4),
+            "frame": (Gaussian(traces.frame.z_mean, traces.frame.z_log_var), 0.2),
+            "backward": (traces.behind.filtered, 0.4),
+            "predicted": (traces.ahead.predicted, 0.05),
+            "predicted_back": (traces.behind.predicted, 0.05),
+        }
+        for name, (gaussian, weight) in gaussians.items():
+            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, gaussian, valid)
+
+        seen = valid & sample.obs.observed
+        canonical = prediction.canonical
+        target = canonical.root_to_ray.transpose(-1, -2) @ sample.root_to_ray
+        smooth_root = canonical.ray_to_camera.transpose(-1, -2) @ prediction.root_to_camera
+        smooth_root = canonical.root_to_ray.transpose(-1, -2) @ smooth_root
+        for name, root, log_var in (
+            ("stream", traces.frame.root_rotmat, traces.frame.root_log_var),
+            ("smooth", smooth_root, prediction.root_log_var),
+        ):
+            off = rotmat_to_rotvec(root.transpose(-1, -2) @ target)
+            nll = losses.gaussian_nll(off, torch.zeros_like(off), log_var) / 3
+            terms[f"posterior.root_{name}"] = 0.5 * losses.masked_mean(nll.clamp_max(20), seen)
+            angle = losses.rotation_geodesic(root[..., None, :, :], target[..., None, :, :])
+            terms[f"rotations.root_{name}"] = losses.masked_mean(angle, seen)
+
+        for name, betas in (("smooth", prediction.betas), ("stream", traces.pooled)):
+            terms[f"posterior.betas_{name}"] = 0.1 * losses.gaussian_nll(sample.betas, *betas).mean()
+        terms["betas"] = losses.betas_prior(prediction.betas.mean).mean()
+        for name, logits in (("smooth", prediction.contact_logits), ("stream", traces.frame.contact_logits)):
+            bce = losses.contact_bce(logits, sample.contacts)
+            terms[f"contacts.{name}"] = losses.masked_mean(bce, valid & sample.contacts_known[:, None])
+
+        # The 2D-only path learns from frames whether or not they came with world landmarks.
+        lift_true = sample.landmarks_ray - sample.landmarks_ray.mean(-2, keepdim=True)
+        lifted = traces.lifted - traces.lifted.mean(-2, keepdim=True)
+        stature = lift_true.square().sum((-1, -2), keepdim=True).sqrt()
+        lifted_scale = lifted.square().sum((-1, -2), keepdim=True).sqrt().clamp_min(1e-3)
+        lift = losses.joints3d(lifted / lifted_scale.detach() * stature, lift_true)
+        terms["joints3d.lifted"] = 0.2 * losses.masked_mean(lift, seen)
+        terms.update(self._decoded_terms(sample, prediction, smooth_root))
+        return terms
+
+    def _decoded_terms(self, sample: Sample, prediction: Prediction, root: Tensor) -> dict[str, Tensor]:
+        """Losses on joints and landmarks, on a few successive frames of each window (the flow's inverse costs most)."""
+        count = min(self.config.decoded, sample.obs.valid.shape[1])
+        begin = torch.randint(sample.obs.valid.shape[1] - count + 1, (len(root), 1), device=root.device)
+        rows = begin + torch.arange(count, device=root.device)
+
+        def part(x: Tensor) -> Tensor:
+            index = rows.reshape(*rows.shape, *([1] * (x.ndim - 2)))
+            return x.gather(1, index.expand(*rows.shape, *x.shape[2:]))
+
+        valid, times = part(sample.obs.valid), part(sample.obs.timestamps)
+        pose = self.flow.decode(part(prediction.z.mean))[0]
+        root_ray = part(prediction.canonical.root_to_ray @ root)
+        true_root, true_pose = part(sample.root_to_ray), part(sample.pose_rotmat)
+        betas = prediction.betas.mean[:, None].expand(-1, count, -1)
+        true_betas = sample.betas[:, None].expand(-1, count, -1)
+        joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(root_ray, pose), None)
+        with torch.no_grad():
+            true_joints, true_landmarks = self.body.joints_and_landmarks(true_betas, full_pose(true_root, true_pose), None)
+        landmarks, joints = landmarks - joints[..., :1, :], joints - joints[..., :1, :]
+        true_landmarks, true_joints = true_landmarks - true_joints[..., :1, :], true_joints - true_joints[..., :1, :]
+        # A camera that looks along the ray, at unit focal length.
+        away = part(sample.transl).norm(dim=-1).clamp_min(1.5)[..., None]
+        away = torch.cat((torch.zeros_like(away), torch.zeros_like(away), away), -1)[..., None, :]
+        seen_at = true_landmarks + away
+        flat = seen_at[..., :2] / seen_at[..., 2:].clamp_min(0.1)
+        size = 3 * flat.var(-2).sum(-1).sqrt().clamp_min(1e-3)
+        unit = torch.eye(3, device=flat.device)
+        reprojection = losses.keypoint_reprojection(
+            landmarks + away, flat, torch.ones_like(flat[..., 0]), unit, size, self.config.losses.keypoint_scale
+        )
+        angles = losses.rotation_geodesic(pose, true_pose)
+        accel = losses.acceleration(joints, times, true_joints, self.config.losses.acceleration_scale)
+        return {
+            "joints3d": losses.masked_mean(losses.joints3d(joints, true_joints), valid),
+            "rotations": losses.masked_mean(angles, valid),
+            "keypoints": losses.masked_mean(reprojection, valid),
+            "acceleration": losses.masked_mean(accel, metrics.triplets_valid(valid)),
+        }
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """Errors on fixed windows of each stream: of the network, and of the world landmarks it was given."""
+        scores: dict[str, float] = {}
+        for name, sample in self.validation.items():
+            values = evaluate(module, sample.to(self.device), self.flow, self.body)  # type: ignore[arg-type]
+            scores |= {f"{name}_{k}": v for k, v in values.items()}
+        last = list(self.validation)[-1]
+        scores["score"] = sum(
+            scores[f"{n}_pa_mpjpe"] + 0.5 * scores[f"{n}_mpjpe"] + 2 * scores[f"{n}_accel"] for n in self.validation
+        ) / len(self.validation)
+        return {"score": scores.pop("score"), **scores, "last_pa_mpjpe": scores[f"{last}_pa_mpjpe"]}
+
+
+def bounded_nll(z: Tensor, gaussian: Gaussian, valid: Tensor) -> Tensor:
+    """Mean negative log-likelihood per latent; a frame far out pulls no more than in proportion to its distance."""
+    nll = losses.gaussian_nll(z, gaussian.mean, gaussian.log_var) / z.shape[-1]
+    nll = torch.where(nll > _NLL_CAP, _NLL_CAP + 0.1 * (nll - _NLL_CAP), nll)
+    return losses.masked_mean(nll, valid)
+
+
+@torch.no_grad()
+def evaluate(module: ReconstructionNetwork, sample: Sample, flow: PoseFlow, body: Body) -> dict[str, float]:
+    """Scores of raw network output (nothing smoothed afterwards), positions in mm, acceleration in m/s^2.
+
+    ``raw_*`` are the same errors of the world landmarks in the input, over the joints they have, and ``limb_*`` the
+    network's over those joints. ``coverage`` is the share of true latents within one standard deviation (0.683 if the
+    Gaussians are honest).
+    """
+    prediction, traces = module(sample.obs)
+    valid, seen = sample.obs.valid, sample.obs.valid & sample.obs.observed
+    betas = prediction.betas.mean[:, None].expand(-1, valid.shape[1], -1)
+    true_betas = sample.betas[:, None].expand(-1, valid.shape[1], -1)
+    ray_to_camera = prediction.canonical.ray_to_camera
+    root = ray_to_camera.transpose(-1, -2) @ prediction.root_to_camera
+    true_joints = body.joints(true_betas, full_pose(sample.root_to_ray, sample.pose_rotmat), None)
+    joints = body.joints(betas, full_pose(root, flow.decode(prediction.z.mean)[0]), None)
+    streamed = body.joints(betas, full_pose(root, flow.decode(traces.ahead.filtered.mean)[0]), None)
+    triplets = metrics.triplets_valid(seen)
+    times = sample.obs.timestamps
+    z_true = flow.encode(sample.pose_rotmat)[0]
+    inside = ((z_true - prediction.z.mean).abs() < prediction.z.std).float().mean(-1)
+    out = {
+        "pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(joints, true_joints), seen),
+        "mpjpe": 1000 * losses.masked_mean(metrics.mpjpe(joints, true_joints), seen),
+        "unseen_mpjpe": 1000 * losses.masked_mean(metrics.mpjpe(joints, true_joints), valid & ~seen),
+        "stream_pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(streamed, true_joints), seen),
+        "accel": losses.masked_mean(metrics.acceleration_error(joints, true_joints, times), triplets),
+        "root_deg": torch.rad2deg(losses.masked_mean(geodesic_distance(root, sample.root_to_ray), seen)),
+        "nll": bounded_nll(z_true, prediction.z, seen),
+        "coverage": losses.masked_mean(inside, seen),
+    }
+    contact_right = ((prediction.contact_logits > 0) == (sample.contacts > 0.5)).float().mean(-1)
+    out["contact_accuracy"] = losses.masked_mean(contact_right, valid & sample.contacts_known[:, None])
+    worlds = seen & sample.obs.has_world
+    if bool(worlds.any()):
+        raw, limbs, truth = sample.obs.world[..., LIMB_LANDMARKS, :], joints[..., LIMBS, :], true_joints[..., LIMBS, :]
+        landmarks_truth = sample.landmarks_ray[..., LIMB_LANDMARKS, :]
+        out |= {
+            "raw_pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(raw, landmarks_truth), worlds),
+            "limb_pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(limbs, truth), worlds),
+            "raw_mpjpe": 1000 * losses.masked_mean(metrics.mpjpe(raw, landmarks_truth, (0, 1)), worlds),
+            "limb_mpjpe": 1000 * losses.masked_mean(metrics.mpjpe(limbs, truth, (0, 1)), worlds),
+            "raw_accel": losses.masked_mean(
+                metrics.acceleration_error(raw, landmarks_truth, times), metrics.triplets_valid(worlds)
+            ),
+        }
+    return {k: float(v) for k, v in out.items()}
+
+
+def train(
+    config_path: Path | None,
+    overrides: Sequence[str],
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Train the reconstructor and write ``out/reconstructor.safetensors``. Returns its path.
+
+    Raises:
+        ConfigError, MissingAssetError, UsageError: settings, weights or data that do not fit.
+    """
+    config = load_config(ReconstructorTrainingConfig, config_path, overrides)
+    seed_everything(config.train.seed)
+    where = device_named(device)
+    flow, dynamics = load_flow(config.flow), load_dynamics(config.dynamics)
+    body = Body.open()
+    captures = read_captures(data, "train")
+    projected = ProjectedMotions(captures, body, config.projection, flow)
+    held_out = ProjectedMotions(read_captures(data, "validation"), body, config.projection, flow)
+    validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
+    perceived = None
+    if config.perceived is not None:
+        clips = load_perceived(config.perceived)
+        hold = held_out_names(clips, data)
+        perceived = PerceivedMotions([c for c in clips if c.source not in hold], body, config.projection.frames)
+        others = [c for c in clips if c.source in hold]
+        if others:
+            unseen = PerceivedMotions(others, body, config.projection.frames)
+            validation["perceived"] = unseen.draw(np.random.default_rng(8), min(config.validation, 3 * len(others)))
+    task = ReconstructorTask(config, flow, dynamics, body, projected, perceived, validation, where)
+    if config.init is not None:
+        task.module.load_own_state(load_weights(config.init)[0])
+    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
+    minutes = sum(len(c.body_pose) / c.fps for c in captures) / 60
+    rendered = f" and {len(perceived.clips)} rendered, perceived clips" if perceived is not None else ""
+    card = {
+        "what": "frame encoder, recurrence and heads; reads flow.safetensors and dynamics.safetensors",
+        "data": f"{data.name}: {minutes:.0f} min of motion capture, projected{rendered} (see NOTICE)",
+        "validation": ", ".join(f"{k} {v:.3g}" for k, v in result.scores.items()),
+        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
+        "training config hash": config_hash(config),
+        "flow fingerprint": fingerprint(flow),
+        "dynamics fingerprint": fingerprint(task.module.filter.dynamics),
+        "licence": "Apache-2.0",
+    }
+    return save_weights(out / "reconstructor.safetensors", OwnWeights(task.module), config.model, card)
+
+
+def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:
+    """Sources among ``clips`` that belong to the validation or test split of the prepared capture."""
+    from ..data.clips import load_clips
+
+    held = {c.name for split in ("validation", "test") for c in load_clips(data, split)}
+    return {c.source for c in clips} & held
+
+
+class OwnWeights(nn.Module):
+    """The network without the dynamics it reads, for saving."""
+
+    def __init__(self, network: ReconstructionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+        return self.network.own_state()
