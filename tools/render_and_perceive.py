@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from kinflow.config import PerceptionConfig
-from kinflow.data import load_clips
+from kinflow.data.clips import load_clips
 from kinflow.training.perceived import make_shard, save_perceived
 
 log = logging.getLogger("render_and_perceive")
@@ -31,6 +31,7 @@ def main() -> None:
     p.add_argument("--clips", type=int, default=16, help="clips a shard")
     p.add_argument("--frames", type=int, default=48, help="frames a clip")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the perception networks")
     args = p.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
@@ -41,7 +42,7 @@ def main() -> None:
             continue
         began = time.perf_counter()
         seed = shard + (0 if args.split == "train" else 1_000_000)
-        made = make_shard(clips, args.clips, args.frames, seed, PerceptionConfig())
+        made = make_shard(clips, args.clips, args.frames, seed, PerceptionConfig(precision=args.precision))
         save_perceived(path, made)
         log.info("%s: %.1f frames/s", path, sum(map(len, made)) / (time.perf_counter() - began))
 

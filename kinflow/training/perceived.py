@@ -19,7 +19,7 @@ from torch import Tensor
 from ..body import Body
 from ..cameras import intrinsics, project
 from ..config import PerceptionConfig
-from ..data import MotionClip
+from ..data.clips import MotionClip
 from ..data.synthetic import random_look, render_frames
 from ..errors import MissingAssetError, ShapeError
 from ..evidence import Evidence
@@ -172,7 +172,11 @@ def make_shard(clips: Sequence[MotionClip], count: int, frames: int, seed: int, 
     """Render and perceive ``count`` clips; the same seed gives the same clips."""
     rng = np.random.default_rng(seed)
     body = Body.open(resolution="light")
-    perceiver = Perceiver(dataclasses.replace(config, max_people=1, masks=False, features=False))
+    # One large person in view: no search for small ones, and a new search only where the person is lost.
+    one = dataclasses.replace(
+        config, max_people=1, masks=False, features=False, tile_interval_s=1e9, detector_interval_s=1e9
+    )
+    perceiver = Perceiver(one)
     out: list[PerceivedClip] = []
     tries = 0
     with torch.no_grad():
