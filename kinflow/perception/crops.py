@@ -8,6 +8,7 @@ AlignmentPointsRectsCalculator, RectTransformationCalculator and ImageToTensorCa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,20 +46,21 @@ def crop_to_frame(points: np.ndarray, rois: np.ndarray) -> np.ndarray:
     return np.stack([rois[:, 0:1] + cos * x - sin * y, rois[:, 1:2] + sin * x + cos * y], -1)
 
 
-def warp_crops(image: Tensor, rois: np.ndarray, size: int) -> Tensor:
-    """Cut N regions out of one frame: bilinear, the frame's border repeated outside.
+def warp_crops(images: Sequence[Tensor], rois: np.ndarray, size: int) -> Tensor:
+    """Cut a region out of each of N frames: bilinear, the frame's border repeated outside.
 
     Args:
-        image: (H, W, 3) uint8 RGB on any device.
+        images: N frames (H, W, 3) uint8 RGB on one device; the same one may come again.
         rois: (N, 4).
     Returns:
-        (N, 3, size, size) float32 in [0, 1], channels last in memory, on the image's device.
+        (N, 3, size, size) float32 in [0, 1], channels last in memory, on the images' device.
     """
-    check_shape("image", image, "H W 3", "frames are (H, W, 3) uint8 RGB arrays")
-    height, width = image.shape[:2]
-    ticks = (torch.arange(size, device=image.device, dtype=torch.float32) + 0.5) / size - 0.5
-    crops = []
-    for cx, cy, side, angle in np.asarray(rois, np.float64).tolist():
+    check_shape("rois", rois, f"{len(images)} 4", "one region per image")
+    device = images[0].device
+    out = torch.empty(len(images), 3, size, size, device=device, memory_format=torch.channels_last)
+    ticks = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size - 0.5
+    for i, (image, (cx, cy, side, angle)) in enumerate(zip(images, np.asarray(rois, np.float64).tolist(), strict=True)):
+        height, width = image.shape[:2]
         cos, sin = side * math.cos(angle), side * math.sin(angle)
         reach = 0.5 * (abs(cos) + abs(sin)) + BORDER_PX
         x0, x1 = _span(cx, reach, width)
@@ -67,14 +69,11 @@ def warp_crops(image: Tensor, rois: np.ndarray, size: int) -> Tensor:
         region = image[y0:y1:step, x0:x1:step].permute(2, 0, 1)[None].to(torch.float32)
         ux, uy = 2.0 / (step * region.shape[3]), 2.0 / (step * region.shape[2])
         offset = 0.5 * (step - 1)  # a kept pixel stands at the start of its step
-        row, column = ticks[:, None], ticks[None, :]
-        grid_x = (column * cos - row * sin + (cx - x0 + offset)) * ux - 1.0
-        grid_y = (column * sin + row * cos + (cy - y0 + offset)) * uy - 1.0
-        grid = torch.stack([grid_x, grid_y], -1)[None]
-        crops.append(F.grid_sample(region, grid, "bilinear", "border", align_corners=False))
-    if not crops:
-        return torch.zeros(0, 3, size, size, device=image.device)
-    return (torch.cat(crops) * (1.0 / 255.0)).contiguous(memory_format=torch.channels_last)
+        grid = torch.empty(1, size, size, 2, device=device)
+        torch.add((ticks * (cos * ux))[None, :], (ticks * (-sin * ux) + ((cx - x0 + offset) * ux - 1.0))[:, None], out=grid[0, ..., 0])
+        torch.add((ticks * (sin * uy))[None, :], (ticks * (cos * uy) + ((cy - y0 + offset) * uy - 1.0))[:, None], out=grid[0, ..., 1])
+        out[i] = F.grid_sample(region, grid, "bilinear", "border", align_corners=False)[0]
+    return out.mul_(1.0 / 255.0)
 
 
 def _span(centre: float, reach: float, limit: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -41,6 +42,14 @@ def load_network(network: nn.Module, asset: str) -> nn.Module:
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+class Frame(NamedTuple):
+    """One frame of the clip."""
+
+    index: int  #: among the frames read
+    time: float  #: s
+    image: Tensor  #: (H, W, 3) uint8 RGB
+
+
 class Perceiver:
     """Finds and follows the people of one clip.
 
@@ -67,6 +76,7 @@ class Perceiver:
         self._image_size: tuple[int, int] | None = None
         self._frame_ids: list[int] = []
         self._times: list[float] = []
+        self._ahead: dict[tuple[int, int], Person] = {}  # (track, frame) -> sighting made in advance
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
 
@@ -100,27 +110,56 @@ class Perceiver:
         if self._tracker is None:
             self._image_size = (size["W"], size["H"])
             self._tracker = Tracker(self.config, self._image_size)
-        for image, time, frame_id in zip(images, times.tolist(), np.asarray(frame_ids).tolist(), strict=True):
-            self._frame_ids.append(int(frame_id))
-            self._times.append(time)
-            self._look(self._tracker, torch.from_numpy(np.ascontiguousarray(image)).to(self.device), len(self._times) - 1, time)
+        frames = [Frame(len(self._times) + i, t, self._to_device(images[i])) for i, t in enumerate(times.tolist())]
+        self._times += times.tolist()
+        self._frame_ids += np.asarray(frame_ids).astype(int).tolist()
+        for i in range(len(frames)):
+            self._look(self._tracker, frames[i:])
+        self._ahead.clear()
 
-    def _look(self, tracker: Tracker, image: Tensor, index: int, time: float) -> None:
+    def _to_device(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+
+    def _look(self, tracker: Tracker, frames: list[Frame]) -> None:
+        """Look at frames[0]; the frames behind it serve to look ahead."""
+        index, time, image = frames[0]
         tracks = tracker.alive()
         missing = tracker.missing(time)
         interval = self.config.detector_interval_s if tracks and not missing else self.config.search_interval_s
         searched = time - self._detected_at >= interval - 1e-6
         detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
-        fresh = self._unclaimed(detections, tracks, time)
-        rois = [t.predicted_roi(time) for t in tracks] + [d.roi for d in fresh]
-        people = self._landmarks(image, rois)
-        lost = tracker.keep(index, time, list(zip(tracks, people[: len(tracks)], strict=True)))
-        candidates = people[len(tracks) :]
+        followed = self._follow(tracks, frames)
+        lost = tracker.keep(index, time, list(zip(tracks, followed, strict=True)))
         if lost and not searched:
             detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
-            candidates = self._landmarks(image, [d.roi for d in self._unclaimed(detections, tracker.alive(), time)])
-        for person in sorted(candidates, key=lambda p: -p.next_roi[2]):
+        fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
+        for person in sorted(self._landmarks(fresh), key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
+
+    def _follow(self, tracks: list[Track], frames: list[Frame]) -> list[Person]:
+        """The tracks' people in frames[0].
+
+        The networks are faster in batches, so the next few frames are looked at too, through regions predicted from
+        here. Such a sighting counts only if its region turns out to be the one that the frame before it asks for; a
+        track whose regions were mispredicted looks less far ahead.
+        """
+        index, time, _ = frames[0]
+        people: dict[int, Person] = {}
+        jobs: list[tuple[Track, Frame]] = []
+        for track in tracks:
+            ahead = self._ahead.get((track.number, index))
+            if ahead is not None and _same_region(ahead.roi, track.predicted_roi(time)):
+                people[track.number] = ahead
+                continue
+            track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
+            horizon = time + self.config.look_ahead_s
+            jobs += [(track, f) for f in frames[: track.look_ahead] if f.time <= horizon]
+        found = self._landmarks([(f.image, t.predicted_roi(f.time)) for t, f in jobs])
+        for (track, frame), person in zip(jobs, found, strict=True):
+            self._ahead[track.number, frame.index] = person
+            if frame.index == index:
+                people[track.number] = person
+        return [people[t.number] for t in tracks]
 
     def _detect(self, image: Tensor, time: float, missing: list[np.ndarray]) -> list[Detection]:
         """People in the whole frame, around `missing` regions, and at longer intervals in tiles of the frame.
@@ -156,16 +195,16 @@ class Perceiver:
 
         return [d for d in detections if d.roi[2] >= self.config.min_roi_px and not any(near(d.roi, r) for r in regions)]
 
-    def _landmarks(self, image: Tensor, rois: list[np.ndarray]) -> list[Person]:
-        if not rois:
-            return []
+    def _landmarks(self, jobs: list[tuple[Tensor, np.ndarray]]) -> list[Person]:
+        """The landmark network's answer for (image, region) pairs."""
         assert self._image_size is not None  # set by update
-        stacked = np.stack(rois)
         people = []
-        for part in range(0, len(stacked), self.config.batch_people):
-            chosen = stacked[part : part + self.config.batch_people]
-            output = self._landmarker(warp_crops(image, chosen, LANDMARK_SIZE).to(self._dtype), self.config.masks)
-            people += people_from_output(output, chosen, self._image_size, self.config.features)
+        for start in range(0, len(jobs), self.config.batch_people):
+            part = jobs[start : start + self.config.batch_people]
+            rois = np.stack([roi for _, roi in part])
+            crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE).to(self._dtype)
+            output = self._landmarker(crops, self.config.masks)
+            people += people_from_output(output, rois, self._image_size, self.config.features)
         return people
 
     def finish(self) -> list[Evidence]:
@@ -211,6 +250,13 @@ class Perceiver:
             features=fill([p.features for p in people if p.features is not None], np.float32) if self.config.features else None,
             image_size=np.array(self._image_size, np.int64),
         )
+
+
+def _same_region(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two regions show a person so alike that the network's answer is as good from either."""
+    turn = abs((a[3] - b[3] + np.pi) % (2 * np.pi) - np.pi)
+    side = max(b[2], 1.0)
+    return bool(np.hypot(*(a[:2] - b[:2])) < 0.06 * side and abs(a[2] - b[2]) < 0.12 * side and turn < 0.2)
 
 
 def _tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:

@@ -39,6 +39,7 @@ class Track:
     rows: list[Row]
     seen_at: float  #: s, the last sighting
     velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
+    look_ahead: int = 1  #: how many frames are looked at in one go
     alive: bool = True  #: seen in the last frame that was looked at
 
     @property
