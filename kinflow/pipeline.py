@@ -392,7 +392,7 @@ def _describe(
                 "observed": int(motion.observed.sum()),
                 "first_s": round(float(motion.timestamps[0]), 3),
                 "last_s": round(float(motion.timestamps[-1]), 3),
-                "height_m": round(body.height(torch.from_numpy(motion.betas).to(body.device)), 3),
+                "height_m": round(float(body.height(torch.from_numpy(motion.betas).to(body.device))), 3),
                 "distance_m": round(float(np.median(motion.joints3d[motion.observed, 0, 2])), 2),
                 **fit_to_keypoints(motion, body),
             }

@@ -115,6 +115,10 @@ class Body(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.v_template.dtype
 
+    @property
+    def device(self) -> torch.device:
+        return self.v_template.device
+
     # -- rest --------------------------------------------------------------------------------------------------
 
     def rest_joints(self, betas: Tensor) -> Tensor:
@@ -124,6 +128,11 @@ class Body(nn.Module):
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """Vertices at zero pose: betas (..., 10) -> (..., V, 3) m."""
         return _linear(self.v_template, self.shapedirs, betas)
+
+    def height(self, betas: Tensor) -> Tensor:
+        """Stature at zero pose, floor to crown: betas (..., 10) -> (...) m."""
+        rest = self.rest_vertices(betas)[..., 1]
+        return rest.amax(-1) - rest.amin(-1)
 
     # -- posed -------------------------------------------------------------------------------------------------
 
