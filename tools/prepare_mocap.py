@@ -52,7 +52,9 @@ def summary(clips: list[MotionClip]) -> Table:
 def main() -> int:
     """Parse, prepare, save; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw", type=Path, required=True, help="folder or .tar.xz with INDEX.csv and the files it names")
+    parser.add_argument(
+        "--raw", type=Path, required=True, help="folder or .tar.xz with INDEX.csv and the files it names"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--split", type=Path, default=CMU_SPLIT, help="split file (default: the packaged one)")
     arguments = parser.parse_args()

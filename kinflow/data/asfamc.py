@@ -162,7 +162,13 @@ def _amc_rows(path: Path, skeleton: AsfSkeleton) -> tuple[dict[str, slice], Arra
         except ValueError as error:
             raise ShapeError(f"{path.name}, line {number}: cannot be read as Acclaim AMC ({error}).") from None
         name = words[0]
-        expected = len(skeleton.root_order) if name == "root" else len(skeleton.bones[name].dof) if name in skeleton.bones else -1
+        expected = (
+            len(skeleton.root_order)
+            if name == "root"
+            else len(skeleton.bones[name].dof)
+            if name in skeleton.bones
+            else -1
+        )
         if not rows or len(values) != expected:
             raise ShapeError(f"{path.name}, line {number}: {name!r} does not fit the skeleton ({expected} values).")
         if len(rows) == 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ShapeError
-from .source import Array, SourceMotion, euler_to_rotmat
+from .source import SourceMotion, euler_to_rotmat
 
 
 def read_bvh(path: str | os.PathLike[str], scale: float = 1.0, fps: float | None = None) -> SourceMotion:

@@ -131,12 +131,19 @@ def save_clips(path: str | os.PathLike[str], clips: Sequence[MotionClip]) -> Non
         try:
             with os.fdopen(handle, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_clips(path: str | os.PathLike[str], split: str | None = None) -> list[MotionClip]:
@@ -155,7 +162,9 @@ def load_clips(path: str | os.PathLike[str], split: str | None = None) -> list[M
     if split is not None and split not in SPLITS:
         raise UsageError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
     if not path.is_file():
-        raise MissingAssetError(f"{path}: no such file; write it with tools/prepare_mocap.py --raw DIR_OR_TAR --out {path}.")
+        raise MissingAssetError(
+            f"{path}: no such file; write it with tools/prepare_mocap.py --raw DIR_OR_TAR --out {path}."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {key: file[key] for key in file.files}

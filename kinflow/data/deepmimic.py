@@ -11,7 +11,7 @@ import torch
 
 from ..errors import ShapeError
 from ..rotations import quat_wxyz_to_rotmat
-from .source import Array, SourceMotion, euler_to_rotmat
+from .source import Array, SourceMotion, between, euler_to_rotmat
 
 # name, parent, offset from the parent in m (x forward, y up, left = -z), degrees of freedom, column of the first value.
 # Offsets are those of the model's own character file, rounded to a millimetre; only directions and leg length matter.
@@ -38,7 +38,7 @@ _LAYOUT = (
 def read_deepmimic(path: str | os.PathLike[str]) -> SourceMotion:
     """Read one motion; a frame is duration s, root position m, then wxyz quaternions and hinge angles (rad, about z).
 
-    Raises ShapeError where the file is not such a motion, or its frames last differently long.
+    Frames of uneven length are brought to the rate of the median one. Raises ShapeError where the file is no such motion.
     """
     path = Path(path)
     try:
@@ -48,22 +48,31 @@ def read_deepmimic(path: str | os.PathLike[str]) -> SourceMotion:
     if rows.ndim != 2 or rows.shape[1] != 44:
         raise ShapeError(f"{path.name}: expected frames of 44 numbers, got {rows.shape}.")
     durations = rows[:-1, 0]
-    if len(durations) == 0 or durations.min() <= 0 or np.ptp(durations) > 1e-3 * durations.mean():
-        raise ShapeError(f"{path.name}: expected frames of one positive duration.")
+    if len(durations) == 0 or durations.min() <= 0:
+        raise ShapeError(f"{path.name}: expected at least two frames of positive duration.")
     rotmats = np.broadcast_to(np.eye(3), (len(rows), len(_LAYOUT), 3, 3)).copy()
     for j, (_, _, _, dof, column) in enumerate(_LAYOUT):
         if dof == 4:
             rotmats[:, j] = _unit_quat_to_rotmat(rows[:, column : column + 4])
         elif dof == 1:
             rotmats[:, j] = euler_to_rotmat(np.rad2deg(rows[:, column : column + 1]), "Z")
+    root = rows[:, 1:4].copy()
+    step = float(np.median(durations))
+    if np.ptp(durations) > 1e-3 * step:
+        times = np.concatenate(([0.0], np.cumsum(durations)))
+        where = np.interp(np.arange(int(times[-1] / step + 1e-6) + 1) * step, times, np.arange(len(times)))
+        low = np.minimum(where.astype(int), len(rows) - 2)
+        part = where - low
+        rotmats = between(rotmats[low], rotmats[low + 1], part[:, None])
+        root = root[low] + part[:, None] * (root[low + 1] - root[low])
     return SourceMotion(
         path.stem,
         tuple(row[0] for row in _LAYOUT),
         tuple(row[1] for row in _LAYOUT),
         np.array([row[2] for row in _LAYOUT]),
         rotmats,
-        rows[:, 1:4].copy(),
-        float(1.0 / durations.mean()),
+        root,
+        1.0 / step,
     )
 
 

@@ -16,11 +16,13 @@ from ..errors import KinflowError, MissingAssetError, ShapeError
 from ..rotations import rotmat_to_rotvec
 from .asfamc import CMU_UNIT, read_asfamc
 from .bvh import read_bvh
+from .calibrate import flat_foot_pitch, hand_swing, level_feet, settle_hands
 from .clips import MotionClip
 from .deepmimic import read_deepmimic
-from .retarget import SmplMotion, between, flat_foot_pitch, level_feet, retarget
+from .mend import MB_TPOSE, has_bone_frames, to_world_frames
+from .retarget import SmplMotion, retarget
 from .rigs import RIGS
-from .source import Array, SourceMotion
+from .source import Array, SourceMotion, between
 from .split import Split
 from .validity import valid_frames
 
@@ -29,8 +31,10 @@ logger = logging.getLogger(__name__)
 TARGET_FPS = 60.0
 SCALES = {"cgspeed_daz": 0.01, "neo_fbx": 0.01, "rokoko60": 0.01, "fair_xsens27": 0.04}
 """Metres per unit by rig; CMU's unit for the others."""
+CMU_HANDS = ("asfamc", "cgspeed_mb", "cgspeed_mb_expmap", "cgspeed_max", "asfnames_bvh")
+"""Rigs whose hand bone is the CMU skeleton's own."""
 MIN_STILL_FRAMES = 60
-"""Frames of a still foot that a subject must have before the rig's foot angle is corrected for that subject."""
+"""Samples that a subject must have for a correction of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class IndexEntry:
 def read_index(path: Path) -> list[IndexEntry]:
     """Read ``INDEX.csv``. Raises MissingAssetError where there is none, ShapeError where a column is missing."""
     if not path.is_file():
-        raise MissingAssetError(f"{path}: no index of clips; point --raw at the folder (or archive) that holds INDEX.csv.")
+        raise MissingAssetError(
+            f"{path}: no index of clips; point --raw at the folder (or archive) that holds INDEX.csv."
+        )
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
@@ -82,6 +88,8 @@ def read_source(root: Path, entry: IndexEntry) -> SourceMotion:
         motion = read_deepmimic(file)
     else:
         motion = read_bvh(file, SCALES.get(entry.rig, CMU_UNIT), fps=entry.fps)
+        if entry.rig == "cgspeed_mb" and has_bone_frames(motion):
+            motion = to_world_frames(motion, MB_TPOSE)
     return motion.frames(entry.drop_first)
 
 
@@ -109,7 +117,7 @@ def prepare_clips(
         logger.warning("left out %d clips of unknown rigs: %s", sum(e.rig in unknown for e in rows), ", ".join(unknown))
     rows = [e for e in rows if e.rig in RIGS]
     kept: list[tuple[IndexEntry, SmplMotion, np.ndarray]] = []
-    still: dict[tuple[str, str], list[dict[str, Array]]] = defaultdict(list)
+    habits: dict[tuple[str, str], list[dict[str, Array]]] = defaultdict(list)
     for i, entry in enumerate(rows):
         if progress:
             progress(i, len(rows), entry.name)
@@ -118,20 +126,24 @@ def prepare_clips(
         except (KinflowError, OSError) as error:
             logger.warning("left out %s: %s", entry.name, error)
             continue
-        still[_person(entry)].append(flat_foot_pitch(source, RIGS[entry.rig]))
-        kept.append((entry, *_at_target_rate(retarget(source, RIGS[entry.rig]))))
-    feet = _foot_pitch(still)
+        rig = RIGS[entry.rig]
+        motion = retarget(source, rig)
+        samples = flat_foot_pitch(source, rig)
+        if entry.rig in CMU_HANDS:
+            samples |= {side: hand_swing(motion.rotmats, side)[0] for side in ("left", "right")}
+            motion = replace(motion, rotmats=settle_hands(motion.rotmats, {"left": np.zeros(3), "right": np.zeros(3)}))
+        habits[_person(entry)].append(samples)
+        kept.append((entry, *_at_target_rate(motion)))
+    medians = _medians(habits)
     if progress:
-        progress(len(rows), len(rows), "feet")
-    return [
-        make_clip(
-            replace(motion, rotmats=level_feet(motion.rotmats, feet[_person(entry)])),
-            valid,
-            entry,
-            split.of(entry.name, entry.subject),
-        )
-        for entry, motion, valid in kept
-    ]
+        progress(len(rows), len(rows), "feet and hands")
+    clips = []
+    for entry, motion, valid in kept:
+        own = medians[_person(entry)]
+        rotmats = level_feet(motion.rotmats, {k: float(v) for k, v in own.items() if v.ndim == 0})
+        rotmats = settle_hands(rotmats, {k: v for k, v in own.items() if v.ndim == 1})
+        clips.append(make_clip(replace(motion, rotmats=rotmats), valid, entry, split.of(entry.name, entry.subject)))
+    return clips
 
 
 def _at_target_rate(result: SmplMotion) -> tuple[SmplMotion, np.ndarray]:
@@ -190,20 +202,24 @@ def _person(entry: IndexEntry) -> tuple[str, str]:
     return (entry.subject or entry.name, entry.rig)
 
 
-def _foot_pitch(still: dict[tuple[str, str], list[dict[str, Array]]]) -> dict[tuple[str, str], dict[str, float]]:
-    """The rig's foot pitch error by subject and rig: median over still feet, the rig's own where a subject has too few."""
+def _medians(habits: dict[tuple[str, str], list[dict[str, Array]]]) -> dict[tuple[str, str], dict[str, Array]]:
+    """Median of each kind of sample by subject and rig: foot pitch (degrees, clipped to 25) and hand swing ((3,) rad).
+
+    A subject with too few samples gets the median over the rig's subjects.
+    """
     pooled: dict[str, dict[str, list[Array]]] = defaultdict(lambda: defaultdict(list))
-    for (_, rig), clips in still.items():
+    for (_, rig), clips in habits.items():
         for clip in clips:
-            for joint, values in clip.items():
-                pooled[rig][joint].append(values)
-    out: dict[tuple[str, str], dict[str, float]] = {}
-    for person, clips in still.items():
+            for kind, values in clip.items():
+                pooled[rig][kind].append(values)
+    out: dict[tuple[str, str], dict[str, Array]] = {}
+    for person, clips in habits.items():
         out[person] = {}
-        for joint, everyone in pooled[person[1]].items():
-            own = np.concatenate([c[joint] for c in clips if joint in c] or [np.empty(0)])
+        for kind, everyone in pooled[person[1]].items():
+            own = np.concatenate([c[kind] for c in clips])
             if len(own) < MIN_STILL_FRAMES:
                 own = np.concatenate(everyone)
             if len(own) >= MIN_STILL_FRAMES:
-                out[person][joint] = float(np.clip(np.median(own), -25.0, 25.0))
+                median = np.median(own, axis=0)
+                out[person][kind] = np.clip(median, -25.0, 25.0) if median.ndim == 0 else median
     return out

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..rotations import rotmat_to_quat_wxyz, rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import rotmat_to_quat_wxyz, rotvec_to_rotmat
 from ..skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS
 from .rigs import Follow, Rig
-from .source import Array, SourceMotion
+from .source import Array, SourceMotion, between
 
 REST_OFFSETS: Array = np.array(
     [
@@ -29,6 +29,7 @@ LIMBS: tuple[tuple[str, str], ...] = tuple(
     for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
 )
 """Limb bones as pairs of SMPL joints: those whose directions the source and the result must share."""
+
 
 @dataclass(frozen=True)
 class SmplMotion:
@@ -55,12 +56,6 @@ def smpl_forward(rotmats: Array, transl: Array, offsets: Array = REST_OFFSETS) -
         turned[:, j] = rotmats[:, j] if parent < 0 else turned[:, parent] @ rotmats[:, j]
         out[:, j] = transl if parent < 0 else out[:, parent] + turned[:, parent] @ offsets[j]
     return out
-
-
-def between(a_rotmat: Array, b_rotmat: Array, part: float | Array) -> Array:
-    """The rotation ``part`` of the way (0..1, broadcast) along the shortest turn from one (..., 3, 3) to another."""
-    step = rotmat_to_rotvec(torch.from_numpy(np.swapaxes(a_rotmat, -1, -2) @ b_rotmat)).numpy()
-    return a_rotmat @ rotvec_to_rotmat(torch.from_numpy(step * np.asarray(part)[..., None])).numpy()
 
 
 def world_motion(motion: SourceMotion, rig: Rig) -> tuple[Array, Array]:
@@ -141,54 +136,6 @@ def twist_about(rotmat: Array, axis: Array, part: float = 1.0) -> Array:
     angle = 2.0 * np.arctan2(quat[..., 1:] @ axis, quat[..., 0])
     angle = (angle + np.pi) % (2.0 * np.pi) - np.pi
     return rotvec_to_rotmat(torch.from_numpy(part * angle[..., None] * axis)).numpy()
-
-
-def level_feet(rotmats: Array, pitch: dict[str, float]) -> Array:
-    """Local rotations (T, 24, 3, 3) with the feet turned so that a standing foot is level.
-
-    Args:
-        rotmats: as :func:`retarget` gives them.
-        pitch: degrees (positive: toes up) of each ankle's and foot's frame while the foot stands still, by SMPL joint, from
-            :func:`flat_foot_pitch`; absent: none.
-    """
-    out = rotmats.copy()
-    for side in ("left", "right"):
-        ankle, foot = SMPL_JOINTS.index(f"{side}_ankle"), SMPL_JOINTS.index(f"{side}_foot")
-        at_ankle, at_foot = (_pitch(pitch.get(f"{side}_{joint}", 0.0)) for joint in ("ankle", "foot"))
-        out[:, ankle] = rotmats[:, ankle] @ at_ankle
-        out[:, foot] = at_ankle.T @ rotmats[:, foot] @ at_foot
-    return out
-
-
-def _pitch(degrees: float) -> Array:
-    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
-
-
-def flat_foot_pitch(motion: SourceMotion, rig: Rig, max_speed: float = 0.15) -> dict[str, Array]:
-    """Pitch (degrees, positive: toes up) of ankle and toe frames, as the rig's zero has them, while the foot stands still.
-
-    A foot stands still where ankle and toe joint move slower than ``max_speed`` m/s and the foot is the lower one.
-    Its sole is then flat, on level ground, so the median over a subject's frames is the rig's error for that subject.
-
-    Returns:
-        SMPL joint name -> (n,) samples; empty for a rig without a toe joint.
-    """
-    out: dict[str, Array] = {}
-    if any(f"{s}_foot" not in rig.points or f"{s}_foot" not in rig.follow for s in ("left", "right")):
-        return out
-    motion = rig.mend(motion) if rig.mend is not None else motion
-    turned, positions = world_motion(motion, rig)
-    for side, other in (("left", "right"), ("right", "left")):
-        ankle, toe, opposite = (
-            positions[:, motion.index(rig.points[j])] for j in (f"{side}_ankle", f"{side}_foot", f"{other}_ankle")
-        )
-        speed = np.maximum(*(np.linalg.norm(np.gradient(p, axis=0), axis=-1) * motion.fps for p in (ankle, toe)))
-        still = (speed < max_speed) & (ankle[:, 1] < opposite[:, 1] + 0.05)
-        for joint in (f"{side}_ankle", f"{side}_foot"):
-            frame = turned[still, motion.index(rig.follow[joint].joint)] @ rig.zero.get(joint, np.eye(3))
-            out[joint] = np.rad2deg(np.arcsin(np.clip(frame[:, 1, 2], -1.0, 1.0)))
-    return out
 
 
 def bone_direction_errors(motion: SourceMotion, rig: Rig, result: SmplMotion) -> dict[str, Array]:

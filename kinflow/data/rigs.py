@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .mend import thorax_mender
 from .source import Array, SourceMotion, euler_to_rotmat
 
 
@@ -119,25 +120,11 @@ def _renamed(rig: Rig, name: str, names: dict[str, str], **changes: object) -> R
         return names.get(joint, joint)
 
     follow = {
-        k: Follow(new(f.joint), None if f.towards is None else new(f.towards), f.part, f.twist_only) for k, f in rig.follow.items()
+        k: Follow(new(f.joint), None if f.towards is None else new(f.towards), f.part, f.twist_only)
+        for k, f in rig.follow.items()
     }
     points = {k: new(v) for k, v in rig.points.items()}
     return replace(rig, name=name, follow=follow, points=points, **changes)  # type: ignore[arg-type]
-
-
-def _thorax_mender(root: str, thorax: str, children: tuple[str, ...]) -> Callable[[SourceMotion], SourceMotion]:
-    """The conversion lost the thorax: neck and clavicles start at its lower end. Put its length back."""
-
-    def mend(motion: SourceMotion) -> SourceMotion:
-        offsets = motion.offsets.copy()
-        below = motion.offsets[motion.index(thorax)]
-        for child in children:
-            if np.allclose(offsets[motion.index(child)], 0.0):
-                # Over the subjects with an .asf file the thorax is 0.97 to 1.02 of the bone below it.
-                offsets[motion.index(child)] = (0.0, float(np.linalg.norm(below)), 0.05 * float(np.linalg.norm(below)))
-        return replace(motion, offsets=offsets)
-
-    return mend
 
 
 _MB_NAMES = {"root": "Hips", "lowerback": "LowerBack", "upperback": "Spine", "thorax": "Spine1"}
@@ -154,11 +141,11 @@ for _s, _side in (("l", "Left"), ("r", "Right")):
     _MAX_NAMES |= {f"{_s}fingers": f"{_side[0]}Fingers"}
 
 CGSPEED_MB = _renamed(
-    CMU_ASF, "cgspeed_mb", _MB_NAMES, mend=_thorax_mender("Hips", "Spine1", ("Neck", "LeftShoulder", "RightShoulder"))
+    CMU_ASF, "cgspeed_mb", _MB_NAMES, mend=thorax_mender("Spine1", ("Neck", "LeftShoulder", "RightShoulder"))
 )
 CGSPEED_MB_EXPMAP = replace(CGSPEED_MB, name="cgspeed_mb_expmap")
 ASFNAMES_BVH = _renamed(
-    CMU_ASF, "asfnames_bvh", {"root": "hip"}, mend=_thorax_mender("hip", "thorax", ("lowerneck", "lclavicle", "rclavicle"))
+    CMU_ASF, "asfnames_bvh", {"root": "hip"}, mend=thorax_mender("thorax", ("lowerneck", "lclavicle", "rclavicle"))
 )
 # Arms hang down at zero: the T-pose is the zero pose with the arms lifted by 90 degrees.
 _MAX_ZERO = dict(_CMU_ZERO)
@@ -170,7 +157,7 @@ CGSPEED_MAX = _renamed(
     "cgspeed_max",
     _MAX_NAMES,
     zero=_MAX_ZERO,
-    mend=_thorax_mender("Hips", "Chest2", ("lowerneck", "LeftCollar", "RightCollar")),
+    mend=thorax_mender("Chest2", ("lowerneck", "LeftCollar", "RightCollar")),
 )
 
 # A fixed figure onto which the motion was retargeted; its zero pose is its T-pose, by definition of the retargeting:
@@ -189,15 +176,22 @@ for _side, _s in (("left", "l"), ("right", "r")):
     _DAZ_FOLLOW |= {f"{_side}_collar": f"{_s}Collar", f"{_side}_shoulder": f"{_s}Shldr"}
     _DAZ_FOLLOW |= {f"{_side}_elbow": (f"{_s}ForeArm", f"{_s}Hand", 0.5, True), f"{_side}_wrist": f"{_s}Hand"}
     _DAZ_POINTS |= {f"{_side}_hip": f"{_s}Thigh", f"{_side}_knee": f"{_s}Shin", f"{_side}_ankle": f"{_s}Foot"}
-    _DAZ_POINTS |= {f"{_side}_foot": f"{_s}Foot_end", f"{_side}_collar": f"{_s}Collar", f"{_side}_shoulder": f"{_s}Shldr"}
+    _DAZ_POINTS |= {
+        f"{_side}_foot": f"{_s}Foot_end",
+        f"{_side}_collar": f"{_s}Collar",
+        f"{_side}_shoulder": f"{_s}Shldr",
+    }
     _DAZ_POINTS |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand", f"{_side}_hand": f"{_s}Mid1"}
+# The elbows bend about the same line as in the CMU skeleton, and the neck is 12 degrees ahead of it (same subjects in both).
+_DAZ_ZERO = {k: v for k, v in _CMU_ZERO.items() if k.endswith(("shoulder", "elbow"))} | {"neck": _turn("X", -12.0)}
 CGSPEED_DAZ = Rig(
     "cgspeed_daz",
     _both(_DAZ_FOLLOW),
-    {},
+    _DAZ_ZERO,
     _DAZ_POINTS,
     by_design=frozenset({"left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip", "right_hip"}),
 )
+
 
 # Bone-local frames: x along the chain on the left and the trunk, against it on the right. ``_frame`` gives a bone's frame in
 # the T-pose by its columns; found from the hinges of knees and elbows, which bend about local +z.
@@ -219,10 +213,18 @@ _NEO_POINTS = {"pelvis": "Hips", "neck": "Neck", "head": "Head"}
 _NEO_TPOSE = {j: _frame(_UP, _AHEAD) for j in _NEO_FOLLOW}
 for _side, _s in (("left", "Left"), ("right", "Right")):
     _NEO_FOLLOW |= {f"{_side}_hip": f"{_s}UpLeg", f"{_side}_knee": f"{_s}Leg", f"{_side}_ankle": f"{_s}Foot"}
-    _NEO_FOLLOW |= {f"{_side}_foot": f"{_s}ToeBase", f"{_side}_collar": f"{_s}Shoulder", f"{_side}_shoulder": f"{_s}Arm"}
+    _NEO_FOLLOW |= {
+        f"{_side}_foot": f"{_s}ToeBase",
+        f"{_side}_collar": f"{_s}Shoulder",
+        f"{_side}_shoulder": f"{_s}Arm",
+    }
     _NEO_FOLLOW |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand"}
     _NEO_POINTS |= {f"{_side}_hip": f"{_s}UpLeg", f"{_side}_knee": f"{_s}Leg", f"{_side}_ankle": f"{_s}Foot"}
-    _NEO_POINTS |= {f"{_side}_foot": f"{_s}ToeBase", f"{_side}_collar": f"{_s}Shoulder", f"{_side}_shoulder": f"{_s}Arm"}
+    _NEO_POINTS |= {
+        f"{_side}_foot": f"{_s}ToeBase",
+        f"{_side}_collar": f"{_s}Shoulder",
+        f"{_side}_shoulder": f"{_s}Arm",
+    }
     _NEO_POINTS |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand"}
 for _joint in ("hip", "knee"):
     _NEO_TPOSE[f"left_{_joint}"] = _frame(_DOWN, _BACK)
@@ -235,7 +237,16 @@ for _joint in ("shoulder", "elbow", "wrist"):
     _NEO_TPOSE[f"right_{_joint}"] = _frame(_LEFT, _BACK)
 _NEO_TPOSE["left_collar"] = _frame(_LEFT, _UP)
 _NEO_TPOSE["right_collar"] = _frame(_LEFT, _DOWN)
-NEO_FBX = Rig("neo_fbx", _both(_NEO_FOLLOW), {j: a.T for j, a in _NEO_TPOSE.items()}, _NEO_POINTS)
+_NEO_ZERO = {j: a.T for j, a in _NEO_TPOSE.items()}
+# Bones lean at rest: neck and head forward, collars down (medians of standing frames against the same subject's .amc).
+for _joint, _axis, _degrees in (
+    ("neck", "X", -23.0),
+    ("head", "X", -42.0),
+    ("left_collar", "Z", 25.0),
+    ("right_collar", "Z", -25.0),
+):
+    _NEO_ZERO[_joint] = _NEO_ZERO[_joint] @ _turn(_axis, _degrees)
+NEO_FBX = Rig("neo_fbx", _both(_NEO_FOLLOW), _NEO_ZERO, _NEO_POINTS)
 
 _DM_FOLLOW: dict[str, _How] = {
     "pelvis": "root",

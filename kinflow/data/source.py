@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..errors import ShapeError, UsageError, check_shape
+from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 
 Array = NDArray[np.float64]
 
@@ -87,3 +89,9 @@ def euler_to_rotmat(angles_deg: Array, order: str) -> Array:
         turn[..., m, n] = -np.sin(a)
         out = out @ turn
     return np.ascontiguousarray(out)
+
+
+def between(a_rotmat: Array, b_rotmat: Array, part: float | Array) -> Array:
+    """The rotation ``part`` of the way (0..1, broadcast) along the shortest turn from one (..., 3, 3) to another."""
+    step = rotmat_to_rotvec(torch.from_numpy(np.swapaxes(a_rotmat, -1, -2) @ b_rotmat)).numpy()
+    return a_rotmat @ rotvec_to_rotmat(torch.from_numpy(step * np.asarray(part)[..., None])).numpy()

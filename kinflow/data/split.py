@@ -26,7 +26,9 @@ class Split:
             return self.subjects[subject]
         matches = [p for p in self.prefixes if name.startswith(p)]
         if subject or not matches:
-            raise ConfigError(f"{name}: the split names neither subject {subject!r} nor a prefix of this path; add one.")
+            raise ConfigError(
+                f"{name}: the split names neither subject {subject!r} nor a prefix of this path; add one."
+            )
         return self.prefixes[max(matches, key=len)]
 
 

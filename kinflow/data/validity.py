@@ -15,11 +15,11 @@ MAX_JOINT_SPEED = 25.0
 """m/s of any joint, limbs' ends included."""
 HINGE_LIMITS = (-15.0, 165.0)
 """Degrees of knees and elbows, flexion positive."""
-TWIST_LIMITS = {"hip": 75.0, "shoulder": 120.0, "ankle": 60.0}
+TWIST_LIMITS = {"hip": 115.0, "shoulder": 140.0, "ankle": 60.0}
 """Degrees about the bone, either way."""
 ANGLE_LIMITS = {
-    "hip": 140.0, "ankle": 80.0, "foot": 80.0, "collar": 60.0, "shoulder": 150.0, "wrist": 110.0,
-    "spine1": 60.0, "spine2": 60.0, "spine3": 60.0, "neck": 80.0, "head": 80.0,
+    "hip": 150.0, "ankle": 85.0, "foot": 80.0, "collar": 60.0, "shoulder": 165.0, "wrist": 130.0,
+    "spine1": 75.0, "spine2": 60.0, "spine3": 60.0, "neck": 80.0, "head": 80.0,
 }  # fmt: skip
 """Degrees of the whole turn away from the T-pose."""
 MARGIN_SECONDS = 0.017
