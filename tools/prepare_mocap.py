@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kinflow.data.clips import SPLITS, MotionClip, save_clips
 from kinflow.data.prepare import prepare_clips
-from kinflow.data.split import CMU_SPLIT, load_split
+from kinflow.data.split import load_split
 from kinflow.errors import KinflowError, MissingAssetError
 
 ACKNOWLEDGEMENT = (
@@ -56,7 +56,7 @@ def main() -> int:
         "--raw", type=Path, required=True, help="folder or .tar.xz with INDEX.csv and the files it names"
     )
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
-    parser.add_argument("--split", type=Path, default=CMU_SPLIT, help="split file (default: the packaged one)")
+    parser.add_argument("--split", type=Path, help="split file (default: the packaged one)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console = Console()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import yaml
 
+from ..assets import asset_path
 from ..errors import ConfigError, MissingAssetError
 
-CMU_SPLIT = Path(__file__).with_name("cmu_split.yaml")
+CMU_SPLIT = "cmu_split.yaml"
+"""The packaged split of the clips of the CMU index."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,16 @@ class Split:
         return self.prefixes[max(matches, key=len)]
 
 
-def load_split(path: str | os.PathLike[str] = CMU_SPLIT) -> Split:
+def load_split(path: str | os.PathLike[str] | None = None) -> Split:
     """Read a split file: ``train``, ``validation``, ``test``, each with ``subjects`` and/or ``prefixes``.
+
+    Default: the packaged split of the CMU clips.
 
     Raises:
         MissingAssetError: no such file.
         ConfigError: an unknown key, or a subject or prefix named twice.
     """
-    path = Path(path)
+    path = asset_path(CMU_SPLIT) if path is None else Path(path)
     if not path.is_file():
         raise MissingAssetError(f"{path}: no such split file.")
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
