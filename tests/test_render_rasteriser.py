@@ -150,7 +150,9 @@ def test_faces_share_edges_without_gap_or_overlap(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     n = 9
     grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, n), torch.linspace(-1, 1, n), indexing="xy"), -1)
-    grid = grid + 0.08 * torch.randn(n, n, 2, generator=generator).clamp(-1.2, 1.2) * (grid.abs().amax(-1, keepdim=True) < 1)
+    grid = grid + 0.08 * torch.randn(n, n, 2, generator=generator).clamp(-1.2, 1.2) * (
+        grid.abs().amax(-1, keepdim=True) < 1
+    )
     vertices = torch.cat((grid.reshape(-1, 2), torch.ones(n * n, 1)), -1).to(dtype)
     i = (torch.arange(n - 1)[:, None] * n + torch.arange(n - 1)).flatten()
     faces = torch.cat((torch.stack((i, i + 1, i + n), -1), torch.stack((i + 1, i + n + 1, i + n), -1)))

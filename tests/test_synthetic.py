@@ -114,7 +114,11 @@ def test_backgrounds() -> None:
 def test_two_people() -> None:
     faces = barrel()[1]
     red = replace(
-        look(), colours=np.tile([220.0, 0, 0], (136, 1)), background=np.zeros((80, 96, 3), np.uint8), noise=0.0, blur=0.0
+        look(),
+        colours=np.tile([220.0, 0, 0], (136, 1)),
+        background=np.zeros((80, 96, 3), np.uint8),
+        noise=0.0,
+        blur=0.0,
     )
     blue = replace(red, colours=np.tile([0.0, 0, 220], (136, 1)))
     behind = moving(4) + torch.tensor([0.2, 0.0, 1.0])

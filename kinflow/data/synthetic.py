@@ -112,14 +112,20 @@ def clothes(
 
 def _garment(rest: np.ndarray, rng: np.random.Generator, plain: bool = False) -> np.ndarray:
     """One cloth over all vertices: plain, striped or blotched."""
-    base = rng.uniform(15, 235, 3) if rng.random() < 0.6 else np.full(3, rng.uniform(15, 235))
+    base = _colour(rng)
     kind = 0.0 if plain else rng.random()
     if kind < 0.6:
         return np.tile(base, (len(rest), 1))
-    other = np.clip(base + rng.uniform(-90, 90, 3), 0, 255)
+    other = np.clip(base + rng.uniform(-90, 90, 3) * (0.3, 1.0)[rng.integers(2)], 0, 255)
     direction = rng.normal(size=3) if kind > 0.8 else np.array([0.0, 1.0, 0.0])
     wave = np.sin(rest @ direction / np.linalg.norm(direction) * rng.uniform(60, 160) + rng.uniform(0, 6))
     return np.where(wave[:, None] > 0, base, other)
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """A colour 0..255, more often muted than bright."""
+    colour = rng.uniform(15, 235, 3)
+    return colour.mean() + rng.random() ** 1.5 * (colour - colour.mean())
 
 
 def _face(
@@ -143,12 +149,14 @@ def _face(
     eyes, mouth = landmarks[[2, 5]], landmarks[[9, 10]]
     in_front = head & (relative[:, 2] > 0.5)
 
-    def paint(centre: np.ndarray, radii: tuple[float, float], colour: np.ndarray) -> None:
+    def paint(centre: np.ndarray, radii: tuple[float, float], colour: np.ndarray, least: int = 1) -> None:
         away = ((rest[:, 0] - centre[0]) / (radii[0] * size)) ** 2 + ((rest[:, 1] - centre[1]) / (radii[1] * size)) ** 2
-        colours[in_front & (away < 1)] = colour
+        inside = in_front & (away < 1)
+        if inside.sum() >= least:
+            colours[inside] = colour
 
     for eye in eyes:
-        paint(eye, (0.075, 0.040), np.array([235.0, 232.0, 228.0]))
+        paint(eye, (0.075, 0.040), np.array([235.0, 232.0, 228.0]), least=12)  # not on a coarse mesh
         paint(eye, (0.035, 0.038), np.array([40.0, 28.0, 20.0]))
         paint(eye + np.array([0, 0.085 * size, 0]), (0.085, 0.018), 0.4 * skin)
     paint(mouth.mean(0), (max(0.08, 0.5 * abs(mouth[0, 0] - mouth[1, 0]) / size), 0.03), skin * (0.8, 0.5, 0.5))
@@ -158,7 +166,7 @@ def background(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndar
     """A random still background (H, W, 3) uint8: flat, gradient, room with a floor, boxes, or blotches."""
     width, height = image_size
     kind = rng.integers(5)
-    a, b = rng.uniform(20, 235, (2, 3))
+    a, b = _colour(rng), _colour(rng)
     down = np.linspace(0, 1, height)[:, None, None]
     right = np.linspace(0, 1, width)[None, :, None]
     if kind == 0:
@@ -173,10 +181,12 @@ def background(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndar
         for _ in range(int(rng.integers(3, 12))):
             x, y = rng.integers(0, width), rng.integers(0, height)
             w, h = rng.integers(max(2, width // 20), max(3, width // 3)), rng.integers(2, max(3, height // 3))
-            image[y : y + h, x : x + w] = rng.uniform(20, 235, 3)
+            image[y : y + h, x : x + w] = _colour(rng)
     if kind == 4 or rng.random() < 0.3:
+        vivid = rng.random() ** 1.5
         for cells in (4, 16, 48):
-            coarse = torch.from_numpy(rng.normal(size=(1, 3, cells, cells)))
+            blotch = rng.normal(size=(1, 3, cells, cells))
+            coarse = torch.from_numpy(blotch.mean(1, keepdims=True) * 1.7 * (1 - vivid) + blotch * vivid)
             fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
             image = image + fine[0].permute(1, 2, 0).numpy() * rng.uniform(2, 60 / cells**0.5)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -295,9 +305,7 @@ def _rendered(vertices: Any, faces: Any, K: Any, image_size: tuple[int, int], lo
             yield images.numpy()
 
 
-def _paint(
-    image: Tensor, row: Tensor, column: Tensor, lit: Tensor, behind: Tensor, grain: Tensor, blur: float
-) -> None:
+def _paint(image: Tensor, row: Tensor, column: Tensor, lit: Tensor, behind: Tensor, grain: Tensor, blur: float) -> None:
     """Put the covered pixels on the background, through the lens, working on their surroundings alone; in place."""
     if row.numel() == 0:
         return

@@ -146,7 +146,9 @@ class VideoWriter:
     def _explained(self, error: Exception) -> OutputError:
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            return OutputError(f"{self.path}: the disk is full (or a quota or size limit is reached). Free some space, or write elsewhere.")
+            return OutputError(
+                f"{self.path}: the disk is full (or a quota or size limit is reached). Free some space, or write elsewhere."
+            )
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             return OutputError(f"{self.path}: no permission to write here. Choose another folder.")
         if number == errno.ENOENT:
