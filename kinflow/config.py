@@ -385,7 +385,7 @@ class ProjectionConfig:
     """
 
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
-    frames: int = 40
+    frames: int = 32
     fps: tuple[float, float] = (5.0, 60.0)
     jitter: float = 0.15
     time_warp: float = 0.25
@@ -418,13 +418,15 @@ class ReconstructorTrainingConfig:
         perceived: folder of rendered and perceived clips; None: projected motion capture alone; perceived_share: their
             share of each batch.
         init: weights to start from; None: from scratch.
-        decoded: frames of each window that are decoded by the flow for the losses on joints.
+        filter: run the latent filter; false trains the encoder alone, for the first part of a training.
+        scored: frames of each window whose latents enter the likelihood; decoded: successive frames that are decoded by
+            the flow for the losses on joints.
         validation: windows of the validation split.
     """
 
     model: ReconstructorConfig = dataclasses.field(default_factory=ReconstructorConfig)
     train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(batch=32, steps=20000, lr=6e-4, validate_every=250, precision="bf16")
+        default_factory=lambda: TrainConfig(batch=32, steps=20000, lr=8e-4, ema=0.997, validate_every=200, precision="bf16")
     )
     losses: LossConfig = dataclasses.field(
         default_factory=lambda: LossConfig(
@@ -438,8 +440,10 @@ class ReconstructorTrainingConfig:
     perceived: str | None = None
     perceived_share: float = 0.5
     init: str | None = None
-    decoded: int = 8
-    validation: int = 192
+    filter: bool = True
+    scored: int = 12
+    decoded: int = 6
+    validation: int = 96
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..config import DynamicsConfig, ReconstructorConfig
 from ..dynamics import LatentDynamics
 from .encoder import HEAD_SIZE, LATENT, Estimate, SequenceEncoder, gather_time, head, read_head, reverse_index
 from .filter import LatentFilter, Pass
-from .gaussian import Gaussian, fuse_over_prior
+from .gaussian import Gaussian, fuse, fuse_over_prior
 from .observation import Canonical, Observations, canonicalise, flatten_view, time_steps
 
 
@@ -87,12 +87,15 @@ class ReconstructionNetwork(nn.Module):
         landmarks = torch.where(obs.has_world[..., None, None], obs.world, lifted)
         return canonicalise(obs, flat, landmarks), lifted
 
-    def forward(self, obs: Observations, streaming: bool = False) -> tuple[Prediction, Traces]:
+    def forward(
+        self, obs: Observations, streaming: bool = False, dynamics: bool = True
+    ) -> tuple[Prediction, Traces]:
         """Predict every frame.
 
         Args:
             streaming: use frames up to t alone for the estimate of frame t (its shape: frames up to the last); the
                 backward pass is left out.
+            dynamics: false, for the first part of training, lets the frames' own Gaussians stand in for the filter's.
         """
         obs.check()
         device = obs.K.device.type
@@ -114,8 +117,12 @@ class ReconstructionNetwork(nn.Module):
         backward_out = self.backward_head(torch.cat((states.code, states.backward), -1))
         with torch.autocast(device, enabled=False):
             backward = _read_gaussian(backward_out)
-            ahead, behind = self._both_ways(evidence, backward, seen, obs.valid, dt)
-            smoothed = fuse_over_prior(ahead.filtered, behind.predicted)
+            if dynamics:
+                ahead, behind = self._both_ways(evidence, backward, seen, obs.valid, dt)
+                smoothed = fuse_over_prior(ahead.filtered, behind.predicted)
+            else:
+                ahead, behind = Pass(evidence, evidence), Pass(backward, backward)
+                smoothed = fuse(evidence, backward)
         inputs = (states.code, states.forward, states.backward, smoothed.mean, smoothed.log_var)
         smooth_out = self.smooth_head(torch.cat([x.to(states.code.dtype) for x in inputs], -1))
         with torch.autocast(device, enabled=False):

@@ -19,7 +19,12 @@ _LIMBS = {
     "left_arm": (11, (13, 15, 17, 19, 21)), "right_arm": (12, (14, 16, 18, 20, 22)),
     "left_leg": (23, (25, 27, 29, 31)), "right_leg": (24, (26, 28, 30, 32)), "head": (None, tuple(range(11))),
 }  # fmt: skip
-_GROUPS = (*(points for _, points in _LIMBS.values()), (15, 17, 19, 21), (16, 18, 20, 22), (25, 26, 27, 28, 29, 30, 31, 32))
+_GROUPS = (
+    *(points for _, points in _LIMBS.values()),
+    (15, 17, 19, 21),
+    (16, 18, 20, 22),
+    (25, 26, 27, 28, 29, 30, 31, 32),
+)
 _FACTOR = {"eye": 0.5, "nose": 0.5, "mouth": 0.5, "ear": 0.7, "shoulder": 1.0, "hip": 1.2, "elbow": 1.0, "knee": 1.0,
            "wrist": 1.1, "ankle": 1.0, "heel": 1.2, "index": 1.5, "pinky": 1.5, "thumb": 1.4}  # fmt: skip
 
@@ -131,7 +136,9 @@ def corrupt(
     # World landmarks.
     noise = severity(*config.world)[..., None]
     depth_scale = torch.empty(batch, 1, 1).uniform_(*config.depth_scale, generator=rng)
-    size = (height_ratio[:, None, None] ** -(0.4 + 0.6 * torch.rand(batch, 1, 1, generator=rng))) * (1 + 0.04 * normal(1))
+    size = (height_ratio[:, None, None] ** -(0.4 + 0.6 * torch.rand(batch, 1, 1, generator=rng))) * (
+        1 + 0.04 * normal(1)
+    )
     world = landmarks_ray * size[..., None]
     x, y, z = world.unbind(-1)
     z = z * depth_scale

@@ -17,6 +17,7 @@ from ..config import ReconstructorTrainingConfig, config_hash, load_config
 from ..dynamics import LatentDynamics, load_dynamics
 from ..errors import MissingAssetError
 from ..flow import PoseFlow, load_flow
+from ..reconstruct.encoder import gather_time
 from ..reconstruct.fingerprint import fingerprint
 from ..reconstruct.gaussian import Gaussian
 from ..reconstruct.network import Prediction, ReconstructionNetwork, Traces
@@ -125,7 +126,7 @@ class ReconstructorTask:
         """Weighted sum of all terms, and the terms."""
         # Dropout in the dynamics' head belongs to their own training.
         self.module.filter.dynamics.eval()
-        prediction, traces = self.module(sample.obs)
+        prediction, traces = self.module(sample.obs, dynamics=self.config.filter)
         with torch.autocast(self.device.type, enabled=False):
             terms = self._terms(sample, prediction, traces)
         weights = self.config.losses
@@ -135,20 +136,26 @@ class ReconstructorTask:
     def _terms(self, sample: Sample, prediction: Prediction, traces: Traces) -> dict[str, Tensor]:
         """Terms by the name of their weight; what follows a point tells terms of one weight apart."""
         valid = sample.obs.valid
-        with torch.no_grad():
-            z_true = self.flow.encode(sample.pose_rotmat)[0].clamp(-_LATENT_BOUND, _LATENT_BOUND)
-        terms: dict[str, Tensor] = {}
         assert traces.behind is not None
-        gaussians: dict[str, tuple[Gaussian, float]] = {
-            "smoothed": (prediction.z, 1.0),
-            "filtered": (traces.ahead.filtered, 0.4),
-            "frame": (Gaussian(traces.frame.z_mean, traces.frame.z_log_var), 0.2),
-            "backward": (traces.behind.filtered, 0.4),
-            "predicted": (traces.ahead.predicted, 0.05),
-            "predicted_back": (traces.behind.predicted, 0.05),
-        }
+        gaussians: dict[str, tuple[Gaussian, float]] = {"smoothed": (prediction.z, 1.0)}
+        if self.config.filter:
+            gaussians |= {
+                "filtered": (traces.ahead.filtered, 0.4),
+                "backward": (traces.behind.filtered, 0.4),
+                "predicted": (traces.ahead.predicted, 0.05),
+                "predicted_back": (traces.behind.predicted, 0.05),
+            }
+        own = 0.2 if self.config.filter else 0.6
+        frame = Gaussian(traces.frame.z_mean, traces.frame.z_log_var)
+        gaussians |= {"frame": (frame, own), "frame_back": (traces.backward, own)}
+        # Latents of a part of the frames: the flow's forward pass costs as much as the network.
+        picked = torch.rand(valid.shape, device=valid.device).topk(min(self.config.scored, valid.shape[1]), 1).indices
+        with torch.no_grad():
+            z_true = self.flow.encode(gather_time(sample.pose_rotmat, picked))[0].clamp(-_LATENT_BOUND, _LATENT_BOUND)
+        terms: dict[str, Tensor] = {}
         for name, (gaussian, weight) in gaussians.items():
-            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, gaussian, valid)
+            at = Gaussian(gather_time(gaussian.mean, picked), gather_time(gaussian.log_var, picked))
+            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, at, gather_time(valid, picked))
 
         seen = valid & sample.obs.observed
         canonical = prediction.canonical
@@ -189,8 +196,7 @@ class ReconstructorTask:
         rows = begin + torch.arange(count, device=root.device)
 
         def part(x: Tensor) -> Tensor:
-            index = rows.reshape(*rows.shape, *([1] * (x.ndim - 2)))
-            return x.gather(1, index.expand(*rows.shape, *x.shape[2:]))
+            return gather_time(x, rows)
 
         valid, times = part(sample.obs.valid), part(sample.obs.timestamps)
         pose = self.flow.decode(part(prediction.z.mean))[0]
@@ -200,7 +206,9 @@ class ReconstructorTask:
         true_betas = sample.betas[:, None].expand(-1, count, -1)
         joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(root_ray, pose), None)
         with torch.no_grad():
-            true_joints, true_landmarks = self.body.joints_and_landmarks(true_betas, full_pose(true_root, true_pose), None)
+            true_joints, true_landmarks = self.body.joints_and_landmarks(
+                true_betas, full_pose(true_root, true_pose), None
+            )
         landmarks, joints = landmarks - joints[..., :1, :], joints - joints[..., :1, :]
         true_landmarks, true_joints = true_landmarks - true_joints[..., :1, :], true_joints - true_joints[..., :1, :]
         # A camera that looks along the ray, at unit focal length.
@@ -227,7 +235,7 @@ class ReconstructorTask:
         """Errors on fixed windows of each stream: of the network, and of the world landmarks it was given."""
         scores: dict[str, float] = {}
         for name, sample in self.validation.items():
-            values = evaluate(module, sample.to(self.device), self.flow, self.body)  # type: ignore[arg-type]
+            values = evaluate(module, sample.to(self.device), self.flow, self.body, self.config.filter)  # type: ignore[arg-type]
             scores |= {f"{name}_{k}": v for k, v in values.items()}
         last = list(self.validation)[-1]
         scores["score"] = sum(
@@ -244,14 +252,16 @@ def bounded_nll(z: Tensor, gaussian: Gaussian, valid: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(module: ReconstructionNetwork, sample: Sample, flow: PoseFlow, body: Body) -> dict[str, float]:
+def evaluate(
+    module: ReconstructionNetwork, sample: Sample, flow: PoseFlow, body: Body, dynamics: bool = True
+) -> dict[str, float]:
     """Scores of raw network output (nothing smoothed afterwards), positions in mm, acceleration in m/s^2.
 
     ``raw_*`` are the same errors of the world landmarks in the input, over the joints they have, and ``limb_*`` the
     network's over those joints. ``coverage`` is the share of true latents within one standard deviation (0.683 if the
     Gaussians are honest).
     """
-    prediction, traces = module(sample.obs)
+    prediction, traces = module(sample.obs, dynamics=dynamics)
     valid, seen = sample.obs.valid, sample.obs.valid & sample.obs.observed
     betas = prediction.betas.mean[:, None].expand(-1, valid.shape[1], -1)
     true_betas = sample.betas[:, None].expand(-1, valid.shape[1], -1)
@@ -309,7 +319,8 @@ def train(
     config = load_config(ReconstructorTrainingConfig, config_path, overrides)
     seed_everything(config.train.seed)
     where = device_named(device)
-    flow, dynamics = load_flow(config.flow), load_dynamics(config.dynamics)
+    flow = load_flow(config.flow)
+    dynamics = load_dynamics(config.dynamics) if config.filter else None
     body = Body.open()
     captures = read_captures(data, "train")
     projected = ProjectedMotions(captures, body, config.projection, flow)
