@@ -258,6 +258,9 @@ def test_pytorch3d_agrees(size: tuple[int, int], cull: bool) -> None:
     assert hit.any()
     torch.testing.assert_close(ours.depth[hit], theirs.depth[hit], atol=1e-3, rtol=0)
     torch.testing.assert_close(ours.barycentric[hit], theirs.barycentric[hit], atol=1e-2, rtol=0)
+    around = rasterise(vertices[None].float(), faces, cameras[0], size, cull_backfaces=cull)  # the camera stands inside
+    other = rasterise(vertices[None].float(), faces, cameras[0], size, cull_backfaces=cull, backend="pytorch3d")
+    assert (around.face_index == other.face_index).float().mean() > 0.98
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

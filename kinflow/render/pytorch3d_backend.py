@@ -29,32 +29,26 @@ def rasterise_pytorch3d(
     width, height = image_size
     cameras = K.to(vertices).expand(vertices.shape[0], 3, 3)
     depth = vertices[..., 2]
-    behind = depth < near
     safe = depth.clamp_min(near)
     yn = vertices[..., 1] / safe
     x = cameras[:, 0, 0, None] * vertices[..., 0] / safe + cameras[:, 0, 1, None] * yn + cameras[:, 0, 2, None]
     y = cameras[:, 1, 1, None] * yn + cameras[:, 1, 2, None]
     half = min(width, height) / 2
-    ndc = torch.stack(((width / 2 - x) / half, (height / 2 - y) / half, torch.where(behind, -1.0, depth)), -1)
+    ndc = torch.stack(((width / 2 - x) / half, (height / 2 - y) / half, depth), -1)
+    whole = (depth >= near)[:, faces].all(-1)  # pytorch3d would draw faces that reach behind the camera
+    kept = [w.nonzero()[:, 0] for w in whole]
     index, zbuf, barycentric, _ = rasterize_meshes(
-        Meshes(list(ndc), [faces] * vertices.shape[0]),
+        Meshes(list(ndc), [faces[k] for k in kept]),
         image_size=(height, width),
         faces_per_pixel=1,
         perspective_correct=True,
         cull_backfaces=cull_backfaces,
-        z_clip_value=None,
     )
     index, zbuf, barycentric = index[..., 0], zbuf[..., 0], barycentric[..., 0, :]
     empty = index < 0
-    start = torch.arange(vertices.shape[0], device=vertices.device)[:, None, None] * faces.shape[0]
-    index = torch.where(empty, index, index - start)
-    dropped = ~empty & behind.flatten()[
-        faces[index.clamp_min(0)]
-        + torch.arange(len(behind), device=faces.device)[:, None, None, None] * behind.shape[1]
-    ].any(-1)
-    empty = empty | dropped
+    packed = torch.cat([*kept, kept[0].new_zeros(1)])  # a face's row, by its place in pytorch3d's list of all meshes
     return Fragments(
-        torch.where(empty, -1, index),
+        torch.where(empty, -1, packed[index]),
         torch.where(empty[..., None], 0.0, barycentric),
         torch.where(empty, torch.inf, zbuf),
     )
