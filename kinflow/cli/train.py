@@ -19,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="kinflow-train", description="Train one of kinflow's networks on motion capture.")
     p.add_argument("network", choices=NETWORKS)
     p.add_argument("--config", type=Path, help="YAML overrides of the defaults, for example configs/flow.yaml")
-    p.add_argument("--data", type=Path, default=Path("data/mocap.npz"), help="prepared capture (tools/prepare_mocap.py)")
+    p.add_argument(
+        "--data", type=Path, default=Path("data/mocap.npz"), help="prepared capture (tools/prepare_mocap.py)"
+    )
     p.add_argument("--out", type=Path, help="folder for checkpoints, log and weights (default runs/NETWORK)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
     try:
         if not args.data.is_file():
-            raise MissingAssetError(f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data.")
+            raise MissingAssetError(
+                f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data."
+            )
         training = importlib.import_module(f"kinflow.training.{args.network}")
         weights = training.train(
             config_path=args.config,

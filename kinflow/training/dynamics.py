@@ -113,7 +113,9 @@ class DynamicsTask:
         span = int((config.frames + 2) * capture.fps / fps) + 2
         start = int(rng.integers(max(1, len(capture.body_pose) - span)))
         length = min(span, len(capture.body_pose) - start)
-        frames = torch.from_numpy(start + frames_at_rate(length, capture.fps, fps, config.rate_jitter, rng))[: config.frames]
+        frames = torch.from_numpy(start + frames_at_rate(length, capture.fps, fps, config.rate_jitter, rng))[
+            : config.frames
+        ]
         speed = math.exp(rng.uniform(-config.time_warp, config.time_warp))
         times = (frames - frames[0]).double() / (capture.fps * speed)
         mirrored = rng.random() < config.mirror
@@ -173,7 +175,9 @@ def validation_windows(
     """Fixed windows of a split at each of :data:`RATES`, spread over its clips by duration."""
     rng = np.random.default_rng(0)
     noise = torch.Generator().manual_seed(0)
-    latents = [encode_all(flow, perturb(rotvec_to_rotmat(c.body_pose), config.dequantise, noise), device) for c in captures]
+    latents = [
+        encode_all(flow, perturb(rotvec_to_rotmat(c.body_pose), config.dequantise, noise), device) for c in captures
+    ]
     weights = np.array([len(c.body_pose) / c.fps for c in captures])
     out = {}
     for rate in RATES:

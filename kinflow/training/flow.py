@@ -21,7 +21,11 @@ class FlowTask:
     """Maximum likelihood of augmented poses; validated on the poses as captured."""
 
     def __init__(
-        self, config: FlowTrainingConfig, training: Sequence[Capture], validation: Sequence[Capture], device: torch.device
+        self,
+        config: FlowTrainingConfig,
+        training: Sequence[Capture],
+        validation: Sequence[Capture],
+        device: torch.device,
     ) -> None:
         self.config, self.device = config, device
         self.poses = torch.cat([c.body_pose for c in training])
@@ -68,7 +72,11 @@ class FlowTask:
             else:
                 values.append(module(rotmat))
         log_prob = torch.cat(values)
-        return {"score": -float(log_prob.mean()), "median_log_prob": float(log_prob.median()), "worst": float(log_prob.min())}
+        return {
+            "score": -float(log_prob.mean()),
+            "median_log_prob": float(log_prob.median()),
+            "worst": float(log_prob.min()),
+        }
 
 
 def train(

@@ -87,7 +87,9 @@ def device_named(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device: {name!r} is not available ({str(error).splitlines()[0]}). Use auto or cpu.") from error
+        raise ConfigError(
+            f"device: {name!r} is not available ({str(error).splitlines()[0]}). Use auto or cpu."
+        ) from error
     return device
 
 
@@ -148,7 +150,9 @@ def fit(
     if resume and (out / "last.pt").is_file():
         saved = _read(out / "last.pt", device)
         if saved["identity"] != identity:
-            raise ConfigError(f"{out / 'last.pt'}: made with another configuration. Choose another --out, or leave out --resume.")
+            raise ConfigError(
+                f"{out / 'last.pt'}: made with another configuration. Choose another --out, or leave out --resume."
+            )
         module.load_state_dict(saved["module"])
         optimiser.load_state_dict(saved["optimiser"])
         average = saved["average"]
@@ -188,7 +192,9 @@ def fit(
             if step % config.log_every == 0:
                 minutes = (time.monotonic() - began) / 60
                 rows.write({"step": step, "minutes": minutes, "lr": rate, "loss": loss, "grad_norm": norm, **parts})
-                bar.update(line, completed=min(1.0, share()), note=f"step {step} loss {float(loss):.3f} best {best:.3f}")
+                bar.update(
+                    line, completed=min(1.0, share()), note=f"step {step} loss {float(loss):.3f} best {best:.3f}"
+                )
             done = share() >= 1
             if step % config.validate_every == 0 or done:
                 scores = _validate(task, module, average)
