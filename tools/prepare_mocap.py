@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kinflow.data.clips import SPLITS, MotionClip, save_clips
-from kinflow.data.prepare import prepare_clips
+from kinflow.data.prepare import amass_clips, prepare_clips
 from kinflow.data.split import load_split
 from kinflow.errors import KinflowError, MissingAssetError
 
@@ -56,6 +56,10 @@ def main() -> int:
         "--raw", type=Path, required=True, help="folder or .tar.xz with INDEX.csv and the files it names"
     )
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
+    parser.add_argument("--amass", type=Path, help="folder of AMASS npz files of your own to add")
+    parser.add_argument(
+        "--amass-split", choices=SPLITS, default="train", help="the split of all of those (default: train)"
+    )
     parser.add_argument("--split", type=Path, help="split file (default: the packaged one)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -81,6 +85,8 @@ def main() -> int:
                     bar.update(task, completed=done, total=total, description=name)
 
                 clips = prepare_clips(find_index(root), load_split(arguments.split), progress=progress)
+                if arguments.amass:
+                    clips += amass_clips(arguments.amass, arguments.amass_split, progress)
         save_clips(arguments.out, clips)
     except KinflowError as error:
         console.print(f"error: {error}", style="red")

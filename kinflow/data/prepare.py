@@ -14,6 +14,7 @@ import torch
 
 from ..errors import KinflowError, MissingAssetError, ShapeError
 from ..rotations import rotmat_to_rotvec
+from .amass import read_amass
 from .asfamc import CMU_UNIT, read_asfamc
 from .bvh import read_bvh
 from .calibrate import flat_foot_pitch, hand_swing, level_feet, settle_hands
@@ -143,6 +144,33 @@ def prepare_clips(
         rotmats = level_feet(motion.rotmats, {k: float(v) for k, v in own.items() if v.ndim == 0})
         rotmats = settle_hands(rotmats, {k: v for k, v in own.items() if v.ndim == 1})
         clips.append(make_clip(replace(motion, rotmats=rotmats), valid, entry, split.of(entry.name, entry.subject)))
+    return clips
+
+
+def amass_clips(folder: Path, split: str, progress: Callable[[int, int, str], None] | None = None) -> list[MotionClip]:
+    """Clips of every AMASS sequence under a folder, all for one split; unreadable files are left out with a warning."""
+    files = sorted(
+        f for f in folder.rglob("*.npz") if f.stem not in ("shape", "neutral_stagei", "female_stagei", "male_stagei")
+    )
+    clips = []
+    for i, file in enumerate(files):
+        if progress:
+            progress(i, len(files), file.stem)
+        try:
+            sequence = read_amass(file)
+        except KinflowError as error:
+            logger.warning("left out %s", error)
+            continue
+        entry = IndexEntry(
+            f"amass/{sequence.name}.npz",
+            "",
+            f"amass/{sequence.subject}",
+            file.stem,
+            sequence.model,
+            sequence.motion.fps,
+            0,
+        )
+        clips.append(make_clip(*_at_target_rate(sequence.motion), entry, split))
     return clips
 
 
