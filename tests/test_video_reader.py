@@ -249,6 +249,11 @@ def test_cut_off_before_its_first_frame(clip30: Path, tmp_path: Path) -> None:
     complains(tmp_path / "cut.mp4", "cut off")
 
 
+def test_unknown_codec(clip30: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.mp4").write_bytes(clip30.read_bytes().replace(b"avc1", b"zzzz"))
+    complains(tmp_path / "odd.mp4", "cannot be decoded")
+
+
 def test_audio_only(tmp_path: Path) -> None:
     path = tmp_path / "song.m4a"
     with av.open(str(path), "w") as container:

@@ -97,6 +97,9 @@ def _video_stream(container: Any, path: Path) -> Any:
     """The first stream that moves: cover pictures of audio files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                container.close()
+                raise VideoError(f"{path}: a video in a format that cannot be decoded here. Re-encode it to H.264 mp4.")
             return stream
     audio = bool(container.streams.audio)
     container.close()
