@@ -1,0 +1,236 @@
+"""Geometry, smoothing, Gaussians and batching of the reconstructor, against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kinflow.cameras import project
+from kinflow.reconstruct.batching import cut
+from kinflow.reconstruct.encoder import gather_time, reverse_index
+from kinflow.reconstruct.gaussian import Gaussian, fuse, fuse_over_prior, standard
+from kinflow.reconstruct.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
+from kinflow.reconstruct.refine import inside_crops, mask_pixels
+from kinflow.reconstruct.smoothing import exp_so3, log_so3, smooth
+from kinflow.rotations import rotvec_to_rotmat
+
+D = torch.float64
+K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=D)
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=D)
+
+
+# -- geometry ---------------------------------------------------------------------------------------------------------
+
+
+def test_ray_rotation_is_the_smallest_that_points_along_the_ray() -> None:
+    direction = torch.nn.functional.normalize(randn(50, 3).abs() + 0.05, dim=-1)
+    R = ray_rotmat(direction)
+    axis = torch.tensor([0.0, 0, 1], dtype=D)
+    assert torch.allclose(R @ axis, direction)
+    assert torch.allclose(R @ R.transpose(-1, -2), torch.eye(3, dtype=D).expand(50, 3, 3))
+    angle = torch.arccos((R.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+    assert torch.allclose(angle, torch.arccos(direction[:, 2]))
+
+
+def test_root_frame_turns_with_the_body_and_faces_the_camera_in_doubt() -> None:
+    landmarks = randn(20, 33, 3)
+    turn = rotvec_to_rotmat(randn(20, 3))
+    assert torch.allclose(root_rotmat(landmarks @ turn.transpose(-1, -2)), turn @ root_rotmat(landmarks))
+    R = root_rotmat(landmarks)
+    assert torch.allclose(torch.det(R), torch.ones(20, dtype=D))
+    facing = torch.diag(torch.tensor([1.0, -1, -1], dtype=D))
+    assert torch.equal(root_rotmat(torch.zeros(1, 33, 3, dtype=D))[0], facing)
+    # A person upright before the camera: the subject's left is at the image's right, y points down.
+    upright = torch.zeros(33, 3, dtype=D)
+    upright[[11, 12], 1] = -0.5
+    upright[[11, 23], 0], upright[[12, 24], 0] = 0.15, -0.15
+    assert torch.allclose(root_rotmat(upright), facing)
+
+
+def test_local_view_looks_straight_at_the_person() -> None:
+    points = randn(33, 3) * 0.3 + torch.tensor([1.5, -0.8, 4.0])
+    view = local_view(project(points, K), torch.ones(33, dtype=D), K)
+    in_ray = points @ view.ray_to_camera
+    assert torch.allclose(view.points, in_ray[:, :2] / in_ray[:, 2:])
+    assert view.points[[11, 12, 23, 24]].mean(0).abs().max() < 0.1
+
+
+def test_translation_is_exact_and_withstands_outliers() -> None:
+    points, transl = randn(6, 33, 3) * 0.4, randn(6, 3) * 0.5 + torch.tensor([0, 0, 5.0])
+    pixels = project(points + transl[:, None], K)
+    weight = torch.ones(6, 33, dtype=D)
+    solved = solve_translation(points, pixels, weight, K, sigma=1e-3)
+    assert torch.allclose(solved.mean, transl, atol=1e-5)
+    wrong = pixels.clone()
+    wrong[:, :5] += 200
+    robust = solve_translation(points, wrong, weight, K, sigma=0.02, iterations=10)
+    assert (robust.mean - transl).norm(dim=-1).max() < 0.05
+    # Depth is the uncertain direction.
+    variance = robust.covariance.diagonal(dim1=-2, dim2=-1)
+    assert (variance[:, 2] > 5 * variance[:, 0]).all()
+
+
+def test_translation_without_keypoints_is_finite_and_differentiable() -> None:
+    points, pixels = randn(1, 33, 3).requires_grad_(), torch.zeros(1, 33, 2, dtype=D)
+    solved = solve_translation(points, pixels, torch.zeros(1, 33, dtype=D), K)
+    assert torch.isfinite(solved.mean).all() and solved.covariance[0, 2, 2] > 10
+    solved = solve_translation(points, project(points + torch.tensor([0, 0, 6.0]), K), torch.ones(1, 33, dtype=D), K)
+    solved.mean.sum().backward()
+    assert points.grad is not None and torch.isfinite(points.grad).all()
+
+
+# -- smoothing --------------------------------------------------------------------------------------------------------
+
+
+def test_rotation_logarithm_inverts_the_exponential_up_to_a_half_turn() -> None:
+    rng = np.random.default_rng(0)
+    axis = rng.normal(size=(40, 3))
+    axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
+    for angle in (0.0, 1e-9, 1e-3, 1.0, 3.1, np.pi - 1e-7):
+        assert np.allclose(exp_so3(log_so3(exp_so3(axis * angle))), exp_so3(axis * angle), atol=1e-6)
+        if angle < 3.12:
+            assert np.allclose(log_so3(exp_so3(axis * angle)), axis * angle, atol=1e-7)
+
+
+def motion(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times, smooth truth and noisy measurement (T, 3)."""
+    rng = np.random.default_rng(seed)
+    t = np.cumsum(rng.uniform(0.02, 0.05, count))
+    truth = np.stack((np.sin(1.5 * t), 0.3 * t, np.cos(t)), -1)
+    return t, truth, truth + 0.05 * rng.normal(size=truth.shape)
+
+
+def test_smoothing_reduces_noise_without_lag_and_bridges_gaps() -> None:
+    t, truth, noisy = motion(200, 0)
+    observed = np.ones(200, bool)
+    observed[80:95] = False
+    noisy[80:95] = 1e3  # must not be looked at
+    cov = np.tile(np.eye(3) * 0.05**2, (200, 1, 1))
+    value, value_cov = smooth(noisy, cov, t, observed, drift=4.0)
+    inner = observed.copy()
+    inner[:5] = inner[-5:] = False
+    assert np.abs(value - truth)[inner].mean() < 0.5 * np.abs(noisy - truth)[inner].mean()
+    assert np.abs(value - truth)[~observed].max() < 0.15
+    # In the gap it knows that it knows less; and the lag that fits best is none.
+    assert value_cov[87, 0, 0] > 3 * value_cov[60, 0, 0]
+    errors = [np.abs(value[20 + k : 70 + k, 0] - truth[20:70, 0]).mean() for k in (-2, -1, 0, 1, 2)]
+    assert int(np.argmin(errors)) == 2
+
+
+def test_smoothing_of_rotations_agrees_with_vectors_where_turns_are_small() -> None:
+    t, _, noisy = motion(60, 1)
+    small, cov = 1e-3 * noisy, np.tile(np.eye(3) * 1e-6, (60, 1, 1))
+    observed = np.ones(60, bool)
+    as_vectors, _ = smooth(small, cov, t, observed, drift=1e-5, rate_std=1e-2)
+    as_rotations, _ = smooth(exp_so3(small), cov, t, observed, drift=1e-5, rate_std=1e-2)
+    assert np.allclose(log_so3(as_rotations), as_vectors, atol=2e-6)
+
+
+def test_smoothing_does_not_depend_on_the_frame_of_rotations() -> None:
+    t, _, noisy = motion(40, 2)
+    cov, observed = np.tile(np.eye(3) * 0.01, (40, 1, 1)), np.ones(40, bool)
+    turn = exp_so3(np.array([0.4, -2.0, 1.0]))
+    plain, _ = smooth(exp_so3(noisy), cov, t, observed, drift=5.0)
+    turned, _ = smooth(turn @ exp_so3(noisy), cov, t, observed, drift=5.0)
+    assert np.allclose(turned, turn @ plain, atol=1e-9)
+
+
+def test_smoothing_with_nothing_observed_or_one_frame() -> None:
+    one = np.ones((1, 3))
+    value, _ = smooth(one, np.eye(3)[None], np.zeros(1), np.zeros(1, bool), 1.0)
+    assert np.array_equal(value, one)
+    value, cov = smooth(one, np.eye(3)[None], np.zeros(1), np.ones(1, bool), 1.0)
+    assert np.allclose(value, one) and np.isfinite(cov).all()
+
+
+# -- Gaussians --------------------------------------------------------------------------------------------------------
+
+
+def test_fusion_is_the_normalised_product() -> None:
+    a, b = Gaussian(randn(5), randn(5)), Gaussian(randn(5), randn(5))
+    fused = fuse(a, b)
+    pa, pb = torch.exp(-a.log_var), torch.exp(-b.log_var)
+    assert torch.allclose(torch.exp(-fused.log_var), pa + pb)
+    assert torch.allclose(fused.mean, (pa * a.mean + pb * b.mean) / (pa + pb))
+
+
+def test_two_filter_smoother_equals_the_joint_posterior_of_a_gaussian_chain() -> None:
+    """x_t = a x_{t-1} + noise with N(0, 1) marginals, observed with noise: filters both ways against linear algebra."""
+    a, count = 0.9, 6
+    y, var = randn(count), torch.rand(count, dtype=D) + 0.2
+    steps = torch.arange(count)
+    prior = a ** (steps[:, None] - steps).abs().to(D)
+    joint = torch.linalg.inv(torch.linalg.inv(prior) + torch.diag(1 / var))
+    mean = joint @ (y / var)
+
+    def run(order: list[int]) -> tuple[dict[int, Gaussian], dict[int, Gaussian]]:
+        predicted, filtered = {}, {}
+        state = None
+        for t in order:
+            if state is None:
+                state = standard(y[:1])
+            else:
+                moved = a * a * state.log_var.exp() + 1 - a * a
+                state = Gaussian(a * state.mean, moved.log())
+            predicted[t] = state
+            state = fuse(state, Gaussian(y[t : t + 1], var[t : t + 1].log()))
+            filtered[t] = state
+        return predicted, filtered
+
+    _, ahead = run(list(range(count)))
+    behind, _ = run(list(range(count))[::-1])
+    for t in range(count - 1):
+        smoothed = fuse_over_prior(ahead[t], behind[t])
+        assert smoothed.mean.item() == pytest.approx(mean[t].item(), abs=1e-9)
+        assert smoothed.log_var.exp().item() == pytest.approx(joint[t, t].item(), abs=1e-9)
+
+
+def test_two_filter_smoother_stays_proper_when_the_backward_pass_knows_nothing() -> None:
+    wide = Gaussian(randn(8), torch.full((8,), 3.0, dtype=D))
+    nothing = Gaussian(torch.zeros(8, dtype=D), torch.full((8,), 1.0, dtype=D))
+    smoothed = fuse_over_prior(wide, nothing)
+    assert torch.isfinite(smoothed.log_var).all() and (smoothed.log_var <= wide.log_var + 1e-9).all()
+
+
+# -- batching ---------------------------------------------------------------------------------------------------------
+
+
+def test_chunks_keep_every_frame_once_with_context() -> None:
+    chunks = cut([1, 256, 257, 1000], chunk=256, context=48)
+    for person, length in enumerate([1, 256, 257, 1000]):
+        mine = [c for c in chunks if c.person == person]
+        kept = [t for c in mine for t in range(c.keep_from, c.keep_to)]
+        assert kept == list(range(length))
+        for c in mine:
+            assert c.start == max(0, c.keep_from - 48) and c.stop == min(length, c.keep_to + 48)
+            assert c.keep_to - c.keep_from <= 256
+
+
+def test_reversal_within_length_is_its_own_inverse() -> None:
+    index = reverse_index(torch.tensor([3, 5]), 5)
+    assert index.tolist() == [[2, 1, 0, 3, 4], [4, 3, 2, 1, 0]]
+    x = randn(2, 5, 4)
+    assert torch.equal(gather_time(gather_time(x, index), index), x)
+
+
+# -- masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_mask_pixels_lie_where_the_crop_says() -> None:
+    masks = np.zeros((3, 64, 64), np.uint8)
+    masks[0, 32:, :32] = 255  # lower left quarter
+    masks[1, :32] = 255
+    rois = np.array([[100.0, 50, 40, 0], [100, 50, 40, np.pi / 2], [100, 50, 40, 0]], np.float32)
+    pixels, parts = mask_pixels(masks, rois, 200)
+    assert (parts[:2] == 0).all() and (parts[2] == -1).all()
+    assert pixels[0, :, 0].min() > 80 and pixels[0, :, 0].max() < 100
+    assert pixels[0, :, 1].min() > 50 and pixels[0, :, 1].max() < 70
+    # A quarter turn clockwise on the screen: the crop's upper half is the frame's right half.
+    assert pixels[1, :, 0].min() > 100 and pixels[1, :, 0].max() < 120
+    inside = inside_crops(torch.from_numpy(pixels), torch.from_numpy(rois))
+    assert (inside[:2] == 1).all()
+    assert inside_crops(torch.tensor([[[130.0, 50.0]]]), torch.from_numpy(rois[:1])).item() == 0
