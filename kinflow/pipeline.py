@@ -124,7 +124,7 @@ def run(
     report = progress or (lambda stage, done, total: None)
     timings: dict[str, float] = {}
 
-    reader = open_clip(clip, start=start, end=end)
+    reader = open_clip(clip, start=start, end=end, config=config.video)
     if isinstance(camera, (str, Path)):
         K = read_intrinsics(str(camera))
     elif camera is not None:
@@ -265,11 +265,11 @@ def write_overlay(
     """Draw each person's mesh over the frames, nearer people in front, and encode the video with the clip's own times."""
     config = config or PipelineConfig()
     report = progress or (lambda stage, done, total: None)
-    reader = open_clip(clip, start=start, end=end)
+    reader = open_clip(clip, start=start, end=end, config=config.video)
     body = result.body
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in result.motions]
     done = 0
-    with VideoWriter(path, reader.image_size, reader.fps) as writer:
+    with VideoWriter(path, reader.image_size, reader.fps, config.video) as writer:
         for batch in reader.batches(batch_size):
             skinned: list[dict[int, Tensor]] = []
             for motion, lookup in zip(result.motions, rows, strict=True):
