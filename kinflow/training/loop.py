@@ -41,13 +41,11 @@ log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What :func:`fit` trains.
+    """What :func:`fit` trains."""
 
-    Attributes:
-        module: holds all trained parameters. Parameters without ``requires_grad`` stay as they are.
-    """
-
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """Holds all trained parameters. Parameters without ``requires_grad`` stay as they are."""
 
     def draw(self, rng: np.random.Generator) -> Any:
         """One batch. All randomness comes from ``rng``."""
@@ -169,7 +167,7 @@ def fit(
     columns = ("[progress.description]{task.description}", rich.progress.BarColumn(), "{task.percentage:>3.0f}%",
                rich.progress.TimeElapsedColumn(), "{task.fields[note]}")  # fmt: skip
     with _Log(out / "log.csv", keep=step) as rows, rich.progress.Progress(*columns, disable=not progress) as bar:
-        line = bar.add_task("training", total=1.0, completed=share(), note="")
+        line = bar.add_task("training", total=1.0, note="")
         done = share() >= 1 or bool(config.patience and stale >= config.patience)
         while not done:
             rate = learning_rate(config, step, share())
@@ -193,7 +191,7 @@ def fit(
                 minutes = (time.monotonic() - began) / 60
                 rows.write({"step": step, "minutes": minutes, "lr": rate, "loss": loss, "grad_norm": norm, **parts})
                 bar.update(
-                    line, completed=min(1.0, share()), note=f"step {step} loss {float(loss):.3f} best {best:.3f}"
+                    line, completed=min(1.0, share()), note=f"step {step} loss {loss.item():.3f} best {best:.3f}"
                 )
             done = share() >= 1
             if step % config.validate_every == 0 or done:
