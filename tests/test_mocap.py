@@ -390,7 +390,9 @@ def test_level_feet_turns_feet_alone() -> None:
     # A foot that was 4 degrees toes-down in the world is level afterwards.
     down = still(1)
     down.rotmats[0, J["left_ankle"]] = turn("X", 4.0)  # +x takes the toes down
-    np.testing.assert_allclose(level_feet(down.rotmats, {"left_ankle": -4.0})[0, J["left_ankle"]], np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(
+        level_feet(down.rotmats, {"left_ankle": -4.0})[0, J["left_ankle"]], np.eye(3), atol=1e-12
+    )
 
 
 def test_hands_settle_and_flipped_hands_follow_the_forearm() -> None:
