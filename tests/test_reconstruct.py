@@ -1,0 +1,356 @@
+"""The reconstruction network, the whole reconstructor untrained, refinement, and the projected training stream."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from kinflow.body import Body
+from kinflow.cameras import project
+from kinflow.config import (
+    DynamicsConfig,
+    FlowConfig,
+    LossConfig,
+    ProjectionConfig,
+    ReconstructorConfig,
+    ReconstructorTrainingConfig,
+    RefineConfig,
+    TrainConfig,
+)
+from kinflow.dynamics import LatentDynamics
+from kinflow.errors import ShapeError, UsageError
+from kinflow.evidence import Evidence
+from kinflow.flow import PoseFlow
+from kinflow.reconstruct import Observations, ReconstructionNetwork, Reconstructor
+from kinflow.reconstruct.pose import full_pose
+from kinflow.rotations import rotvec_to_rotmat
+from kinflow.training.noise import ar1
+from kinflow.training.poses import Capture
+from kinflow.training.projected import ProjectedMotions, true_view
+from kinflow.training.reconstructor import ReconstructorTask
+
+SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, lifter_width=16, chunk=20, context=4)
+DYNAMICS = DynamicsConfig(hidden=12, ode_hidden=12, head_hidden=16, components=2, rank=2, dropout=0.0)
+FLOW = FlowConfig(layers=2, hidden=8, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return Body.open("light")
+
+
+@pytest.fixture
+def network() -> ReconstructionNetwork:
+    net = ReconstructionNetwork(SMALL, LatentDynamics(DYNAMICS).double()).double().eval()
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+def observations(body: Body, batch: int = 2, steps: int = 9, seed: int = 0) -> Observations:
+    """Bodies in random poses before a camera, seen exactly (float64)."""
+    g = torch.Generator().manual_seed(seed)
+    pose = rotvec_to_rotmat(0.3 * torch.randn(batch, steps, 24, 3, generator=g))
+    pose[:, :, 0] = torch.diag(torch.tensor([1.0, -1, -1])) @ pose[:, :, 0]
+    transl = torch.tensor([0.4, -0.2, 5.0]) + 0.3 * torch.randn(batch, 1, 3, generator=g).expand(batch, steps, 3)
+    landmarks = body.landmarks(torch.zeros(10), pose, transl).double()
+    K = torch.tensor([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]], dtype=torch.float64).expand(batch, 3, 3)
+    ray, pixels = true_view(landmarks, K)
+    world = (landmarks - landmarks[..., [23, 24], :].mean(-2, keepdim=True)) @ ray
+    seen = torch.ones(batch, steps, dtype=torch.bool)
+    times = torch.arange(steps, dtype=torch.float64).expand(batch, steps) / 25
+    confidence = 0.5 + 0.5 * torch.rand(batch, steps, 33, generator=g, dtype=torch.float64)
+    return Observations(pixels, confidence, world, seen, seen.clone(), seen.clone(), times, K)
+
+
+def change(obs: Observations, **fields: torch.Tensor) -> Observations:
+    return dataclasses.replace(obs, **fields)
+
+
+def outputs(network: ReconstructionNetwork, obs: Observations, streaming: bool = False) -> list[torch.Tensor]:
+    with torch.no_grad():
+        p, _ = network(obs, streaming)
+    return [p.z.mean, p.z.log_var, p.root_to_camera, p.root_log_var, p.contact_logits]
+
+
+def test_a_roll_of_the_camera_turns_the_root_and_nothing_else(network: ReconstructionNetwork, body: Body) -> None:
+    obs = observations(body)
+    roll = rotvec_to_rotmat(torch.tensor([0.0, 0, 0.7], dtype=torch.float64))
+    centre = obs.K[0, :2, 2]
+    rolled = change(obs, keypoints2d=(obs.keypoints2d - centre) @ roll[:2, :2].T + centre, world=obs.world @ roll.T)
+    canonical, _ = network.see(obs)
+    turned, _ = network.see(rolled)
+    assert torch.allclose(turned.root_to_camera, roll @ canonical.root_to_camera, atol=1e-6)
+    # All features but the direction of the image's vertical (three numbers, given so that gravity can be guessed).
+    same = torch.ones(canonical.features.shape[-1], dtype=torch.bool)
+    same[33 * 7 + 3 : 33 * 7 + 6] = False
+    assert torch.allclose(turned.features[..., same], canonical.features[..., same], atol=1e-5)
+    assert not torch.allclose(turned.features[..., ~same], canonical.features[..., ~same], atol=1e-2)
+
+
+def test_features_do_not_depend_on_the_scale_of_the_image(network: ReconstructionNetwork, body: Body) -> None:
+    obs = observations(body)
+    K = obs.K.clone()
+    K[:, :2] *= 3
+    larger = change(obs, keypoints2d=obs.keypoints2d * 3, K=K)
+    for a, b in zip(outputs(network, obs), outputs(network, larger), strict=True):
+        assert torch.allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_company_and_padding_change_nothing(network: ReconstructionNetwork, body: Body, streaming: bool) -> None:
+    obs = observations(body, 2, 9)
+    valid, times = obs.valid.clone(), obs.timestamps.clone()
+    valid[1, 6:] = False
+    times[1, 6:] = times[1, 5]
+    hole = obs.observed.clone()
+    hole[1, 2] = False
+    padded = change(obs, valid=valid, observed=hole & valid, timestamps=times)
+    alone = Observations(
+        **{
+            f.name: getattr(padded, f.name)[1:2] if f.name == "K" else getattr(padded, f.name)[1:2, :6]
+            for f in dataclasses.fields(Observations)
+            if f.name != "features"
+        }
+    )
+    for a, b in zip(outputs(network, padded, streaming), outputs(network, alone, streaming), strict=True):
+        assert torch.allclose(a[1:2, :6], b, atol=1e-9)
+
+
+def test_streaming_does_not_look_ahead(network: ReconstructionNetwork, body: Body) -> None:
+    obs = observations(body)
+    later = obs.keypoints2d.clone()
+    later[:, 5:] += 30
+    for a, b in zip(outputs(network, obs, True), outputs(network, change(obs, keypoints2d=later), True), strict=True):
+        assert torch.allclose(a[:, :5], b[:, :5]) and not torch.allclose(a[:, 5:], b[:, 5:])
+
+
+def test_frames_not_observed_are_not_looked_at_but_predicted(network: ReconstructionNetwork, body: Body) -> None:
+    obs = observations(body)
+    observed = obs.observed.clone()
+    observed[:, 3:6] = False
+    blind = change(obs, observed=observed, has_world=observed, confidence=obs.confidence * observed[..., None])
+    other = change(
+        blind,
+        keypoints2d=torch.where(observed[..., None, None], obs.keypoints2d, 0.0),
+        world=torch.where(observed[..., None, None], obs.world, 0.0),
+    )
+    for a, b in zip(outputs(network, blind), outputs(network, other), strict=True):
+        assert torch.allclose(a, b) and torch.isfinite(a).all()
+    # The filter knows less where nothing was seen.
+    with torch.no_grad():
+        _, traces = network(blind)
+    assert (traces.ahead.filtered.log_var[:, 5] > traces.ahead.filtered.log_var[:, 2]).double().mean() > 0.9
+
+
+def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, body: Body) -> None:
+    """Without evidence at a frame the filtered Gaussian is what the dynamics predict; evidence moves it by its precision."""
+    from kinflow.reconstruct.filter import predict
+    from kinflow.reconstruct.gaussian import Gaussian
+
+    z = torch.randn(1, 2, 63, dtype=torch.float64)
+    evidence = Gaussian(z, torch.full_like(z, -3.0))
+    seen = torch.tensor([[True, False]])
+    dt = torch.full((1, 2), 0.04, dtype=torch.float64)
+    run = network.filter(evidence, seen, dt, torch.zeros(1, dtype=torch.long))
+    state = network.filter.dynamics.initial_state((1,))
+    first = predict(network.filter.dynamics, state)
+    assert torch.equal(first.mean, torch.zeros(1, 63, dtype=torch.float64))
+    state = network.filter.dynamics.update(state, run.filtered.mean[:, 0], valid=seen[:, 0])
+    expected = predict(network.filter.dynamics, network.filter.dynamics.advance(state, dt[:, 1]))
+    assert torch.allclose(run.predicted.mean[:, 1], expected.mean)
+    assert torch.equal(run.filtered.mean[:, 1], run.predicted.mean[:, 1])
+    assert (run.filtered.log_var[:, 0] < -3).all()
+
+
+def test_every_weight_learns(body: Body) -> None:
+    task = training_task(body)
+    sample = task.draw(np.random.default_rng(0))
+    loss, terms = task.loss(sample)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(torch.as_tensor(v)) for v in terms.values())
+    idle = [
+        name
+        for name, p in task.module.named_parameters()
+        if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all() or p.grad.abs().sum() == 0)
+    ]
+    # The corrections start at zero, so what feeds them learns from the second step on.
+    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), idle
+    assert not any(n.startswith("filter.dynamics") and p.grad is not None for n, p in task.module.named_parameters())
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reconstructor(body: Body) -> Reconstructor:
+    torch.manual_seed(3)
+    return Reconstructor(SMALL, body, PoseFlow(FLOW), LatentDynamics(DYNAMICS))
+
+
+def evidence_of(obs: Observations, row: int = 0, gap: slice | None = None) -> Evidence:
+    steps = obs.observed.shape[1]
+    observed = np.ones(steps, bool)
+    if gap is not None:
+        observed[gap] = False
+
+    def where_seen(x: torch.Tensor) -> np.ndarray:
+        values = x[row].numpy().copy()
+        values[~observed] = 0
+        return values
+
+    return Evidence(
+        person_id=row,
+        frame_ids=np.arange(steps),
+        timestamps=obs.timestamps[row].numpy(),
+        observed=observed,
+        keypoints2d=where_seen(obs.keypoints2d),
+        confidence=where_seen(obs.confidence),
+        world_landmarks=where_seen(obs.world),
+        has_world=observed,
+        boxes_xyxy=np.zeros((steps, 4)),
+        rois=np.tile([320.0, 240, 300, 0], (steps, 1)),
+        image_size=np.array([640, 480]),
+        masks=np.full((steps, 64, 64), 255, np.uint8),
+    )
+
+
+def test_reconstruction_is_complete_and_finite(reconstructor: Reconstructor, body: Body) -> None:
+    obs = observations(body, 2, 45)
+    evidences = [evidence_of(obs, 0, slice(20, 27)), evidence_of(obs, 1)]
+    motions = reconstructor.reconstruct(evidences, obs.K[0].numpy())
+    for motion, evidence in zip(motions, evidences, strict=True):
+        assert len(motion) == 45 and np.array_equal(motion.observed, evidence.observed)
+        assert (motion.joints3d_std > 0).all() and (motion.transl[:, 2] > 0.5).all()
+        rotmats = rotvec_to_rotmat(torch.from_numpy(np.concatenate((motion.global_orient[:, None], motion.body_pose), 1)))
+        joints = body.joints(torch.from_numpy(motion.betas), rotmats, torch.from_numpy(motion.transl))
+        assert np.allclose(joints.numpy(), motion.joints3d, atol=1e-4)
+    # The one person alone gives the same.
+    alone = reconstructor.reconstruct(evidences[1:], obs.K[0].numpy())[0]
+    assert np.allclose(alone.joints3d, motions[1].joints3d, atol=1e-4)
+
+
+def test_translation_puts_the_body_where_the_keypoints_are(reconstructor: Reconstructor, body: Body) -> None:
+    obs = observations(body, 1, 12)
+    motion = reconstructor.reconstruct([evidence_of(obs)], obs.K[0].numpy())[0]
+    pelvis = project(torch.from_numpy(motion.joints3d[:, :1]), torch.from_numpy(motion.K))[:, 0].numpy()
+    hips = motion.keypoints2d[:, [23, 24]].mean(1)
+    torso = np.linalg.norm(motion.keypoints2d[:, [11, 12]].mean(1) - hips, axis=-1)
+    assert np.median(np.linalg.norm(pelvis - hips, axis=-1) / torso) < 0.5
+
+
+def test_bad_arguments_are_named(reconstructor: Reconstructor, body: Body) -> None:
+    obs = observations(body, 1, 5)
+    with pytest.raises(ShapeError, match="K"):
+        reconstructor.reconstruct([evidence_of(obs)], np.eye(4))
+    with pytest.raises(UsageError, match="no frame is observed"):
+        reconstructor.reconstruct([evidence_of(obs, 0, slice(0, 5))], np.eye(3))
+    motion = reconstructor.reconstruct([evidence_of(obs)], obs.K[0].numpy())
+    with pytest.raises(UsageError, match="expected one for each"):
+        reconstructor.refine(motion, [])
+
+
+def test_refinement_improves_alignment(reconstructor: Reconstructor, body: Body) -> None:
+    obs = observations(body, 1, 10)
+    evidence = evidence_of(obs)
+    before = reconstructor.reconstruct([evidence], obs.K[0].numpy())
+    calls: list[tuple[int, int]] = []
+    config = RefineConfig(iterations=25, lr=0.05, pixels=20, vertices=40)
+    after = reconstructor.refine(before, [evidence], config, LossConfig(), progress=lambda i, n: calls.append((i, n)))
+    assert calls[-1] == (25, 25)
+
+    def error(motion) -> float:  # type: ignore[no-untyped-def]
+        rotmats = rotvec_to_rotmat(torch.from_numpy(np.concatenate((motion.global_orient[:, None], motion.body_pose), 1)))
+        points = body.landmarks(torch.from_numpy(motion.betas), rotmats, torch.from_numpy(motion.transl))
+        return float((project(points, torch.from_numpy(motion.K)) - torch.from_numpy(motion.keypoints2d)).norm(dim=-1).mean())
+
+    assert error(after[0]) < 0.8 * error(before[0])
+
+
+# -- training streams -------------------------------------------------------------------------------------------------
+
+
+def captures(count: int = 3, frames: int = 200) -> list[Capture]:
+    out = []
+    for i in range(count):
+        g = torch.Generator().manual_seed(i)
+        steps = torch.arange(frames)[:, None, None] / 60
+        pose = 0.4 * torch.randn(1, 21, 3, generator=g) * torch.sin(2 * steps + i)
+        path = torch.cat((steps[:, 0], torch.ones(frames, 1), torch.zeros(frames, 1)), -1)
+        out.append(Capture(f"clip{i}", pose, torch.eye(3).expand(frames, 3, 3), path, 60.0))
+    return out
+
+
+def training_task(body: Body) -> ReconstructorTask:
+    projection = ProjectionConfig(frames=8, gaps=1.0)
+    config = ReconstructorTrainingConfig(
+        model=SMALL, train=TrainConfig(batch=4), projection=projection, scored=8, decoded=4, validation=4
+    )
+    flow = PoseFlow(FLOW).eval()
+    stream = ProjectedMotions(captures(), body, projection, flow)
+    validation = {"projected": stream.draw(np.random.default_rng(1), 4)}
+    dynamics = LatentDynamics(DYNAMICS)
+    return ReconstructorTask(config, flow, dynamics, body, stream, None, validation, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def exact() -> Callable[[Body], ProjectedMotions]:
+    """A stream without errors of the front end."""
+    from kinflow.config import NoiseConfig
+
+    none = NoiseConfig((1e-9, 1e-9), 0.0, (1e-9, 1e-9), (1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    config = ProjectionConfig(none, frames=12, perturb=0.0, focal_error=0.0, gaps=0.0, size=(0.3, 0.6), off_centre=0.05)
+    return lambda body: ProjectedMotions(captures(), body, config, None)
+
+
+def test_projected_stream_agrees_with_its_own_truth(exact: Callable[[Body], ProjectedMotions], body: Body) -> None:
+    sample = exact(body).draw(np.random.default_rng(0), 16)
+    rotmats = full_pose(sample.root_to_camera, sample.pose_rotmat)
+    landmarks = body.landmarks(sample.betas[:, None].expand(-1, 12, -1), rotmats, sample.transl)
+    pixels = project(landmarks, sample.K[:, None])
+    obs = sample.obs
+    there = obs.observed[..., None] & (obs.confidence > 0)
+    assert ((pixels - obs.keypoints2d).norm(dim=-1)[there] < 0.5).all()
+    assert landmarks[..., 2].min() > 0.2
+    steps = obs.timestamps.diff(dim=1)
+    assert (steps[obs.valid[:, 1:]] > 0).all() and (steps[~obs.valid[:, 1:]] == 0).all()
+
+
+def test_projected_stream_repeats_with_its_seed_and_stays_finite(body: Body) -> None:
+    stream = ProjectedMotions(captures(), body, ProjectionConfig(frames=10), PoseFlow(FLOW).eval())
+    a, b = (stream.draw(np.random.default_rng(5), 64) for _ in range(2))
+    for f in dataclasses.fields(Observations):
+        if f.name != "features":
+            x, y = getattr(a.obs, f.name), getattr(b.obs, f.name)
+            assert torch.equal(x, y) and torch.isfinite(x.float()).all()
+    assert 0.2 < a.obs.has_world.float().mean() < 1 and a.obs.observed.float().mean() < 1
+
+
+def test_correlated_noise_has_unit_variance_and_the_asked_correlation() -> None:
+    g = torch.Generator().manual_seed(0)
+    dt = torch.full((4000, 3), 0.1)
+    x = ar1((1,), dt, torch.full((4000,), 0.2), g)[..., 0]
+    assert torch.allclose(x.std(0), torch.ones(3), atol=0.05)
+    assert float((x[:, 0] * x[:, 1]).mean()) == pytest.approx(np.exp(-0.5), abs=0.05)
+
+
+def test_training_lowers_the_loss_on_one_batch(body: Body) -> None:
+    task = training_task(body)
+    sample = task.draw(np.random.default_rng(0))
+    optimiser = torch.optim.Adam([p for p in task.module.parameters() if p.requires_grad], 1e-2)
+    values = []
+    for _ in range(12):
+        torch.manual_seed(0)
+        loss, _ = task.loss(sample)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append(loss.item())
+    assert values[-1] < 0.85 * values[0]
+    scores = task.validate(task.module.eval())
+    assert scores["score"] > 0 and np.isfinite(list(scores.values())).all()
