@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, check_shape
-from ..skeleton import BLAZEPOSE, NUM_JOINTS, SMPL_PARENTS
+from ..skeleton import BLAZEPOSE, NUM_JOINTS
 from .files import BodyArrays, read_open
 from .licensed import read_licensed
 from .kinematics import forward_kinematics, skin, skin_one_shape
@@ -43,8 +43,8 @@ class Body(nn.Module):
     weights: Tensor
     faces: Tensor
     part_labels: Tensor
-    rest_offsets: Tensor
-    rest_offset_dirs: Tensor
+    joint_template: Tensor
+    joint_shapedirs: Tensor
     posedirs: Tensor | None
     landmark_joints: Tensor
     landmark_offsets: Tensor
@@ -59,11 +59,6 @@ class Body(nn.Module):
             tensor = None if value is None else torch.as_tensor(np.ascontiguousarray(value)).to(kind)
             self.register_buffer(name, tensor, persistent=False)
 
-        parents = np.array(SMPL_PARENTS[1:])
-        # Offsets from the parent at rest, template and shape directions as one (11, 24 * 3) matrix.
-        joints = np.concatenate((arrays.joint_template[..., None], arrays.joint_shapedirs), -1)  # (24, 3, 11)
-        offsets = joints.copy()
-        offsets[1:] -= joints[parents]
         buffer("v_template", arrays.v_template, dtype)
         buffer("shapedirs", arrays.shapedirs, dtype)
         buffer("weights", arrays.weights, dtype)
@@ -72,8 +67,6 @@ class Body(nn.Module):
         buffer("part_labels", arrays.weights.argmax(1), torch.int64)
         buffer("joint_template", arrays.joint_template, dtype)
         buffer("joint_shapedirs", arrays.joint_shapedirs, dtype)
-        buffer("rest_offsets", offsets[..., 0], dtype)
-        buffer("rest_offset_dirs", offsets[..., 1:], dtype)
         has = arrays.landmark_joints is not None
         buffer("landmark_joints", arrays.landmark_joints, torch.int64)
         buffer("landmark_offsets", arrays.landmark_offsets if has else None, dtype)
@@ -139,8 +132,7 @@ class Body(nn.Module):
     def transforms(self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """World rotations (..., 24, 3, 3) and positions (..., 24, 3) m of the joints."""
         self._check(betas, pose_rotmat, transl)
-        offsets = _linear(self.rest_offsets, self.rest_offset_dirs, betas)
-        rotations, positions = forward_kinematics(pose_rotmat, offsets)
+        rotations, positions = forward_kinematics(pose_rotmat, self.rest_joints(betas))
         return rotations, positions if transl is None else positions + transl[..., None, :]
 
     def joints(self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None) -> Tensor:
@@ -203,9 +195,7 @@ class Body(nn.Module):
             skinned = skin(rest, weights, rotations, positions, self.rest_joints(betas))
         return skinned if transl is None else skinned + transl[..., None, :]
 
-    def forward(
-        self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vertices (..., V, 3) and joints (..., 24, 3), m."""
         return self.vertices(betas, pose_rotmat, transl), self.joints(betas, pose_rotmat, transl)
 

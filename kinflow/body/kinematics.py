@@ -8,44 +8,43 @@ from torch import Tensor
 from ..skeleton import BODY_INDEX_LEVELS, NUM_JOINTS, SMPL_PARENTS
 
 
-def _levels() -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Per level below the root: the joints, and where their parents stand in the level above."""
-    out = []
-    for above, level in zip(BODY_INDEX_LEVELS[:-1], BODY_INDEX_LEVELS[1:], strict=True):
-        out.append((level, tuple(above.index(SMPL_PARENTS[j]) for j in level)))
-    return tuple(out)
-
-
-LEVELS = _levels()
-LEVEL_ORDER: tuple[int, ...] = tuple(j for level in BODY_INDEX_LEVELS for j in level)
+PARENTS: list[int] = list(SMPL_PARENTS[1:])
+LEVELS: list[tuple[list[int], list[int]]] = [
+    (list(level), [above.index(SMPL_PARENTS[j]) for j in level])
+    for above, level in zip(BODY_INDEX_LEVELS[:-1], BODY_INDEX_LEVELS[1:], strict=True)
+]
+"""Per level below the root: the joints, and where their parents stand in the level above."""
+LEVEL_ORDER: list[int] = [j for level in BODY_INDEX_LEVELS for j in level]
 """Joints in the order in which the levels are laid one after another."""
-FROM_LEVEL_ORDER: tuple[int, ...] = tuple(LEVEL_ORDER.index(j) for j in range(NUM_JOINTS))
+FROM_LEVEL_ORDER: list[int] = [LEVEL_ORDER.index(j) for j in range(NUM_JOINTS)]
 
 
-def forward_kinematics(pose_rotmat: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def forward_kinematics(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
     """World rotations and positions of the 24 joints, one batched product a level of the tree (nine levels).
 
-    SMPL, eq. (3)-(4): G_j = G_parent(j) [R_j | o_j].
+    SMPL, eq. (3)-(4): G_j = G_parent(j) [R_j | o_j], with o_j the joint from its parent at rest.
 
     Args:
         pose_rotmat: (..., 24, 3, 3) rotation of each joint relative to its parent; the root's relative to the world.
-        offsets: (..., 24, 3) m, each joint from its parent at rest; the root from the origin. Broadcasts over the
-            leading dimensions.
+        rest_joints: (..., 24, 3) m, joints at rest. Leading dimensions broadcast.
 
     Returns:
         rotations (..., 24, 3, 3) and positions (..., 24, 3) m.
     """
     # One 3x4 product a level: [G | p] = G_parent [R | o] + [0 | p_parent].
+    offsets = torch.cat((rest_joints[..., :1, :], rest_joints[..., 1:, :] - rest_joints[..., PARENTS, :]), -2)
     lead = torch.broadcast_shapes(pose_rotmat.shape[:-3], offsets.shape[:-2])
-    local = torch.cat((pose_rotmat.expand(*lead, NUM_JOINTS, 3, 3), offsets.expand(*lead, NUM_JOINTS, 3)[..., None]), -1)
+    local = torch.cat(
+        (pose_rotmat.expand(*lead, NUM_JOINTS, 3, 3), offsets.expand(*lead, NUM_JOINTS, 3)[..., None]), -1
+    )
     current = local[..., :1, :, :]
     levels = [current]
     for joints, parents in LEVELS:
-        above = current[..., list(parents), :, :]
-        product = above[..., :3] @ local[..., list(joints), :, :]
+        above = current[..., parents, :, :]
+        product = above[..., :3] @ local[..., joints, :, :]
         current = torch.cat((product[..., :3], product[..., 3:] + above[..., 3:]), -1)
         levels.append(current)
-    world = torch.cat(levels, -3)[..., list(FROM_LEVEL_ORDER), :, :]
+    world = torch.cat(levels, -3)[..., FROM_LEVEL_ORDER, :, :]
     return world[..., :3], world[..., 3]
 
 

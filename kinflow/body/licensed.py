@@ -105,7 +105,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         root = module.split(".")[0]
         if root == "numpy" and name in self.NUMPY:
-            return super().find_class(module.replace("numpy._core", "numpy.core") if np.__version__[0] == "1" else module, name)
+            return super().find_class(
+                module.replace("numpy._core", "numpy.core") if np.__version__[0] == "1" else module, name
+            )
         if root == "scipy" and name in ("csc_matrix", "csr_matrix", "csc_array", "csr_array"):
             return type(name, (_Sparse,), {"layout": name[:3]})
         if root == "chumpy":
@@ -129,7 +131,16 @@ def _load(path: Path) -> dict[str, Any]:
                 return {key: file[key] for key in REQUIRED if key in file.files}
         with path.open("rb") as stream:
             data = _Unpickler(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, ValueError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        ImportError,
+        IndexError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise UsageError(
             f"body_path: {path.name} cannot be read as a body model ({error}). Download it again, or convert it to .npz."
         ) from error
