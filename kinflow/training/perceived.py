@@ -104,7 +104,9 @@ def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator
 
     # A camera around the middle of the path: any side, mostly about level, sometimes high, low or rolled.
     width, height = (int(v) for v in rng.choice([[320, 320], [384, 288], [288, 384], [426, 240]]))
-    K = intrinsics((width, height), focal=float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2)))))
+    K = intrinsics(
+        (width, height), focal=float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2))))
+    )
     turn = _rotation(2, rng.normal(0, 0.17)) @ _rotation(0, np.clip(rng.normal(0.12, 0.3), -0.7, 1.2)) @ _rotation(
         1, rng.uniform(-np.pi, np.pi)
     )  # fmt: skip
@@ -168,7 +170,9 @@ def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarr
     return out
 
 
-def make_shard(clips: Sequence[MotionClip], count: int, frames: int, seed: int, config: PerceptionConfig) -> list[PerceivedClip]:
+def make_shard(
+    clips: Sequence[MotionClip], count: int, frames: int, seed: int, config: PerceptionConfig
+) -> list[PerceivedClip]:
     """Render and perceive ``count`` clips; the same seed gives the same clips."""
     rng = np.random.default_rng(seed)
     body = Body.open(resolution="light")
