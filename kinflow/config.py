@@ -111,8 +111,8 @@ class ReconstructorConfig:
     transl_inflation: float = 4.0
     landmark_sigma: float = 0.05
     std_draws: int = 8
-    chunk: int = 256
-    context: int = 48
+    chunk: int = 64
+    context: int = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +167,9 @@ class RefineConfig:
     lr_root: float = 0.01
     lr_transl: float = 0.02
     lr_betas: float = 0.05
-    pixels: int = 160
-    vertices: int = 320
-    window: int = 48
+    pixels: int = 128
+    vertices: int = 256
+    window: int = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,14 +191,15 @@ class PerceptionConfig:
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         precision: of the networks.
         batch_people: regions that go through the landmark network at once, of one or of several frames.
-        look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time.
+        look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
+            None does so on CPUs, where batches gain nothing.
         masks: keep a person mask per frame; features: keep pooled trunk features per frame.
     """
 
     max_people: int | None = None
     detector_interval_s: float = 0.25
     search_interval_s: float = 0.1
-    tile_interval_s: float = 1.0
+    tile_interval_s: float = 1.2
     tile_scale: float = 0.6
     detection_threshold: float = 0.5
     tile_threshold: float = 0.65
@@ -209,7 +210,7 @@ class PerceptionConfig:
     min_duration_s: float = 0.6
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     batch_people: int = 4
-    look_ahead_s: float = 0.15
+    look_ahead_s: float | None = None
     masks: bool = True
     features: bool = True
 

@@ -178,7 +178,7 @@ class PoseDetector(nn.Module):
         Raises:
             ShapeError: the input has another shape.
         """
-        check_shape("image", image, f"N 3 {DETECTOR_SIZE} {DETECTOR_SIZE}", "letterbox the frame to the detector's size")
+        check_shape("image", image, f"N 3 {DETECTOR_SIZE} {DETECTOR_SIZE}", "letterbox the frame")
         at28 = self.stage2(self.stage1(self.stem(image)))
         at14 = self.stage3(at28)
         top = self.top(self.stage4(at14))

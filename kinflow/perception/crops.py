@@ -67,19 +67,20 @@ def warp_crops(images: Sequence[Tensor], rois: np.ndarray, size: int) -> Tensor:
         y0, y1 = _span(cy, reach, height)
         step = max(1, int(side / (2 * size)))  # far larger than the crop: read every step-th pixel of each axis
         region = image[y0:y1:step, x0:x1:step].permute(2, 0, 1)[None].to(torch.float32)
-        ux, uy = 2.0 / (step * region.shape[3]), 2.0 / (step * region.shape[2])
+        ux, uy = 2.0 / (step * region.shape[3]), 2.0 / (step * region.shape[2])  # px to grid_sample's [-1, 1]
         offset = 0.5 * (step - 1)  # a kept pixel stands at the start of its step
+        left, top = (cx - x0 + offset) * ux - 1.0, (cy - y0 + offset) * uy - 1.0
         grid = torch.empty(1, size, size, 2, device=device)
-        torch.add((ticks * (cos * ux))[None, :], (ticks * (-sin * ux) + ((cx - x0 + offset) * ux - 1.0))[:, None], out=grid[0, ..., 0])
-        torch.add((ticks * (sin * uy))[None, :], (ticks * (cos * uy) + ((cy - y0 + offset) * uy - 1.0))[:, None], out=grid[0, ..., 1])
+        torch.add((ticks * (cos * ux))[None, :], (ticks * (-sin * ux) + left)[:, None], out=grid[0, ..., 0])
+        torch.add((ticks * (sin * uy))[None, :], (ticks * (cos * uy) + top)[:, None], out=grid[0, ..., 1])
         out[i] = F.grid_sample(region, grid, "bilinear", "border", align_corners=False)[0]
     return out.mul_(1.0 / 255.0)
 
 
 def _span(centre: float, reach: float, limit: int) -> tuple[int, int]:
     """Pixels [start, stop) of one axis that a region touches; at least one pixel, inside the frame."""
-    start = min(max(int(math.floor(centre - reach)), 0), limit - 1)
-    return start, max(min(int(math.ceil(centre + reach)), limit), start + 1)
+    start = min(max(math.floor(centre - reach), 0), limit - 1)
+    return start, max(min(math.ceil(centre + reach), limit), start + 1)
 
 
 def letterbox(image: Tensor, tile: tuple[int, int, int, int], size: int) -> tuple[Tensor, float, float, float]:

@@ -70,7 +70,8 @@ def people_from_output(
     output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], with_features: bool = True
 ) -> list[Person]:
     """Decode the network's output for N regions of one frame of (width, height) px."""
-    points = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps).cpu().numpy().astype(np.float64)
+    refined = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps)
+    points = refined.cpu().numpy().astype(np.float64)
     certainty = torch.sigmoid(output.landmarks[:, :33, 3:5]).prod(-1).cpu().numpy()
     world = output.world[:, :33].cpu().numpy().astype(np.float64)
     scores = output.score.cpu().numpy()

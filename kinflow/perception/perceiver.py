@@ -45,7 +45,7 @@ def load_network(network: nn.Module, asset: str) -> nn.Module:
 class Frame(NamedTuple):
     """One frame of the clip."""
 
-    index: int  #: among the frames read
+    number: int  #: among the frames read
     time: float  #: s
     image: Tensor  #: (H, W, 3) uint8 RGB
 
@@ -72,6 +72,8 @@ class Perceiver:
 
     def reset(self) -> None:
         """Forget the clip; the next :meth:`update` begins another, with the networks as they are."""
+        look_ahead = self.config.look_ahead_s
+        self._look_ahead = (0.0 if self.device.type == "cpu" else 0.07) if look_ahead is None else look_ahead
         self._tracker: Tracker | None = None
         self._image_size: tuple[int, int] | None = None
         self._frame_ids: list[int] = []
@@ -128,15 +130,16 @@ class Perceiver:
         interval = self.config.detector_interval_s if tracks and not missing else self.config.search_interval_s
         searched = time - self._detected_at >= interval - 1e-6
         detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
-        followed = self._follow(tracks, frames)
+        with_mask = self.config.masks or bool(self._unclaimed(detections, tracks, time)) or tracker.crowded()
+        followed = self._follow(tracks, frames, with_mask)
         lost = tracker.keep(index, time, list(zip(tracks, followed, strict=True)))
         if lost and not searched:
             detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
         fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
-        for person in sorted(self._landmarks(fresh), key=lambda p: -p.next_roi[2]):
+        for person in sorted(self._landmarks(fresh, with_mask=True), key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
 
-    def _follow(self, tracks: list[Track], frames: list[Frame]) -> list[Person]:
+    def _follow(self, tracks: list[Track], frames: list[Frame], with_mask: bool) -> list[Person]:
         """The tracks' people in frames[0].
 
         The networks are faster in batches, so the next few frames are looked at too, through regions predicted from
@@ -144,6 +147,7 @@ class Perceiver:
         track whose regions were mispredicted looks less far ahead.
         """
         index, time, _ = frames[0]
+        horizon = time + self._look_ahead
         people: dict[int, Person] = {}
         jobs: list[tuple[Track, Frame]] = []
         for track in tracks:
@@ -152,12 +156,11 @@ class Perceiver:
                 people[track.number] = ahead
                 continue
             track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
-            horizon = time + self.config.look_ahead_s
             jobs += [(track, f) for f in frames[: track.look_ahead] if f.time <= horizon]
-        found = self._landmarks([(f.image, t.predicted_roi(f.time)) for t, f in jobs])
+        found = self._landmarks([(f.image, t.predicted_roi(f.time)) for t, f in jobs], with_mask)
         for (track, frame), person in zip(jobs, found, strict=True):
-            self._ahead[track.number, frame.index] = person
-            if frame.index == index:
+            self._ahead[track.number, frame.number] = person
+            if frame.number == index:
                 people[track.number] = person
         return [people[t.number] for t in tracks]
 
@@ -168,22 +171,23 @@ class Perceiver:
         """
         self._detected_at = time
         height, width = image.shape[:2]
-        found = self._detect_in(image, (0, 0, width, height), self.config.detection_threshold)
         tiles = [_tile_around(roi, width, height) for roi in missing]
         if time - self._tiled_at >= self.config.tile_interval_s - 1e-6:
             self._tiled_at = time
             tiles += _tiles(width, height, self.config.tile_scale)
-        for tile in tiles:
-            limit = TILE_PERSON * (tile[2] - tile[0])
-            found += [d for d in self._detect_in(image, tile, self.config.tile_threshold) if d.roi[2] <= limit]
+        views = [letterbox(image, tile, DETECTOR_SIZE) for tile in [(0, 0, width, height), *tiles]]
+        limits = [np.inf] + [TILE_PERSON * (x1 - x0) for x0, _, x1, _ in tiles]
+        thresholds = [self.config.detection_threshold] + [self.config.tile_threshold] * len(tiles)
+        outputs = []
+        for start in range(0, len(views), self.config.batch_people):
+            batch = torch.stack([view[0] for view in views[start : start + self.config.batch_people]])
+            boxes, logits = self._detector(batch.to(self._dtype).contiguous(memory_format=torch.channels_last))
+            outputs += list(zip(boxes.float().cpu().numpy(), logits.float().cpu().numpy(), strict=True))
+        found = []
+        for (_, scale, dx, dy), (box, logit), limit, threshold in zip(views, outputs, limits, thresholds, strict=True):
+            raw = weighted_nms(decode_detections(box, logit, threshold), self.config.nms_iou)
+            found += [d for d in (d.mapped(scale, dx, dy) for d in raw) if d.roi[2] <= limit]
         return weighted_nms(found, self.config.nms_iou)
-
-    def _detect_in(self, image: Tensor, tile: tuple[int, int, int, int], threshold: float) -> list[Detection]:
-        inputs, scale, dx, dy = letterbox(image, tile, DETECTOR_SIZE)
-        batch = inputs[None].to(self._dtype).contiguous(memory_format=torch.channels_last)
-        boxes, logits = self._detector(batch)
-        raw = decode_detections(boxes[0].float().cpu().numpy(), logits[0].float().cpu().numpy(), threshold)
-        return [d.mapped(scale, dx, dy) for d in weighted_nms(raw, self.config.nms_iou)]
 
     def _unclaimed(self, detections: list[Detection], tracks: Iterable[Track], time: float) -> list[Detection]:
         """Detections whose region is not already some live track's."""
@@ -193,9 +197,10 @@ class Perceiver:
             side = min(a[2], b[2])
             return bool(np.linalg.norm(a[:2] - b[:2]) < 0.15 * side and max(a[2], b[2]) < 1.5 * side)
 
-        return [d for d in detections if d.roi[2] >= self.config.min_roi_px and not any(near(d.roi, r) for r in regions)]
+        large = [d for d in detections if d.roi[2] >= self.config.min_roi_px]
+        return [d for d in large if not any(near(d.roi, region) for region in regions)]
 
-    def _landmarks(self, jobs: list[tuple[Tensor, np.ndarray]]) -> list[Person]:
+    def _landmarks(self, jobs: list[tuple[Tensor, np.ndarray]], with_mask: bool) -> list[Person]:
         """The landmark network's answer for (image, region) pairs."""
         assert self._image_size is not None  # set by update
         people = []
@@ -203,7 +208,7 @@ class Perceiver:
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE).to(self._dtype)
-            output = self._landmarker(crops, self.config.masks)
+            output = self._landmarker(crops, with_mask)
             people += people_from_output(output, rois, self._image_size, self.config.features)
         return people
 
@@ -228,9 +233,10 @@ class Perceiver:
         at = np.array([row.index - first for row in track.rows])
         people = [row.person for row in track.rows]
 
-        def fill(values: list[np.ndarray], dtype: type) -> np.ndarray:
-            out = np.zeros((count, *values[0].shape), dtype)
-            out[at] = np.stack(values)
+        def fill(name: str, dtype: type) -> np.ndarray:
+            values = np.stack([getattr(person, name) for person in people])
+            out = np.zeros((count, *values.shape[1:]), dtype)
+            out[at] = values
             return out
 
         observed = np.zeros(count, bool)
@@ -240,14 +246,14 @@ class Perceiver:
             frame_ids=np.array(self._frame_ids[first : last + 1], np.int64),
             timestamps=np.array(self._times[first : last + 1], np.float64),
             observed=observed,
-            keypoints2d=fill([p.keypoints2d for p in people], np.float32),
-            confidence=fill([p.confidence for p in people], np.float32),
-            world_landmarks=fill([p.world for p in people], np.float32),
+            keypoints2d=fill("keypoints2d", np.float32),
+            confidence=fill("confidence", np.float32),
+            world_landmarks=fill("world", np.float32),
             has_world=observed.copy(),
-            boxes_xyxy=fill([p.box_xyxy for p in people], np.float32),
-            rois=fill([p.roi for p in people], np.float32),
-            masks=fill([p.mask for p in people if p.mask is not None], np.uint8) if self.config.masks else None,
-            features=fill([p.features for p in people if p.features is not None], np.float32) if self.config.features else None,
+            boxes_xyxy=fill("box_xyxy", np.float32),
+            rois=fill("roi", np.float32),
+            masks=fill("mask", np.uint8) if self.config.masks else None,
+            features=fill("features", np.float32) if self.config.features else None,
             image_size=np.array(self._image_size, np.int64),
         )
 
@@ -269,7 +275,7 @@ def _tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, in
 
 def _tiles(width: int, height: int, scale: float) -> list[tuple[int, int, int, int]]:
     """Overlapping squares of `scale` times the frame's shorter side, in rows and columns that cover the frame."""
-    side = int(round(min(width, height) * scale))
+    side = round(min(width, height) * scale)
     if side < DETECTOR_SIZE // 2 or scale <= 0:
         return []
 

@@ -88,6 +88,11 @@ class Tracker:
         """Tracks seen in the last frame."""
         return [t for t in self.tracks if t.alive]
 
+    def crowded(self) -> bool:
+        """Whether two live tracks come so close that masks are needed to tell one body from two."""
+        boxes = [t.last.box_xyxy for t in self.alive()]
+        return len(boxes) > 1 and bool((np.triu(box_iou(np.stack(boxes), np.stack(boxes)), 1) > 0.2).any())
+
     def missing(self, time: float) -> list[Track]:
         """Tracks lost so recently that they may come back."""
         return [t for t in self.tracks if not t.alive and 0 < time - t.seen_at <= self.config.memory_s]
