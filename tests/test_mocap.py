@@ -167,7 +167,7 @@ def test_asfamc_says_what_is_wrong(tmp_path: Path) -> None:
     ):
         with pytest.raises(ShapeError, match=message):
             read_asfamc(asf, write(tmp_path / "b.amc", text))
-    with pytest.raises(ShapeError, match="hierarchy|bonedata"):
+    with pytest.raises(ShapeError, match=r"hierarchy|bonedata"):
         read_asf(write(tmp_path / "b.asf", ASF.split(":hierarchy")[0]))
 
 
@@ -289,7 +289,7 @@ def test_heading_and_place_carry_over() -> None:
 
 def test_missing_joint_is_named() -> None:
     source = mb_skeleton({})
-    with pytest.raises(UsageError, match="lfemur|root|no joint"):
+    with pytest.raises(UsageError, match="no joint"):
         retarget(source, CMU_ASF)
 
 

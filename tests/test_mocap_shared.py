@@ -177,4 +177,4 @@ def test_command_writes_the_file(raw: Path, entries: dict[str, IndexEntry], tmp_
         text=True,
         check=False,
     )
-    assert wrong.returncode == 3 and "no such folder" in wrong.stdout
+    assert wrong.returncode == 3 and "no such folder" in wrong.stderr

@@ -89,7 +89,7 @@ def main() -> int:
                     clips += amass_clips(arguments.amass, arguments.amass_split, progress)
         save_clips(arguments.out, clips)
     except KinflowError as error:
-        console.print(f"error: {error}", style="red")
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     console.print(summary(clips))
     console.print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB")

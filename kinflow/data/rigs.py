@@ -189,7 +189,7 @@ CGSPEED_DAZ = Rig(
     _both(_DAZ_FOLLOW),
     _DAZ_ZERO,
     _DAZ_POINTS,
-    by_design=frozenset({"left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip", "right_hip"}),
+    by_design=frozenset({"left_elbow", "right_elbow", "left_knee", "right_knee"}),
 )
 
 
