@@ -7,7 +7,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from kinflow.errors import MissingAssetError, ShapeError, UsageError
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
     """Protocol 2 with byte strings as python 2 wrote them, and the module names of its numpy."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def save_bytes(self, obj: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(obj)) + obj)
