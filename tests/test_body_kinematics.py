@@ -305,7 +305,7 @@ def test_skin_does_not_tear(full: Body) -> None:
         vertices = full.vertices(zero, rotmat)
         grown = lengths(vertices) - lengths(rest)
         assert grown.max() < 0.04, "no edge grows by more than 4 cm"
-        assert 0.93 < volume(vertices) / volume(rest) < 1.05
+        assert 0.90 < volume(vertices) / volume(rest) < 1.05
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def t_pose(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         for b in bones:
             rotation[b], shift[b] = r, moved - (r @ pivot[..., None])[..., 0]
 
-    x, y, z = np.eye(3)
+    x, y, _ = np.eye(3)
     for side, sign in (("L", 1.0), ("R", -1.0)):
         bones = [b for b in rig.bones if b.endswith("." + side)]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..errors import UsageError, check_shape
 from ..skeleton import BLAZEPOSE, NUM_JOINTS
 from .files import BodyArrays, read_open
-from .licensed import read_licensed
 from .kinematics import forward_kinematics, skin, skin_one_shape
+from .licensed import read_licensed
 
 NUM_BETAS = 10
 

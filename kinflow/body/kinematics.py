@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from ..skeleton import BODY_INDEX_LEVELS, NUM_JOINTS, SMPL_PARENTS
 
-
 PARENTS: list[int] = list(SMPL_PARENTS[1:])
 LEVELS: list[tuple[list[int], list[int]]] = [
     (list(level), [above.index(SMPL_PARENTS[j]) for j in level])
-    for above, level in zip(BODY_INDEX_LEVELS[:-1], BODY_INDEX_LEVELS[1:], strict=True)
+    for above, level in itertools.pairwise(BODY_INDEX_LEVELS)
 ]
 """Per level below the root: the joints, and where their parents stand in the level above."""
 LEVEL_ORDER: list[int] = [j for level in BODY_INDEX_LEVELS for j in level]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 import io
 import pickle
 import zipfile
@@ -83,7 +84,13 @@ class _State:
 
 
 class _Sparse(_State):
-    """A scipy sparse matrix."""
+    """A scipy sparse matrix in compressed columns or rows."""
+
+    layout: str
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    _shape: tuple[int, int]
 
 
 class _Chumpy(_State):
@@ -97,17 +104,23 @@ def _reconstruct(cls: type, base: type, state: Any) -> Any:
     return cls.__new__(cls)
 
 
+_CORE = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
+_NUMPY: dict[str, Any] = {
+    "_reconstruct": importlib.import_module(f"{_CORE}.multiarray")._reconstruct,
+    "scalar": importlib.import_module(f"{_CORE}.multiarray").scalar,
+    "_frombuffer": importlib.import_module(f"{_CORE}.numeric")._frombuffer,
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+}
+
+
 class _Unpickler(pickle.Unpickler):
     """Admits numpy arrays, and stand-ins for scipy's sparse matrices and chumpy's arrays."""
 
-    NUMPY = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
-
     def find_class(self, module: str, name: str) -> Any:
         root = module.split(".")[0]
-        if root == "numpy" and name in self.NUMPY:
-            return super().find_class(
-                module.replace("numpy._core", "numpy.core") if np.__version__[0] == "1" else module, name
-            )
+        if root == "numpy" and name in _NUMPY:
+            return _NUMPY[name]
         if root == "scipy" and name in ("csc_matrix", "csr_matrix", "csc_array", "csr_array"):
             return type(name, (_Sparse,), {"layout": name[:3]})
         if root == "chumpy":
