@@ -189,6 +189,7 @@ class PerceptionConfig:
         min_roi_px: smaller regions are ignored.
         memory_s: a person may be out of sight this long and stay the same person.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
+        look_back_s: a person who is found is followed back this far to where they came into view.
         precision: of the networks.
         batch_people: regions that go through the landmark network at once, of one or of several frames.
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
@@ -197,8 +198,8 @@ class PerceptionConfig:
     """
 
     max_people: int | None = None
-    detector_interval_s: float = 0.25
-    search_interval_s: float = 0.1
+    detector_interval_s: float = 0.33
+    search_interval_s: float = 0.15
     tile_interval_s: float = 1.2
     tile_scale: float = 0.6
     detection_threshold: float = 0.5
@@ -208,6 +209,7 @@ class PerceptionConfig:
     min_roi_px: float = 40.0
     memory_s: float = 1.0
     min_duration_s: float = 0.6
+    look_back_s: float = 1.5
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     batch_people: int = 4
     look_ahead_s: float | None = None

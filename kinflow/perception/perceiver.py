@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
-from kinflow.perception.tracking import Track, Tracker
+from kinflow.perception.tracking import Row, Track, Tracker, plausible
 
 __all__ = ["Perceiver", "load_network"]
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 DETECTOR_ASSET = "blazepose_detector.safetensors"
 LANDMARK_ASSET = "blazepose_landmark_full.safetensors"
+CONFIRMED_ROWS = 3  #: sightings after which a detection is taken for a person and followed backwards
+HISTORY_BYTES = 256 * 2**20  #: at most so many bytes of frames are held for that
 TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
 
 
@@ -54,7 +57,7 @@ class Perceiver:
     """Finds and follows the people of one clip.
 
     Call :meth:`update` with the clip's frames in order, batch by batch, then :meth:`finish`. Memory grows with the results
-    (a few kB a person and frame), not with the frames.
+    (a few kB a person and frame); of the frames only the last second or so is held.
 
     >>> perceiver = Perceiver(PerceptionConfig())
     >>> perceiver.update(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.zeros(1, int))
@@ -79,6 +82,7 @@ class Perceiver:
         self._frame_ids: list[int] = []
         self._times: list[float] = []
         self._ahead: dict[tuple[int, int], Person] = {}  # (track, frame) -> sighting made in advance
+        self._history: deque[Frame] = deque()
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
 
@@ -138,6 +142,38 @@ class Perceiver:
         fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
         for person in sorted(self._landmarks(fresh, with_mask=True), key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
+        self._history.append(frames[0])
+        for track in tracker.alive():
+            if track.found is not None and len(track.rows) - track.found >= CONFIRMED_ROWS:
+                self._look_back(tracker, track, track.found)
+                track.found = None
+        self._forget(time)
+
+    def _look_back(self, tracker: Tracker, track: Track, position: int) -> None:
+        """Follow a person back in time from the detection, rows[position], through the frames still held.
+
+        Detection is too dear for every frame; this way people are known from their first visible frame all the same.
+        """
+        first = track.rows[position].index
+        stop = track.rows[position - 1].index if position else -1
+        back = track.backwards(position, self._times[first])
+        for frame in reversed(self._history):
+            if frame.number >= first:
+                continue
+            if frame.number <= stop:
+                break
+            person = self._landmarks([(frame.image, back.predicted_roi(-frame.time))], self.config.masks)[0]
+            if not tracker.is_person(person) or not plausible(back, person) or tracker.taken(frame.number, person, track):
+                break
+            back.extend(Row(frame.number, person), -frame.time)
+        track.rows[position:position] = back.rows[:0:-1]
+
+    def _forget(self, time: float) -> None:
+        """Drop the frames that are too old, or too many, to look back at."""
+        held = self._history
+        budget = HISTORY_BYTES // max(held[-1].image.numel(), 1)
+        while len(held) > 1 and (held[0].time < time - self.config.look_back_s or len(held) > budget):
+            held.popleft()
 
     def _follow(self, tracks: list[Track], frames: list[Frame], with_mask: bool) -> list[Person]:
         """The tracks' people in frames[0].

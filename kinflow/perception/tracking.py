@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 
@@ -11,7 +12,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import Person, mask_overlap, visible_points
 
-__all__ = ["Row", "Track", "Tracker", "same_body"]
+__all__ = ["Row", "Track", "Tracker", "plausible", "same_body"]
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
@@ -40,6 +41,7 @@ class Track:
     seen_at: float  #: s, the last sighting
     velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
     look_ahead: int = 1  #: how many frames are looked at in one go
+    found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet
     alive: bool = True  #: seen in the last frame that was looked at
 
     @property
@@ -52,6 +54,10 @@ class Track:
         roi = self.last.next_roi.copy()
         roi[:2] += self.velocity * (HORIZON_SECONDS * -math.expm1(-dt / HORIZON_SECONDS))
         return roi
+
+    def backwards(self, position: int, time: float) -> Track:
+        """A track that follows the same person back in time from rows[position], seen at `time`: its times are negative."""
+        return Track(self.number, [self.rows[position]], -time)
 
     def extend(self, row: Row, time: float) -> None:
         """Append a sighting and update the velocity."""
@@ -105,7 +111,7 @@ class Tracker:
         accepted: list[tuple[float, Track, Person]] = []
         lost = []
         for track, person in seen:
-            if not self._is_person(person) or not _plausible(track, person):
+            if not self.is_person(person) or not plausible(track, person):
                 lost.append(track)
             else:
                 accepted.append((self._surprise(track, person, time), track, person))
@@ -122,9 +128,18 @@ class Tracker:
             track.alive = False
         return lost
 
+    def taken(self, index: int, person: Person, track: Track) -> bool:
+        """Whether another track has this body in frame `index`."""
+        for other in self.tracks:
+            if other is not track and other.rows[0].index <= index <= other.rows[-1].index:
+                at = bisect.bisect_left(other.rows, index, key=lambda row: row.index)
+                if other.rows[at].index == index and same_body(person, other.rows[at].person):
+                    return True
+        return False
+
     def admit(self, index: int, time: float, person: Person) -> Track | None:
         """A sighting from a detection: a lost person found again, a new person, or None where a live track has it."""
-        if not self._is_person(person):
+        if not self.is_person(person):
             return None
         for track in self.alive():
             if track.seen_at == time and same_body(person, track.last):
@@ -133,6 +148,7 @@ class Tracker:
         costs = [(c, t) for c, t in costs if c < 1.0]
         if costs:
             track = min(costs, key=lambda item: item[0])[1]
+            track.found = len(track.rows)
             track.extend(Row(index, person), time)
             return track
         limit = self.config.max_people
@@ -142,7 +158,8 @@ class Tracker:
         self.tracks.append(track)
         return track
 
-    def _is_person(self, person: Person) -> bool:
+    def is_person(self, person: Person) -> bool:
+        """Whether a sighting shows somebody: a good score, and enough of the body inside the frame."""
         good = person.score >= self.config.landmark_threshold
         return good and visible_points(person, self.image_size) >= LEAST_POINTS
 
@@ -164,7 +181,7 @@ class Tracker:
         return max(distance, ratio)
 
 
-def _plausible(track: Track, person: Person) -> bool:
+def plausible(track: Track, person: Person) -> bool:
     """A region that collapses or explodes within a frame is no sighting."""
     ratio = person.next_roi[2] / max(track.last.next_roi[2], 1.0)
     return bool(0.4 < ratio < 2.5)
