@@ -191,7 +191,9 @@ def test_rot6d_lift_volume_and_bound() -> None:
     at = torch.cat((torch.zeros(63, dtype=torch.float64), noise.flatten()))
     volume = torch.linalg.slogdet(torch.func.jacfwd(lifted)(at))[1]
     # The Jacobian is in the noise; the returned number is in the noise's probability.
-    torch.testing.assert_close(flow.lift(one, noise)[1], volume - standard_normal_log_prob(noise.flatten()), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        flow.lift(one, noise)[1], volume - standard_normal_log_prob(noise.flatten()), rtol=0, atol=1e-8
+    )
 
     generator = torch.Generator().manual_seed(0)
     single = flow.log_prob(rotmat[:20], 1, generator).mean()
