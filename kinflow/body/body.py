@@ -162,8 +162,8 @@ class Body(nn.Module):
         rotations, positions = self.transforms(betas, pose_rotmat, transl)
         offsets = _linear(self.landmark_offsets, self.landmark_shapedirs, betas)
         carrier = self.landmark_joints
-        turned = (rotations[..., carrier, :, :] @ offsets[..., None])[..., 0]
-        return positions, positions[..., carrier, :] + turned
+        turned = (rotations.index_select(-3, carrier) @ offsets[..., None])[..., 0]
+        return positions, positions.index_select(-2, carrier) + turned
 
     def vertices(
         self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None, vertex_ids: Tensor | None = None

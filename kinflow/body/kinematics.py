@@ -10,18 +10,41 @@ from torch import Tensor
 from ..skeleton import BODY_INDEX_LEVELS, NUM_JOINTS, SMPL_PARENTS
 
 PARENTS: list[int] = list(SMPL_PARENTS[1:])
-LEVELS: list[tuple[list[int], list[int]]] = [
-    (list(level), [above.index(SMPL_PARENTS[j]) for j in level])
-    for above, level in itertools.pairwise(BODY_INDEX_LEVELS)
-]
-"""Per level below the root: the joints, and where their parents stand in the level above."""
-LEVEL_ORDER: list[int] = [j for level in BODY_INDEX_LEVELS for j in level]
-"""Joints in the order in which the levels are laid one after another."""
-FROM_LEVEL_ORDER: list[int] = [LEVEL_ORDER.index(j) for j in range(NUM_JOINTS)]
+
+
+def _runs() -> list[tuple[slice, int, slice]]:
+    """The tree below the root, cut into runs: the joints, the earlier run that holds their parents, and where in it.
+
+    The joints of a run are consecutive and of one depth; their parents are consecutive joints of one earlier run, or
+    one and the same joint. SMPL's order goes by depth, so that ten runs of plain slices do for 23 joints, and the hot
+    path needs no gather.
+    """
+    runs = [[0]]
+    for level in BODY_INDEX_LEVELS[1:]:
+        holder = {j: i for i, run in enumerate(runs) for j in run}
+        for joint in level:
+            last, parent = runs[-1], SMPL_PARENTS[joint]
+            parents = [SMPL_PARENTS[j] for j in last] + [parent]
+            steps = {b - a for a, b in itertools.pairwise(parents)}
+            joins = last[-1] == joint - 1 and last[0] in level and steps in ({0}, {1})
+            if joins and holder[parent] == holder[parents[0]]:
+                last.append(joint)
+            else:
+                runs.append([joint])
+    out = []
+    holder = {j: i for i, run in enumerate(runs) for j in run}
+    for run in runs[1:]:
+        first, final = SMPL_PARENTS[run[0]], SMPL_PARENTS[run[-1]]
+        start = runs[holder[first]][0]
+        out.append((slice(run[0], run[-1] + 1), holder[first], slice(first - start, final - start + 1)))
+    return out
+
+
+RUNS = _runs()
 
 
 def forward_kinematics(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
-    """World rotations and positions of the 24 joints, one batched product a level of the tree (nine levels).
+    """World rotations and positions of the 24 joints, ten batched products down the tree.
 
     SMPL, eq. (3)-(4): G_j = G_parent(j) [R_j | o_j], with o_j the joint from its parent at rest.
 
@@ -38,14 +61,13 @@ def forward_kinematics(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor
     local = torch.cat(
         (pose_rotmat.expand(*lead, NUM_JOINTS, 3, 3), offsets.expand(*lead, NUM_JOINTS, 3)[..., None]), -1
     )
-    current = local[..., :1, :, :]
-    levels = [current]
-    for joints, parents in LEVELS:
-        above = current[..., parents, :, :]
+    placed = [local[..., :1, :, :]]
+    for joints, holder, parents in RUNS:
+        above = placed[holder][..., parents, :, :]
         product = above[..., :3] @ local[..., joints, :, :]
-        current = torch.cat((product[..., :3], product[..., 3:] + above[..., 3:]), -1)
-        levels.append(current)
-    world = torch.cat(levels, -3)[..., FROM_LEVEL_ORDER, :, :]
+        product[..., 3].add_(above[..., 3])
+        placed.append(product)
+    world = torch.cat(placed, -3)
     return world[..., :3], world[..., 3]
 
 
