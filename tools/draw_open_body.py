@@ -51,25 +51,26 @@ SQUAT = pose(
 )  # fmt: skip
 
 
-def view(points: Tensor, yaw: float, size: tuple[int, int], height: float = 2.1) -> tuple[Tensor, Tensor]:
+def view(points: Tensor, yaw: float, size: tuple[int, int], height: float, centre: float) -> tuple[Tensor, Tensor]:
     """World points (..., 3) into a camera that looks at a standing body turned by ``yaw`` degrees -> camera, K."""
     turn = rotvec_to_rotmat(torch.tensor((0.0, float(np.deg2rad(yaw)), 0.0)))
     flip = torch.tensor((1.0, -1.0, -1.0))
-    camera = (points @ turn.T) * flip + torch.tensor((0.0, -0.03, FOCAL * height))
+    camera = (points @ turn.T) * flip + torch.tensor((0.0, centre, FOCAL * height))
     focal = FOCAL * size[1]
     K = torch.tensor(((focal, 0, size[0] / 2), (0, focal, size[1] / 2), (0, 0, 1.0)))
     return camera, K
 
 
 def draw(axis: plt.Axes, body: Body, rotmat: Tensor, betas: Tensor | None = None, yaw: float = 0.0,
-         colours: Tensor | None = None, size: tuple[int, int] = (520, 560), lines: str = "", ground: bool = False) -> None:  # fmt: skip
+         colours: Tensor | None = None, size: tuple[int, int] = (520, 560), lines: str = "", ground: bool = False, height: float = 1.9,
+         centre: float = -0.1) -> None:  # fmt: skip
     betas = torch.zeros(10) if betas is None else betas
     vertices = body.vertices(betas, rotmat)
     joints, landmarks = body.joints_and_landmarks(betas, rotmat)
     if ground:  # stand all on one floor
         shift = torch.tensor((0.0, -0.96 - float(vertices[:, 1].min()), 0.0))
         vertices, joints, landmarks = vertices + shift, joints + shift, landmarks + shift
-    camera, K = view(vertices, yaw, size)
+    camera, K = view(vertices, yaw, size, height, centre)
     fragments = rasterise(camera[None], body.faces, K, size)
     face, weights = fragments.face_index[0], fragments.barycentric[0]
     normals = vertex_normals(camera[None], body.faces)[0]
@@ -85,7 +86,7 @@ def draw(axis: plt.Axes, body: Body, rotmat: Tensor, betas: Tensor | None = None
     axis.set_axis_off()
 
     def project(points: Tensor) -> np.ndarray:
-        place, _ = view(points, yaw, size)
+        place, _ = view(points, yaw, size, height, centre)
         return ((place / place[..., 2:]) @ K.T)[..., :2].numpy()
 
     if "joints" in lines:
@@ -102,14 +103,14 @@ def draw(axis: plt.Axes, body: Body, rotmat: Tensor, betas: Tensor | None = None
 
 
 def save(figure: plt.Figure, path: Path) -> None:
-    figure.subplots_adjust(0, 0, 1, 0.94, 0.01, 0.01)
+    figure.subplots_adjust(0, 0, 1, 0.93, 0, 0)
     figure.savefig(path, dpi=80)
     plt.close(figure)
     print(path)
 
 
 def sheet(columns: int, titles: list[str]) -> tuple[plt.Figure, list[plt.Axes]]:
-    figure, axes = plt.subplots(1, columns, figsize=(columns * 4.2, 4.8))
+    figure, axes = plt.subplots(1, columns, figsize=(columns * 3.9, 4.5))
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=11)
     return figure, list(axes)
@@ -130,11 +131,11 @@ def main() -> None:
     draw(axes[2], body, T_POSE, lines="landmarks")
     save(figure, out / "body_t_pose.png")
 
-    figure, axes = sheet(4, ["betas[0] = -2", "mean", "betas[0] = +2", "betas[1] = +2"])
-    for axis, (index, value) in zip(axes, ((0, -2.0), (0, 0.0), (0, 2.0), (1, 2.0)), strict=True):
+    figure, axes = sheet(4, ["betas[0] = -2", "mean", "betas[0] = +2", "betas[5] = +3"])
+    for axis, (index, value) in zip(axes, ((0, -2.0), (0, 0.0), (0, 2.0), (5, 3.0)), strict=True):
         betas = torch.zeros(10)
         betas[index] = value
-        draw(axis, body, T_POSE, betas, ground=True)
+        draw(axis, body, T_POSE, betas, ground=True, height=2.05, centre=0.0)
     save(figure, out / "body_shapes.png")
 
     figure, axes = sheet(3, ["walking", "from the side, with joints", "from behind"])
@@ -144,8 +145,8 @@ def main() -> None:
     save(figure, out / "body_walking.png")
 
     figure, axes = sheet(4, ["arm raised", "from behind", "deep knee bend", "the same, obliquely"])
-    draw(axes[0], body, ARM_UP)
-    draw(axes[1], body, ARM_UP, yaw=180)
+    draw(axes[0], body, ARM_UP, height=2.3, centre=0.1)
+    draw(axes[1], body, ARM_UP, yaw=180, height=2.3, centre=0.1)
     draw(axes[2], body, SQUAT, yaw=-90)
     draw(axes[3], body, SQUAT, yaw=-35)
     save(figure, out / "body_poses.png")
