@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -56,7 +57,7 @@ def test_ode_closed_form_and_order(solver: str, order: int) -> None:
         (flow_over(Linear(), h, dt, solver, max_step) - exact).abs().max().item() for max_step in (0.1, 0.05, 0.025)
     ]
     assert errors[-1] < 0.05
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert abs(math.log2(coarse / fine) - order) < 0.35
 
 

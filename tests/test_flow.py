@@ -204,7 +204,7 @@ def test_rot6d_lift_volume_and_bound() -> None:
 
 def test_wrong_shapes_are_named() -> None:
     flow = PoseFlow(FlowConfig(layers=1, hidden=4))
-    with pytest.raises(ShapeError, match="pose_rotmat.*21"):
+    with pytest.raises(ShapeError, match=r"pose_rotmat.*21"):
         flow.encode(torch.eye(3).expand(23, 3, 3))
     with pytest.raises(ShapeError, match="z: expected"):
         flow.decode(torch.zeros(5, 60))

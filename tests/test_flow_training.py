@@ -1,0 +1,175 @@
+"""The training loop, and kinflow-train on a small synthetic capture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kinflow.cli.train import main
+from kinflow.config import FlowConfig, FlowTrainingConfig, TrainConfig
+from kinflow.data.clips import MotionClip, save_clips
+from kinflow.dynamics import load_dynamics
+from kinflow.errors import ConfigError, KinflowError
+from kinflow.flow import load_flow
+from kinflow.rotations import rotvec_to_rotmat
+from kinflow.training.dynamics import frames_at_rate
+from kinflow.training.flow import FlowTask
+from kinflow.training.loop import fit, learning_rate
+from kinflow.training.poses import exchange, mirror_body, mirror_root, read_captures
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Swinging joints: four clips to train, one to validate, one to test."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for i, split in enumerate(("train", "train", "train", "train", "validation", "test")):
+        t = np.arange(240)[:, None, None] / 60
+        phase, size = rng.uniform(0, 6, (1, 23, 3)), rng.uniform(0, 0.5, (1, 23, 3))
+        pose = (size * np.sin(4 * t + phase)).astype(np.float32)
+        pose[:, 21:] = 0
+        path = np.stack((0 * t[:, 0, 0], 0 * t[:, 0, 0] + 0.9, t[:, 0, 0]), -1).astype(np.float32)
+        valid = np.ones(240, bool)
+        valid[100:103] = False
+        root = np.zeros((240, 3), np.float32)
+        clips.append(MotionClip(f"clip{i}", f"subject{i}", "swings", 60.0, root, pose, path, valid, split))
+    path = tmp_path_factory.mktemp("capture") / "mocap.npz"
+    save_clips(path, clips)
+    return path
+
+
+class Line:
+    """Fit y = 2 x; can break off, as a user does with Ctrl-C."""
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+        self.left = stop_after
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return torch.from_numpy(rng.standard_normal((16, 1))).float()
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        loss = (self.module(batch) - 2 * batch).square().mean()
+        return loss, {"rms": loss.detach().sqrt()}
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        x = torch.linspace(-1, 1, 9)[:, None]
+        return {"score": float((module(x) - 2 * x).square().mean())}
+
+
+CONFIG = TrainConfig(steps=60, validate_every=20, log_every=10, warmup=5, lr=0.02, ema=0.9)
+
+
+def test_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
+    whole = Line()
+    expected = fit(whole, CONFIG, tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(stop_after=47), CONFIG, tmp_path / "broken", progress=False)
+    again = Line()
+    result = fit(again, CONFIG, tmp_path / "broken", resume=True, progress=False)
+    assert result.score == expected.score and result.steps == expected.steps == 60
+    for a, b in zip(whole.module.parameters(), again.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+    rows = (tmp_path / "broken" / "log.csv").read_text().splitlines()
+    assert rows[0].startswith("step,minutes,lr,loss,grad_norm,rms") and len(rows) == 1 + 6 + 3
+
+
+def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    fit(Line(), CONFIG, tmp_path, progress=False)
+    other = TrainConfig(**{**CONFIG.__dict__, "lr": 0.01})
+    with pytest.raises(ConfigError, match="another configuration"):
+        fit(Line(), other, tmp_path, resume=True, progress=False)
+    longer = TrainConfig(**{**CONFIG.__dict__, "steps": 80})
+    assert fit(Line(), longer, tmp_path, resume=True, progress=False).steps == 80
+
+
+def test_training_that_diverges_says_so(tmp_path: Path) -> None:
+    class Broken(Line):
+        def loss(self, batch: Tensor) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+            return super().loss(batch)[0] * float("nan"), {}
+
+    with pytest.raises(KinflowError, match="not finite"):
+        fit(Broken(), CONFIG, tmp_path, progress=False)
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    rates = [learning_rate(CONFIG, s, s / 60) for s in range(61)]
+    assert rates[0] < rates[4] and max(rates) <= CONFIG.lr and rates[-1] == pytest.approx(0.01 * CONFIG.lr)
+
+
+def test_patience_stops(tmp_path: Path) -> None:
+    class Flat(Line):
+        def validate(self, module: nn.Module) -> Mapping[str, float]:
+            return {"score": 1.0}
+
+    config = TrainConfig(**{**CONFIG.__dict__, "patience": 2, "steps": 1000})
+    assert fit(Flat(), config, tmp_path, progress=False).steps == 60
+
+
+def test_captures_are_cut_at_invalid_frames(capture: Path) -> None:
+    runs = read_captures(capture, "train")
+    assert [len(r.body_pose) for r in runs] == [100, 137] * 4
+    with pytest.raises(KinflowError):
+        read_captures(capture, "nonsense")
+
+
+def test_augmentations() -> None:
+    rotmat = rotvec_to_rotmat(torch.randn(3, 21, 3))
+    torch.testing.assert_close(mirror_body(mirror_body(rotmat)), rotmat)
+    both = exchange(rotmat[:1], rotmat[1:2])
+    assert torch.equal(both[0, 0], rotmat[1, 0]) and torch.equal(both[0, 15], rotmat[0, 15])
+    assert torch.equal(mirror_root(mirror_root(torch.ones(6))), torch.ones(6))
+    frames = frames_at_rate(600, 60.0, 24.0, 0.1, np.random.default_rng(0))
+    assert (np.diff(frames) > 0).all() and 2.2 < np.diff(frames).mean() < 2.8
+
+
+def test_flow_learns(capture: Path) -> None:
+    config = FlowTrainingConfig(FlowConfig(layers=2, hidden=16, bins=4), TrainConfig(batch=64), exchange=0.0)
+    task = FlowTask(config, read_captures(capture, "train"), read_captures(capture, "validation"), torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    optimiser = torch.optim.Adam(task.module.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        loss, _ = task.loss(task.draw(rng))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-10:]) < np.mean(losses[:5]) - 1
+
+
+def test_commands(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flow, then dynamics in its latents, from the command line; resuming; and errors with their exit codes."""
+    common = ["--data", str(capture), "--device", "cpu", "--quiet", "--set", "train.steps=4", "--set",
+              "train.validate_every=2", "--set", "train.batch=8", "--set", "train.warmup=1"]  # fmt: skip
+    flow = ["flow", *common, "--out", str(tmp_path / "flow"), "--set", "model.layers=2", "--set", "model.hidden=8"]
+    assert main(flow) == 0
+    assert main([*flow, "--resume", "--set", "train.steps=6"]) == 0
+    weights = tmp_path / "flow" / "flow.safetensors"
+    assert load_flow(weights).config.layers == 2 and "licence" in weights.with_suffix(".md").read_text()
+    sizes = [f"model.{k}=8" for k in ("hidden", "ode_hidden", "head_hidden", "rank")]
+    extra = [
+        x for s in (*sizes, f"flow={weights}", "frames=8", "noise_share=0.5", "exchange=0.5") for x in ("--set", s)
+    ]
+    assert main(["dynamics", *common, "--out", str(tmp_path / "dynamics"), *extra]) == 0
+    assert load_dynamics(tmp_path / "dynamics" / "dynamics.safetensors").config.hidden == 8
+    capsys.readouterr()
+
+    assert main(["flow", "--data", str(tmp_path / "none.npz")]) == 3
+    assert main([*flow, "--set", "model.layer=3"]) == 2
+    assert main([*flow, "--set", "model.coupling=round"]) == 2
+    assert main([*flow, "--device", "abacus"]) == 2
+    error = capsys.readouterr().err
+    assert "tools/prepare_mocap.py" in error and "Did you mean model.layers" in error and "abacus" in error
+    with pytest.raises(SystemExit) as stop:
+        main(["nothing"])
+    assert stop.value.code == 2
