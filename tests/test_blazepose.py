@@ -119,7 +119,9 @@ def test_gradients_reach_picture_and_weights(maker: ModuleType) -> None:
     picture = _picture(maker, LANDMARK_SIZE).requires_grad_()
     output = network(picture)
     assert output.mask is not None
-    loss = output.world.square().sum() + output.score.sum() + output.heatmaps.square().mean() + output.mask.square().mean()
+    loss = (
+        output.world.square().sum() + output.score.sum() + output.heatmaps.square().mean() + output.mask.square().mean()
+    )
     (loss + output.landmarks.square().mean()).backward()
     assert picture.grad is not None and picture.grad.abs().sum() > 0
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

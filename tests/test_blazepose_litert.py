@@ -23,7 +23,12 @@ from kinflow.perception.detection import decode_detections, weighted_nms
 from kinflow.perception.landmarks import refine_landmarks
 from kinflow.perception.perceiver import DETECTOR_ASSET, LANDMARK_ASSET, load_network
 
-FRAMES = {"walk_past.mp4": (0, 90, 150), "room_walk_sit.mp4": (0, 120), "dancer_square.mp4": (30,), "squats_5fps.mp4": (10,)}
+FRAMES = {
+    "walk_past.mp4": (0, 90, 150),
+    "room_walk_sit.mp4": (0, 120),
+    "dancer_square.mp4": (30,),
+    "squats_5fps.mp4": (10,),
+}
 DETECTION = "mediapipe/modules/pose_detection/pose_detection.tflite"
 LANDMARK = "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
 
@@ -47,7 +52,9 @@ class LiteRT:
 
     def __call__(self, image: torch.Tensor) -> dict[tuple[int, ...], np.ndarray]:
         """(3, S, S) to the outputs by shape."""
-        self._run.set_tensor(self._run.get_input_details()[0]["index"], image[None].permute(0, 2, 3, 1).contiguous().numpy())
+        self._run.set_tensor(
+            self._run.get_input_details()[0]["index"], image[None].permute(0, 2, 3, 1).contiguous().numpy()
+        )
         self._run.invoke()
         outputs = (self._run.get_tensor(o["index"]) for o in self._run.get_output_details())
         return {o.shape: o.copy() for o in outputs}
@@ -110,7 +117,9 @@ def test_landmarks_and_masks(detections: list[Any]) -> None:
             tried += 1
             assert (output.landmarks[..., :2] - landmarks[..., :2]).norm(dim=-1).max() < 0.5
             refined = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps)
-            assert (refined - refine_landmarks(landmarks[..., :2] / LANDMARK_SIZE, heatmaps)).abs().max() * LANDMARK_SIZE < 0.5
+            assert (
+                refined - refine_landmarks(landmarks[..., :2] / LANDMARK_SIZE, heatmaps)
+            ).abs().max() * LANDMARK_SIZE < 0.5
             assert (output.heatmaps - heatmaps).abs().max() < 0.01
             assert np.abs(output.world.numpy() - expected[1, 117].reshape(1, 39, 3)).max() < 1e-3
             mask, wanted = output.mask.numpy()[0] > 0, expected[1, 256, 256, 1][0, :, :, 0] > 0

@@ -70,7 +70,9 @@ class Graph:
             index = self._origin[index]
         tensor = self._graph.Tensors(index)
         shape = tuple(tensor.ShapeAsNumpy().tolist())
-        dtype = {self._tflite.TensorType.FLOAT16: np.float16, self._tflite.TensorType.FLOAT32: np.float32}[tensor.Type()]
+        dtype = {self._tflite.TensorType.FLOAT16: np.float16, self._tflite.TensorType.FLOAT32: np.float32}[
+            tensor.Type()
+        ]
         values = self._model.Buffers(tensor.Buffer()).DataAsNumpy().view(dtype)
         sparsity = tensor.Sparsity()
         return values.reshape(shape) if sparsity is None else self._densify(values, shape, sparsity)
@@ -146,7 +148,9 @@ def state_dict(module: torch.nn.Module, order: list[str], graph: Graph) -> dict[
     convolutions = graph.convolutions()
     wanted = module.state_dict()
     if len(convolutions) != len(order) or 2 * len(order) != len(wanted):
-        raise SystemExit(f"{len(convolutions)} convolutions in the file, {len(order)} named: not the file this tool knows")
+        raise SystemExit(
+            f"{len(convolutions)} convolutions in the file, {len(order)} named: not the file this tool knows"
+        )
     state = {}
     for name, (weight, bias) in zip(order, convolutions, strict=True):
         for key, value in ((f"{name}.weight", weight), (f"{name}.bias", bias)):

@@ -163,7 +163,11 @@ class Perceiver:
             if frame.number <= stop:
                 break
             person = self._landmarks([(frame.image, back.predicted_roi(-frame.time))], self.config.masks)[0]
-            if not tracker.is_person(person) or not plausible(back, person) or tracker.taken(frame.number, person, track):
+            if (
+                not tracker.is_person(person)
+                or not plausible(back, person)
+                or tracker.taken(frame.number, person, track)
+            ):
                 break
             back.extend(Row(frame.number, person), -frame.time)
         track.rows[position:position] = back.rows[:0:-1]
