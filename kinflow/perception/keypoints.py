@@ -227,7 +227,7 @@ def _people(path: Path, value: Any) -> list[np.ndarray]:
     people = []
     for person in [value] if alone else value:
         if isinstance(person, dict):
-            person = person.get("landmark", person.get("landmarks", []))
+            person = person.get("landmark") or person.get("landmarks") or []
         rows = [_landmark(path, point) for point in person]
         if len(rows) != len(BLAZEPOSE):
             raise ShapeError(f"{path}: expected {len(BLAZEPOSE)} landmarks a person, got {len(rows)}.")
