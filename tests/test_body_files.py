@@ -18,6 +18,7 @@ from scipy import sparse
 from smplx.utils import Struct
 
 from kinflow.body import Body
+from kinflow.body.files import read_open
 from kinflow.body.licensed import FINGERS, FIRST_HAND, JOINT_COUNTS
 from kinflow.errors import MissingAssetError, UsageError
 from kinflow.rotations import rotvec_to_rotmat
@@ -74,6 +75,13 @@ def through_smplx(data: dict[str, Any], betas: torch.Tensor, rotvec: torch.Tenso
         as_tensor["weights"],
     )  # fmt: skip
     return vertices + transl[:, None], posed + transl[:, None]
+
+
+def calibration() -> torch.Tensor:
+    """(33, 3) from the anatomical place to where BlazePose sees a landmark, in its joint's frame."""
+    arrays = read_open("light")
+    assert arrays.landmark_offsets is not None and arrays.landmark_anatomical_offsets is not None
+    return torch.from_numpy(arrays.landmark_offsets - arrays.landmark_anatomical_offsets)
 
 
 @pytest.fixture
@@ -134,26 +142,25 @@ def test_equals_the_module_that_smplx_builds(tmp_path: Path, arguments: tuple[to
     assert (vertices - theirs.vertices).abs().max() < 1e-5
     assert (joints - theirs.joints[:, :24]).abs().max() < 1e-5
     # Landmarks: smplx's named vertices at rest, the joints themselves for the limbs, all finite.
-    rest = body.landmarks(betas[0], torch.eye(3).expand(24, 3, 3))
+    rest = body.landmarks(betas[0], torch.eye(3).expand(24, 3, 3)) - calibration()
     named = model(betas=betas[:1].expand(3, 10)).joints[0]
     for offset, name in enumerate(("nose", "right_eye", "left_eye", "right_ear", "left_ear")):
         torch.testing.assert_close(rest[BLAZEPOSE.index(name)], named[24 + offset], atol=1e-5, rtol=0)
-    places = body.landmarks(betas, rotvec_to_rotmat(rotvec), transl)
-    assert torch.isfinite(places).all()
+    assert torch.isfinite(rest).all()
     for landmark, joint in BLAZEPOSE_TO_SMPL.items():
-        torch.testing.assert_close(places[:, landmark], joints[:, joint], atol=1e-5, rtol=0)
+        torch.testing.assert_close(rest[landmark], body.rest_joints(betas[0])[joint], atol=1e-5, rtol=0)
 
 
 def test_finger_joints_serve_as_knuckles(tmp_path: Path) -> None:
     data = miniature("smplh", vertices=6890, seed=1)
     data["posedirs"] = data["posedirs"].astype(np.float32)
     body = Body.from_file(write(data, tmp_path / "model.npz"))
-    points = body.landmarks(torch.zeros(10), torch.eye(3).expand(24, 3, 3)).double().numpy()
+    points = body.landmarks(torch.zeros(10), torch.eye(3).expand(24, 3, 3)) - calibration()
     joints = data["J_regressor"] @ data["v_template"]
     for side, first in zip(("left", "right"), FIRST_HAND["smplh"], strict=True):
         for finger, phalanx in (("index", 0), ("pinky", 0), ("thumb", 1)):
             row = first + 3 * FINGERS.index(finger) + phalanx
-            np.testing.assert_allclose(points[BLAZEPOSE.index(f"{side}_{finger}")], joints[row], atol=1e-5)
+            np.testing.assert_allclose(points[BLAZEPOSE.index(f"{side}_{finger}")].numpy(), joints[row], atol=1e-5)
 
 
 def test_open_body_written_as_smpl_keeps_its_hands(tmp_path: Path) -> None:
@@ -163,8 +170,9 @@ def test_open_body_written_as_smpl_keeps_its_hands(tmp_path: Path) -> None:
     joints = open_body.joint_template.numpy()
     data["v_template"][:24] = 1.2 * joints  # joint j is vertex j
     data["J_regressor"] = np.eye(24, 6890)
-    points = Body.from_file(write(data, tmp_path / "m.npz")).landmarks(torch.zeros(10), torch.eye(3).expand(24, 3, 3))
-    expected = 1.2 * open_body.landmarks(torch.zeros(10), torch.eye(3).expand(24, 3, 3))
+    zero = torch.zeros(10), torch.eye(3).expand(24, 3, 3)
+    points = Body.from_file(write(data, tmp_path / "m.npz")).landmarks(*zero) - calibration()
+    expected = 1.2 * (open_body.landmarks(*zero) - calibration())
     for name in ("left_index", "right_pinky", "left_thumb"):
         torch.testing.assert_close(points[BLAZEPOSE.index(name)], expected[BLAZEPOSE.index(name)], atol=1e-5, rtol=0)
 

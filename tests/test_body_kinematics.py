@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kinflow.assets import asset_path
 from kinflow.body import Body
+from kinflow.body.files import read_open
 from kinflow.body.kinematics import forward_kinematics, skin, skin_one_shape
 from kinflow.errors import MissingAssetError, ShapeError, UsageError
 from kinflow.rotations import rotvec_to_rotmat
@@ -125,7 +126,10 @@ def test_first_shape_coefficient_is_stature(full: Body) -> None:
 
 def test_landmarks_lie_where_their_names_say(full: Body) -> None:
     zero = torch.zeros(10, dtype=torch.float64)
-    joints, points = full.joints_and_landmarks(zero, identity())
+    joints = full.rest_joints(zero)
+    arrays = read_open()
+    assert arrays.landmark_anatomical_offsets is not None and arrays.landmark_offsets is not None
+    points = joints[full.landmark_joints] + torch.from_numpy(arrays.landmark_anatomical_offsets)
     for landmark, joint in BLAZEPOSE_TO_SMPL.items():
         torch.testing.assert_close(points[landmark], joints[joint], atol=1e-3, rtol=0)
     mirrored = points[list(MIRROR_BLAZEPOSE)] * torch.tensor((-1.0, 1, 1))
@@ -137,6 +141,8 @@ def test_landmarks_lie_where_their_names_say(full: Body) -> None:
     assert points[L("left_heel"), 2] < joints[J("left_ankle"), 2] - 0.03
     assert points[L("left_foot_index"), 2] > joints[J("left_foot"), 2] + 0.03
     assert points[L("left_thumb"), 2] > points[L("left_pinky"), 2] + 0.03, "palms down, thumbs forward"
+    calibration = torch.from_numpy(arrays.landmark_offsets - arrays.landmark_anatomical_offsets)
+    assert calibration.norm(dim=-1).max() < 0.06, "BlazePose sees landmarks within centimetres of their names' places"
     # On the skin where they are points of the skin, for other shapes too.
     for betas in (zero, torch.tensor([1.5, -2.0, 1.5] + [0.0] * 7, dtype=torch.float64)):
         skin_ids = [
@@ -144,7 +150,8 @@ def test_landmarks_lie_where_their_names_say(full: Body) -> None:
             for n in BLAZEPOSE
             if any(s in n for s in ("nose", "eye", "ear", "mouth", "heel", "foot_index")) and "knee" not in n
         ]
-        distance = torch.cdist(full.landmarks(betas, identity())[skin_ids], full.rest_vertices(betas)).amin(1)
+        shaped = full.landmarks(betas, identity()) - calibration
+        distance = torch.cdist(shaped[skin_ids], full.rest_vertices(betas)).amin(1)
         assert distance.max() < 0.012
 
 

@@ -459,6 +459,8 @@ def build(out: Path, samples: int, seed: int, light: int) -> dict[str, object]:
         "J_shapedirs": j_directions.astype(np.float32),
         "part_labels": weights.argmax(1).astype(np.int32),
         "landmark_joints": np.array(carriers, np.int32),
+        # Where the names say; tools/calibrate_landmarks.py then moves landmark_offsets to where BlazePose sees them.
+        "landmark_anatomical_offsets": (l_template - j_template[carriers]).astype(np.float32),
         "landmark_offsets": (l_template - j_template[carriers]).astype(np.float32),
         "landmark_shapedirs": (l_directions - j_directions[carriers]).astype(np.float32),
         "name": np.array("open"),

@@ -27,8 +27,9 @@ class BodyArrays:
         joint_shapedirs: (24, 3, 10).
         posedirs: (V, 3, 9 P) pose blend shapes of joints 1..P, or None.
         landmark_joints: (33,) the joint that carries each BlazePose landmark, or None where they are not known.
-        landmark_offsets: (33, 3) m in the joint's frame, for the mean shape.
+        landmark_offsets: (33, 3) m in the joint's frame, for the mean shape: where BlazePose sees the landmark.
         landmark_shapedirs: (33, 3, 10).
+        landmark_anatomical_offsets: (33, 3) m, before calibration: where the landmark's name says.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BodyArrays:
     landmark_joints: np.ndarray | None = None
     landmark_offsets: np.ndarray | None = None
     landmark_shapedirs: np.ndarray | None = None
+    landmark_anatomical_offsets: np.ndarray | None = None
 
 
 def read_open(resolution: str = "full") -> BodyArrays:
@@ -62,4 +64,5 @@ def read_open(resolution: str = "full") -> BodyArrays:
             landmark_joints=file["landmark_joints"],
             landmark_offsets=file["landmark_offsets"],
             landmark_shapedirs=file["landmark_shapedirs"],
+            landmark_anatomical_offsets=file["landmark_anatomical_offsets"],
         )

@@ -244,8 +244,11 @@ def _landmarks(
         named |= {f"{side}_eye": f"{s}eye", f"{side}_ear": f"{s}ear"}
         named |= {f"{side}_heel": f"{s.upper()}Heel", f"{side}_foot_index": f"{s.upper()}BigToe"}
     body = read_open("light")
-    assert body.landmark_joints is not None and body.landmark_offsets is not None  # the packaged file has them
-    assert body.landmark_shapedirs is not None
+    if body.landmark_joints is None or body.landmark_offsets is None or body.landmark_shapedirs is None:
+        raise MissingAssetError("open_body_light.npz has no landmarks. Install the package again.")
+    if body.landmark_anatomical_offsets is None:
+        raise MissingAssetError("open_body_light.npz has no anatomical landmarks. Install the package again.")
+    anatomical = body.landmark_anatomical_offsets
     carriers = body.landmark_joints.astype(np.int64)
     joints = np.concatenate((all_joints[0][..., None], all_joints[1]), -1)[rows]  # (24, 3, 11)
     points = np.full((len(BLAZEPOSE), 3, 11), np.nan)
@@ -257,7 +260,7 @@ def _landmarks(
 
     # Face: the affine map that takes the open body's nose, eyes and ears to this one's, as weights of these five.
     known = [BLAZEPOSE.index(n) for n in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")]
-    homogeneous = np.concatenate((body.landmark_offsets, np.ones((len(BLAZEPOSE), 1))), -1)
+    homogeneous = np.concatenate((anatomical, np.ones((len(BLAZEPOSE), 1))), -1)
     for landmark, name in enumerate(BLAZEPOSE):
         if ("eye" in name or "mouth" in name) and landmark not in known:
             share = np.linalg.lstsq(homogeneous[known].T, homogeneous[landmark], rcond=None)[0]
@@ -270,10 +273,11 @@ def _landmarks(
         for finger, phalanx in (("pinky", 0), ("index", 0), ("thumb", 1)):
             landmark = BLAZEPOSE.index(f"{side}_{finger}")
             if kind == "smpl":
-                offset = body.landmark_offsets[landmark][:, None], body.landmark_shapedirs[landmark]
+                offset = anatomical[landmark][:, None], body.landmark_shapedirs[landmark]
                 points[landmark] = joints[wrist] + scale * np.concatenate(offset, -1)
             else:
                 row = FIRST_HAND[kind][hand] + 3 * FINGERS.index(finger) + phalanx
                 points[landmark] = np.concatenate((all_joints[0][row][:, None], all_joints[1][row]), -1)
     offsets = points - joints[carriers]
-    return carriers, offsets[..., 0], offsets[..., 1:]
+    # What BlazePose sees lies off the anatomical place by what was measured on the open body.
+    return carriers, offsets[..., 0] + body.landmark_offsets - anatomical, offsets[..., 1:]
