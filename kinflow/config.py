@@ -190,7 +190,8 @@ class PerceptionConfig:
         memory_s: a person may be out of sight this long and stay the same person.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         look_back_s: a person who is found is followed back this far to where they came into view.
-        precision: of the networks.
+        precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
+            the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
         batch_people: regions that go through the landmark network at once, of one or of several frames.
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
             None does so on CPUs, where batches gain nothing.
