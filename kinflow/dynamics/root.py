@@ -44,4 +44,4 @@ def root_motion(global_rotmat: Tensor, transl: Tensor, timestamps: Tensor) -> Te
     turn = rotmat_to_rotvec(global_rotmat[:, 1:] @ global_rotmat[:, :-1].transpose(-1, -2)) / dt
     move = torch.diff(transl, dim=1) / dt
     both = torch.cat([(to_heading @ v[..., None]).squeeze(-1) for v in (turn, move)], -1)
-    return torch.cat((torch.zeros_like(both[:, :1]), both), 1)
+    return torch.cat((both.new_zeros(len(both), 1, 6), both), 1)  # of one frame alone there is no velocity to read
