@@ -434,7 +434,7 @@ class ReconstructorTrainingConfig:
     )
     losses: LossConfig = dataclasses.field(
         default_factory=lambda: LossConfig(
-            keypoints=0.5, keypoint_scale=0.1, parts=0.0, landmarks=0.0, joints3d=2.0, rotations=1.0, acceleration=0.02,
+            keypoints=2.0, keypoint_scale=0.1, parts=0.0, landmarks=0.0, joints3d=4.0, rotations=1.0, acceleration=0.15,
             smoothness=0.0, latent=0.0, dynamics=0.0, posterior=1.0, betas=0.1, contacts=0.1,
         )  # fmt: skip
     )

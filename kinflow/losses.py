@@ -102,37 +102,40 @@ def part_alignment(
     check_shape("pixels", pixels, "... P 2")
     check_shape("vertex_parts", vertex_parts, f"{vertices2d.shape[-2]}")
     check_shape("pixel_parts", pixel_parts, f"... {pixels.shape[-2]}")
-    # |p - v|^2 by the binomial would cost digits in float32 at large coordinates: centre both on the mean pixel first.
-    seen = (pixel_parts >= 0).to(pixels.dtype)
-    centre = (pixels * seen[..., None]).sum(-2, keepdim=True) / seen.sum(-1).clamp_min(1)[..., None, None]
-    p = (pixels - centre) / size_px[..., None, None]
-    v = (vertices2d - centre) / size_px[..., None, None]
-    squared = (
-        p.square().sum(-1)[..., :, None] + v.square().sum(-1)[..., None, :] - 2 * p @ v.transpose(-1, -2)
-    ).clamp_min(0)
-    same = pixel_parts[..., :, None] == vertex_parts
-    if vertex_weight is not None:
-        same = same & (vertex_weight > 0)[..., None, :]
-    squared = torch.where(same, squared, torch.full_like(squared, torch.inf))
-    to_vertex, to_pixel = squared.amin(-1), squared.amin(-2)
+    p, v = pixels / size_px[..., None, None], vertices2d / size_px[..., None, None]
+    with torch.no_grad():  # which is nearest; the distances themselves are taken again below, with their gradients
+        distance = torch.cdist(p, v)
+        same = pixel_parts[..., :, None] == vertex_parts
+        if vertex_weight is not None:
+            same = same & (vertex_weight > 0)[..., None, :]
+        distance = torch.where(same, distance, torch.full_like(distance, torch.inf))
+        near_pixel, nearest_vertex = distance.min(-1)
+        near_vertex, nearest_pixel = distance.min(-2)
+    to_vertex = (p - _take(v, nearest_vertex)).square().sum(-1)
+    to_pixel = (v - _take(p, nearest_pixel)).square().sum(-1)
 
     vertex_part_rows = vertex_parts.expand(to_pixel.shape)
     total = torch.zeros_like(size_px)
     count = torch.zeros_like(size_px)
     for part in range(int(vertex_parts.max()) + 1 if vertex_parts.numel() else 0):
         both = []
-        for distance, member, weight in (
-            (to_vertex, pixel_parts == part, None),
-            (to_pixel, vertex_part_rows == part, vertex_weight),
+        for squared, found, member, weight in (
+            (to_vertex, near_pixel, pixel_parts == part, None),
+            (to_pixel, near_vertex, vertex_part_rows == part, vertex_weight),
         ):
-            usable = member & torch.isfinite(distance)
+            usable = member & torch.isfinite(found)
             amount = usable.to(size_px.dtype) if weight is None else usable * weight
-            robust = geman_mcclure(torch.where(usable, distance, torch.zeros_like(distance)), scale) / (scale * scale)
+            robust = geman_mcclure(squared, scale) / (scale * scale)
             both.append((robust * amount).sum(-1) / amount.sum(-1).clamp_min(_TINY))
             present = amount.sum(-1) > 0
         total = total + torch.where(present, both[0] + both[1], torch.zeros_like(total))
         count = count + present
     return total / count.clamp_min(1)
+
+
+def _take(points: Tensor, index: Tensor) -> Tensor:
+    """Rows (..., N) of points (..., M, 2) -> (..., N, 2)."""
+    return points.gather(-2, index[..., None].expand(*index.shape, points.shape[-1]))
 
 
 def joints3d(predicted: Tensor, target: Tensor, weight: Tensor | None = None, scale: float = 0.1) -> Tensor:

@@ -29,6 +29,9 @@ from .pose import full_pose
 from .refine import Progress, refine_motions
 from .smoothing import smooth
 
+_GROUP = 16
+"""Chunks that go through the network at once."""
+
 
 @dataclasses.dataclass
 class _Person:
@@ -160,11 +163,11 @@ class Reconstructor:
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].stop - chunks[i].start)
         parts: dict[int, _Person] = {}
         shapes: list[list[tuple[Tensor, Tensor, float]]] = [[] for _ in evidences]
-        for at in range(0, len(order), 8):
-            group = [chunks[i] for i in order[at : at + 8]]
+        for at in range(0, len(order), _GROUP):
+            group = [chunks[i] for i in order[at : at + _GROUP]]
             obs = collate(evidences, group, K, torch.float32, features=config.trunk_features > 0).to(self.device)
             prediction, _ = self.network(obs, streaming)
-            for row, i in enumerate(order[at : at + 8]):
+            for row, i in enumerate(order[at : at + _GROUP]):
                 chunk = chunks[i]
                 keep = slice(chunk.keep_from - chunk.start, chunk.keep_to - chunk.start)
                 parts[i] = _rows(prediction, row, keep)
