@@ -20,7 +20,7 @@ from kinflow.perception import Perceiver
 from kinflow.perception.crops import box_iou, crop_to_frame, letterbox, roi_from_alignment, warp_crops
 from kinflow.perception.detection import Detection, anchors, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, mask_overlap, refine_landmarks
-from kinflow.perception.tracking import Row, Tracker, same_body
+from kinflow.perception.tracking import Row, Tracker, same_body, steady_rows
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +204,14 @@ def test_taken() -> None:
     a.extend(Row(1, _person(210)), 0.1)
     assert tracker.taken(1, _person(211), b)
     assert not tracker.taken(1, _person(700), b) and not tracker.taken(2, _person(211), b)
+
+
+def test_rows_of_the_wrong_size_are_dropped() -> None:
+    """A person seen at first as a small one, who then walks up and doubles in size over four seconds."""
+    times = [k / 10 for k in range(43)]
+    sizes = [80.0] * 3 + [200.0 * 2 ** (k / 40) for k in range(40)]
+    rows = [Row(k, _person(300, size)) for k, size in enumerate(sizes)]
+    assert [row.index for row in steady_rows(rows, times)] == list(range(3, 43))
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------------

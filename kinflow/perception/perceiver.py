@@ -21,7 +21,7 @@ from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
-from kinflow.perception.tracking import Row, Track, Tracker, plausible
+from kinflow.perception.tracking import Row, Track, Tracker, plausible, steady_rows
 
 __all__ = ["Perceiver", "load_network"]
 
@@ -260,18 +260,19 @@ class Perceiver:
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
         for track in self._tracker.tracks:
-            if interval * len(track.rows) >= shortest - 1e-6:
-                kept.append(track)
+            rows = steady_rows(track.rows, self._times)
+            if rows and interval * len(rows) >= shortest - 1e-6:
+                kept.append(rows)
             else:
-                log.debug("dropped a track of %d frames", len(track.rows))
-        kept.sort(key=lambda t: (-len(t.rows), t.rows[0].index))
-        return [self._evidence(number, track) for number, track in enumerate(kept[: self.config.max_people])]
+                log.debug("dropped a track of %d frames", len(rows))
+        kept.sort(key=lambda rows: (-len(rows), rows[0].index))
+        return [self._evidence(number, rows) for number, rows in enumerate(kept[: self.config.max_people])]
 
-    def _evidence(self, number: int, track: Track) -> Evidence:
-        first, last = track.rows[0].index, track.rows[-1].index
+    def _evidence(self, number: int, rows: list[Row]) -> Evidence:
+        first, last = rows[0].index, rows[-1].index
         count = last - first + 1
-        at = np.array([row.index - first for row in track.rows])
-        people = [row.person for row in track.rows]
+        at = np.array([row.index - first for row in rows])
+        people = [row.person for row in rows]
 
         def fill(name: str, dtype: type) -> np.ndarray:
             values = np.stack([getattr(person, name) for person in people])

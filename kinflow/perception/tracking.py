@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import Person, mask_overlap, visible_points
 
-__all__ = ["Row", "Track", "Tracker", "plausible", "same_body"]
+__all__ = ["Row", "Track", "Tracker", "plausible", "same_body", "steady_rows"]
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
@@ -22,6 +23,7 @@ REACH_PER_SECOND = 0.5  #: ... and more for each second of absence
 MASK_OVERLAP = 0.6  #: two sightings whose masks share this part of the smaller one are one body
 LEAST_POINTS = 5  #: a person with fewer visible landmarks inside the frame is out of view
 SIZE_RATIO = 1.7  #: a person's region changes by at most this between sightings
+STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +181,21 @@ class Tracker:
         distance = float(np.linalg.norm(person.next_roi[:2] - expected[:2])) / side / reach
         ratio = abs(math.log(max(person.next_roi[2], 1.0) / side)) / math.log(SIZE_RATIO)
         return max(distance, ratio)
+
+
+def steady_rows(rows: list[Row], times: Sequence[float]) -> list[Row]:
+    """The rows without those whose region is far larger or smaller than the median of the second around them.
+
+    Who comes into view from the frame's border is at times seen at first as a small whole person, in a head or an arm.
+
+    Args:
+        times: s, of all frames; a row's index points into it.
+    """
+    at = np.array([times[row.index] for row in rows])
+    sides = np.log([max(row.person.next_roi[2], 1.0) for row in rows])
+    low, high = np.searchsorted(at, at - STEADY_SECONDS), np.searchsorted(at, at + STEADY_SECONDS, side="right")
+    keep = [abs(s - np.median(sides[a:b])) < math.log(SIZE_RATIO) for s, a, b in zip(sides, low, high, strict=True)]
+    return [row for row, good in zip(rows, keep, strict=True) if good]
 
 
 def plausible(track: Track, person: Person) -> bool:
