@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kinflow.config import config_hash
 from kinflow.pipeline import run
 
 
@@ -36,7 +35,12 @@ def main() -> None:
         for person in result.info["people"]:
             share = person["pck"]
             row = [clip.name, person["person_id"], person["observed"], person["pck_points"]]
-            row += ["-" if share is None else f"{share:.3f}", person["reprojection_px"], person["height_m"], person["distance_m"]]
+            row += [
+                "-" if share is None else f"{share:.3f}",
+                person["reprojection_px"],
+                person["height_m"],
+                person["distance_m"],
+            ]
             table.add_row(*map(str, row))
             correct += (share or 0.0) * person["pck_points"]
             points += person["pck_points"]

@@ -75,7 +75,9 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("clip")
     p.add_argument("--runs", type=int, default=3)
-    p.add_argument("--max-people", type=int, default=1, help="people kinflow may follow (default: 1, as MediaPipe does)")
+    p.add_argument(
+        "--max-people", type=int, default=1, help="people kinflow may follow (default: 1, as MediaPipe does)"
+    )
     p.add_argument("--mediapipe-python", default=sys.executable, help="interpreter that has mediapipe 0.10.21")
     args = p.parse_args()
     ours: list[dict[str, Any]] = []
@@ -101,8 +103,12 @@ def main() -> int:
     for stage in ours[0]["stages"]:
         console.print(f"  {stage}: {statistics.median(r['stages'][stage] for r in ours):.2f} s")
     if theirs:
-        ratios = [(a["frames"] / a["seconds"]) / (b["frames"] / b["seconds"]) for a, b in zip(ours, theirs, strict=True)]
-        console.print(f"ratio kinflow / MediaPipe: median {statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})")
+        ratios = [
+            (a["frames"] / a["seconds"]) / (b["frames"] / b["seconds"]) for a, b in zip(ours, theirs, strict=True)
+        ]
+        console.print(
+            f"ratio kinflow / MediaPipe: median {statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+        )
     else:
         console.print("MediaPipe is not installed for this interpreter: no ratio (see --mediapipe-python)")
     return 0

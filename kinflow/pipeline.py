@@ -277,9 +277,7 @@ def write_overlay(
                 vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
-                present = [
-                    (s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s
-                ]
+                present = [(s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s]
                 K = torch.from_numpy(result.motions[0].K)
                 drawn = overlay(image, present, body.faces, K, config.render) if present else image
                 writer.write(drawn, timestamp)
@@ -353,7 +351,11 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     limbs = sorted(BLAZEPOSE_TO_SMPL)
     rotvec = torch.from_numpy(np.concatenate((motion.global_orient[rows, None], motion.body_pose[rows]), 1))
     with torch.no_grad():
-        parameters = (torch.from_numpy(motion.betas)[None], rotvec_to_rotmat(rotvec), torch.from_numpy(motion.transl[rows]))
+        parameters = (
+            torch.from_numpy(motion.betas)[None],
+            rotvec_to_rotmat(rotvec),
+            torch.from_numpy(motion.transl[rows]),
+        )
         landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
     pixels = project(landmarks, torch.from_numpy(motion.K))[:, limbs]
     keypoints = torch.from_numpy(motion.keypoints2d[rows])

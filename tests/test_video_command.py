@@ -75,7 +75,9 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 
 def test_missing_model_file_is_three(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
-    line = fails(capsys, 3, empty_room, "-o", tmp_path / "out", "--body", "smpl", "--body-path", tmp_path / "no.pkl", "--quiet")
+    line = fails(
+        capsys, 3, empty_room, "-o", tmp_path / "out", "--body", "smpl", "--body-path", tmp_path / "no.pkl", "--quiet"
+    )
     assert "no.pkl" in line
 
 
@@ -130,7 +132,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_earlier_results_survive_a_failure(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
+def test_earlier_results_survive_a_failure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "run.json").write_text(json.dumps({"old": True}))

@@ -31,7 +31,9 @@ def main() -> None:
     clips = load_perceived(args.perceived)
     fit = calibrate(clips, Body.open("light"))
     print(f"{len(clips)} clips; median distance across the ray, mm")
-    for name, shift, before, after, count in zip(BLAZEPOSE, fit.shift, fit.before, fit.after, fit.sightings, strict=True):
+    for name, shift, before, after, count in zip(
+        BLAZEPOSE, fit.shift, fit.before, fit.after, fit.sightings, strict=True
+    ):
         moved = " ".join(f"{1000 * v:6.1f}" for v in shift)
         print(f"{name:18s} {1000 * before:6.1f} -> {1000 * after:6.1f}   moved by {moved}   ({count} sightings)")
     if args.dry_run:
