@@ -160,6 +160,7 @@ class RefineConfig:
         iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
         pixels: sampled from each frame's mask; vertices: projected for the alignment with it.
         window: frames of the pieces in which the dynamics' likelihood is taken.
+        smooth: s, standard deviation of the kernel through which corrections pass, so that none is rougher.
     """
 
     iterations: int = 60
@@ -170,6 +171,7 @@ class RefineConfig:
     pixels: int = 128
     vertices: int = 256
     window: int = 16
+    smooth: float = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +182,11 @@ class PerceptionConfig:
         max_people: at most so many are followed at once and reported; None: no limit.
         detector_interval_s: the whole frame is searched this often while someone is followed, ...
         search_interval_s: ... and this often while nobody is.
-        tile_interval_s: tiles of the frame are searched too, this often, for people too small in the whole frame; a large
-            number turns it off.
-        tile_scale: side of a tile relative to the frame's shorter side.
-        detection_threshold: least score of a detection in the whole frame; tile_threshold: in a tile.
+        tile_interval_s: this often one tile of each scale is searched too, in turn, for people too small in the whole
+            frame; a large number turns it off after the first frame, in which all tiles are searched.
+        tile_scales: sides of the tiles relative to the frame's shorter side.
+        detection_threshold: least score of a detection in the whole frame or where somebody was lost; tile_threshold: in a
+            tile.
         nms_iou: overlap above which detections are one.
         landmark_threshold: least pose score of a sighting.
         min_roi_px: smaller regions are ignored.
@@ -199,16 +202,16 @@ class PerceptionConfig:
     """
 
     max_people: int | None = None
-    detector_interval_s: float = 0.33
+    detector_interval_s: float = 0.4
     search_interval_s: float = 0.15
-    tile_interval_s: float = 1.2
-    tile_scale: float = 0.6
+    tile_interval_s: float = 0.4
+    tile_scales: tuple[float, ...] = (1.0, 0.5)
     detection_threshold: float = 0.5
     tile_threshold: float = 0.65
     nms_iou: float = 0.3
     landmark_threshold: float = 0.5
     min_roi_px: float = 40.0
-    memory_s: float = 1.0
+    memory_s: float = 1.2
     min_duration_s: float = 0.6
     look_back_s: float = 1.5
     precision: typing.Literal["float32", "bfloat16"] = "float32"

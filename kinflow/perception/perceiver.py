@@ -85,6 +85,7 @@ class Perceiver:
         self._history: deque[Frame] = deque()
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
+        self._tile_turn = 0
 
     def _prepare(self, network: nn.Module, size: int) -> nn.Module:
         network = network.to(self.device, self._dtype)
@@ -205,19 +206,21 @@ class Perceiver:
         return [people[t.number] for t in tracks]
 
     def _detect(self, image: Tensor, time: float, missing: list[np.ndarray]) -> list[Detection]:
-        """People in the whole frame, around `missing` regions, and at longer intervals in tiles of the frame.
+        """People in the whole frame, around `missing` regions, and in some tiles of the frame.
 
-        Small people are larger in a tile; a person who fills a tile belongs to the whole frame's search.
+        Small people, and people in wide frames, are larger in a tile; who overfills a tile is left to the whole frame's
+        search.
         """
         self._detected_at = time
         height, width = image.shape[:2]
         tiles = [_tile_around(roi, width, height) for roi in missing]
         if time - self._tiled_at >= self.config.tile_interval_s - 1e-6:
+            tiles += self._next_tiles(width, height)
             self._tiled_at = time
-            tiles += _tiles(width, height, self.config.tile_scale)
         views = [letterbox(image, tile, DETECTOR_SIZE) for tile in [(0, 0, width, height), *tiles]]
         limits = [np.inf] + [TILE_PERSON * (x1 - x0) for x0, _, x1, _ in tiles]
-        thresholds = [self.config.detection_threshold] + [self.config.tile_threshold] * len(tiles)
+        expected = 1 + len(missing)  # where somebody is expected, less is asked for
+        thresholds = [self.config.detection_threshold] * expected + [self.config.tile_threshold] * (len(views) - expected)
         outputs = []
         for start in range(0, len(views), self.config.batch_people):
             batch = torch.stack([view[0] for view in views[start : start + self.config.batch_people]])
@@ -228,6 +231,15 @@ class Perceiver:
             raw = weighted_nms(decode_detections(box, logit, threshold), self.config.nms_iou)
             found += [d for d in (d.mapped(scale, dx, dy) for d in raw) if d.roi[2] <= limit]
         return weighted_nms(found, self.config.nms_iou)
+
+    def _next_tiles(self, width: int, height: int) -> list[tuple[int, int, int, int]]:
+        """One tile of each scale in turn; all of them in the first frame, which may be the only one."""
+        tilings = [_tiles(width, height, scale) for scale in self.config.tile_scales]
+        tilings = [[tile for tile in tiling if tile != (0, 0, width, height)] for tiling in tilings]
+        if np.isinf(self._tiled_at):
+            return [tile for tiling in tilings for tile in tiling]
+        self._tile_turn += 1
+        return [tiling[self._tile_turn % len(tiling)] for tiling in tilings if tiling]
 
     def _unclaimed(self, detections: list[Detection], tracks: Iterable[Track], time: float) -> list[Detection]:
         """Detections whose region is not already some live track's."""
@@ -307,8 +319,8 @@ def _same_region(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """A square around a region, twice as large where the frame allows, inside the frame."""
-    side = int(min(max(2 * roi[2], DETECTOR_SIZE / 2), width, height))
+    """A square around a region, half as large again where the frame allows, inside the frame."""
+    side = int(min(max(1.5 * roi[2], DETECTOR_SIZE / 2), width, height))
     x = int(np.clip(roi[0] - side / 2, 0, width - side))
     y = int(np.clip(roi[1] - side / 2, 0, height - side))
     return x, y, x + side, y + side
