@@ -102,7 +102,7 @@ class MotionPrior(nn.Module):
         timestamps: Tensor,
         samples: int = 1,
         *,
-        temperature: float = 1.0,
+        temperature: float = 0.6,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Motions drawn from the prior.
@@ -110,7 +110,9 @@ class MotionPrior(nn.Module):
         Args:
             timestamps: (T,) s, strictly increasing.
             samples: N.
-            temperature: scales the draws' spread; below 1, calmer motion.
+            temperature: scales the draws' spread. At 1 they follow the density itself, and an error of one step feeds
+                the next: with the packaged weights, more than half of such motions leave the range of human poses
+                within 3 s. At 0.6 none of 64 did.
 
         Returns:
             (N, T, 23, 3) rad.
@@ -127,7 +129,7 @@ class MotionPrior(nn.Module):
         samples: int = 0,
         *,
         valid: Tensor | None = None,
-        temperature: float = 1.0,
+        temperature: float = 0.6,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """What comes after a motion.
@@ -136,6 +138,7 @@ class MotionPrior(nn.Module):
             body_pose: (B, T, 23 or 21, 3) rad or matrices, at ``timestamps`` (T,) or (B, T) s.
             future: (F,) s, increasing, after the last time stamp.
             samples: draws a clip; 0: the expected path, each latent at its predictive mean.
+            temperature: of the draws, see :meth:`sample`.
 
         Returns:
             (B, F, 23, 3) rad, or (B, N, F, 23, 3) with ``samples`` = N > 0.
