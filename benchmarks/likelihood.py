@@ -62,9 +62,7 @@ def by_clip(value: Tensor, clip: Tensor) -> tuple[float, float]:
     )
 
 
-def chart_gaussian(
-    flow: PoseFlow, train: Tensor, validation: Tensor, test: Tensor
-) -> tuple[Tensor, float]:
+def chart_gaussian(flow: PoseFlow, train: Tensor, validation: Tensor, test: Tensor) -> tuple[Tensor, float]:
     """log-density of a full-covariance Gaussian on the flow's chart, with the floor that validates best."""
 
     def coordinates(rotmat: Tensor) -> tuple[Tensor, Tensor]:
