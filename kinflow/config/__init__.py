@@ -1,0 +1,41 @@
+"""Configurations: frozen dataclasses that hold every default, and a strict reader of YAML overrides.
+
+Defaults live here, so an installed wheel runs from any folder; the files in ``configs/`` and ``--set key=value`` only
+override. An unknown key, or a value of the wrong type, is an error that names the nearest known key.
+"""
+
+from __future__ import annotations
+
+from .loading import config_hash, from_dict, load_config, to_dict
+from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig
+from .pipeline import PerceptionConfig, PipelineConfig, RenderConfig, VideoConfig
+from .training import (
+    DynamicsTrainingConfig,
+    FlowTrainingConfig,
+    NoiseConfig,
+    ProjectionConfig,
+    ReconstructorTrainingConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DynamicsConfig",
+    "DynamicsTrainingConfig",
+    "FlowConfig",
+    "FlowTrainingConfig",
+    "LossConfig",
+    "NoiseConfig",
+    "PerceptionConfig",
+    "PipelineConfig",
+    "ProjectionConfig",
+    "ReconstructorConfig",
+    "ReconstructorTrainingConfig",
+    "RefineConfig",
+    "RenderConfig",
+    "TrainConfig",
+    "VideoConfig",
+    "config_hash",
+    "from_dict",
+    "load_config",
+    "to_dict",
+]

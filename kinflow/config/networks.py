@@ -1,0 +1,159 @@
+"""Configurations of the networks, the losses and the refinement."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The kinematic normalizing flow.
+
+    Attributes:
+        representation: "chart" (rotation vectors relative to each joint's mean: 63 latents, exact density) or "rot6d"
+            (Zanfir et al.'s RealNVP on the 6D form: 126 latents, a lower bound of the density).
+        coupling: "spline" (rational-quadratic inside ``bound``, linear outside) or "affine".
+        layers: coupling layers; their masks follow the kinematic tree in turn.
+        hidden: width of each layer's conditioner; blocks: its residual blocks; dropout: in training only.
+        bins, bound: of the spline, in whitened units.
+        log_scale_cap: largest absolute log-scale of one coupling.
+        tail: whitened units beyond which the density's tails turn from Gaussian to exponential.
+        gram_schmidt_spread: standard deviation of the randomised Gram-Schmidt lengths ("rot6d" alone).
+    """
+
+    representation: typing.Literal["chart", "rot6d"] = "chart"
+    coupling: typing.Literal["spline", "affine"] = "spline"
+    layers: int = 8
+    hidden: int = 160
+    blocks: int = 1
+    dropout: float = 0.1
+    bins: int = 8
+    bound: float = 5.0
+    log_scale_cap: float = 1.5
+    tail: float = 4.0
+    gram_schmidt_spread: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicsConfig:
+    """The recurrent latent dynamics.
+
+    Attributes:
+        latent_dim: 63 for the flow's chart.
+        hidden: size of the hidden state; ode_hidden: width of the vector field.
+        head_hidden: width of the predictive head.
+        components: Gaussians in the predictive mixture; 1 is a plain Gaussian.
+        rank: of each predictive covariance's low-rank part.
+        solver, max_step: torchdiffeq's fixed-step method and the longest step in seconds; a longer interval is cut into
+            equal steps, each clip's by itself.
+        horizon: seconds over which an extrapolated velocity dies out.
+        sigma_floor: smallest predictive standard deviation along each axis, in latent units.
+        dropout: in the predictive head, in training only.
+    """
+
+    latent_dim: int = 63
+    hidden: int = 256
+    ode_hidden: int = 192
+    head_hidden: int = 384
+    components: int = 3
+    rank: int = 8
+    solver: typing.Literal["euler", "midpoint", "rk4"] = "midpoint"
+    max_step: float = 0.1
+    horizon: float = 0.25
+    sigma_floor: float = 1e-3
+    dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructorConfig:
+    """The frame encoder and the latent filter.
+
+    Attributes:
+        width, blocks: of the frame encoder's residual MLP; recurrent: states of its recurrence, per direction.
+        head_width: hidden units of the heads; lifter_width: of the 2D-only path.
+        trunk_features: size of the front end's trunk features to read; 0 leaves them out.
+        dropout: inside the residual blocks, in training.
+        root_drift: spectral density of the root's angular acceleration, rad^2/s^3; transl_drift: of its linear one, m^2/s^3.
+        root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
+        z_kernel: s, standard deviation of the kernel that smooths the offline latents by their precisions.
+        landmark_sigma: m, error of one landmark when the translation is solved.
+        std_draws: samples of the latent from which the joints' standard deviations come.
+        chunk, context: longest stretch of frames filtered at once, and the frames of warm-up at each side of it.
+    """
+
+    width: int = 384
+    blocks: int = 3
+    recurrent: int = 224
+    head_width: int = 320
+    lifter_width: int = 256
+    trunk_features: int = 0
+    dropout: float = 0.0
+    root_drift: float = 10.0
+    transl_drift: float = 10.0
+    root_inflation: float = 6.0
+    transl_inflation: float = 4.0
+    z_kernel: float = 0.05
+    landmark_sigma: float = 0.05
+    std_draws: int = 8
+    chunk: int = 64
+    context: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses of :mod:`kinflow.losses`, per frame; 0 leaves a term out. Defaults are those of refinement.
+
+    Attributes:
+        keypoints: reprojection of the landmarks, confidence-weighted and robust; keypoint_scale: residual, as a fraction
+            of the person's size, that counts as an outlier.
+        parts: alignment of the person mask (or of part labels) with projected vertices; part_scale: likewise.
+        landmarks: world landmarks in 3D, up to scale and shift; depth_weight: of their depth against the other axes.
+        joints3d, rotations: known 3D joints and rotations (training).
+        acceleration: of the joints in true time; acceleration_scale: m/s^2.
+        smoothness: of z in true time.
+        latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
+        posterior: the network's own Gaussians over z and root (refinement), or its likelihood of the truth (training).
+        betas: prior on the shape; contacts: foot contact (training); contact_velocity: sliding of feet in contact before a
+            camera that stands still.
+    """
+
+    keypoints: float = 200.0
+    keypoint_scale: float = 0.1
+    parts: float = 4.0
+    part_scale: float = 0.1
+    landmarks: float = 2.0
+    depth_weight: float = 0.3
+    joints3d: float = 0.0
+    rotations: float = 0.0
+    acceleration: float = 0.3
+    acceleration_scale: float = 10.0
+    smoothness: float = 0.05
+    latent: float = 0.05
+    dynamics: float = 0.02
+    posterior: float = 0.5
+    betas: float = 1.0
+    contacts: float = 0.0
+    contact_velocity: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineConfig:
+    """Test-time optimisation.
+
+    Attributes:
+        iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
+        pixels: sampled from each frame's mask; vertices: projected for the alignment with it.
+        window: frames of the pieces in which the dynamics' likelihood is taken.
+        smooth: s, standard deviation of the kernel through which corrections pass, so that none is rougher.
+    """
+
+    iterations: int = 60
+    lr: float = 0.03
+    lr_root: float = 0.01
+    lr_transl: float = 0.02
+    lr_betas: float = 0.05
+    pixels: int = 128
+    vertices: int = 256
+    window: int = 16
+    smooth: float = 0.08

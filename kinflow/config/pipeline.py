@@ -1,0 +1,105 @@
+"""Configurations of what turns a clip into motion: perception, video, rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from .networks import LossConfig, RefineConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptionConfig:
+    """Detection, landmarks and tracking. Times are seconds, so that they mean the same at every frame rate.
+
+    Attributes:
+        max_people: at most so many are followed at once and reported; None: no limit.
+        detector_interval_s: the whole frame is searched this often while someone is followed, ...
+        search_interval_s: ... and this often while nobody is.
+        tile_interval_s: this often one tile of each scale is searched too, in turn, for people too small in the whole
+            frame; a large number turns it off after the first frame, in which all tiles are searched.
+        tile_scales: sides of the tiles relative to the frame's shorter side.
+        detection_threshold: least score of a detection in the whole frame or where somebody was lost; tile_threshold: in a
+            tile.
+        nms_iou: overlap above which detections are one.
+        landmark_threshold: least pose score of a sighting.
+        min_roi_px: smaller regions are ignored.
+        memory_s: a person may be out of sight this long and stay the same person.
+        min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
+        look_back_s: a person who is found is followed back this far to where they came into view.
+        precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
+            the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
+        batch_people: regions that go through the landmark network at once, of one or of several frames.
+        look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
+            None does so on CPUs, where batches gain nothing.
+        masks: keep a person mask per frame; features: keep pooled trunk features per frame.
+    """
+
+    max_people: int | None = None
+    detector_interval_s: float = 0.4
+    search_interval_s: float = 0.15
+    tile_interval_s: float = 0.4
+    tile_scales: tuple[float, ...] = (1.0, 0.5)
+    detection_threshold: float = 0.5
+    tile_threshold: float = 0.65
+    nms_iou: float = 0.3
+    landmark_threshold: float = 0.5
+    min_roi_px: float = 40.0
+    memory_s: float = 1.2
+    min_duration_s: float = 0.6
+    look_back_s: float = 1.5
+    precision: typing.Literal["float32", "bfloat16"] = "float32"
+    batch_people: int = 4
+    look_ahead_s: float | None = None
+    masks: bool = True
+    features: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """Decoding and encoding.
+
+    Attributes:
+        decoder: "pyav" or "decord". PyAV is the default by measurement: on the project's clips it needs less processor
+            time per frame (4 of 5) and decord stops at times inside VP9 streams. Both give the same pixels; with
+            "decord", PyAV takes over what decord cannot read.
+        threads: decoding threads; 0 lets the library choose.
+        image_fps: frames per second of a folder of images, which carries no time of its own.
+        prefetch_mb: how many MiB of decoded frames may wait.
+        crf: quality of written H.264, 0 (lossless) to 51; preset: x264's speed preset.
+    """
+
+    decoder: str = "pyav"
+    threads: int = 0
+    image_fps: float = 30.0
+    prefetch_mb: int = 64
+    crf: int = 20
+    preset: str = "veryfast"
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderConfig:
+    """Rasteriser and overlay.
+
+    Attributes:
+        opacity: of the mesh over the frame, 0..1.
+        near: m; faces that reach nearer to the camera are left out.
+        keypoint_radius: of a drawn keypoint, in parts of the image's longer side.
+        min_confidence: keypoints under it are not drawn.
+    """
+
+    opacity: float = 0.8
+    near: float = 0.05
+    keypoint_radius: float = 0.003
+    min_confidence: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """Everything ``kinflow-video`` does, by part."""
+
+    video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
+    perception: PerceptionConfig = dataclasses.field(default_factory=PerceptionConfig)
+    refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
+    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    render: RenderConfig = dataclasses.field(default_factory=RenderConfig)

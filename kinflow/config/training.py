@@ -1,0 +1,214 @@
+"""Configurations of the three trainings."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What every training has in common: :func:`kinflow.training.loop.fit`.
+
+    Attributes:
+        seed: of weights and data; steps: at most so many; minutes: and at most so long (0: no limit). The learning rate
+            follows a cosine over whichever ends first.
+        batch: clips or poses a step; lr, weight_decay: AdamW's; warmup: steps of linear rise; grad_clip: of the norm.
+        ema: decay of the averaged weights, which are the ones validated and kept.
+        validate_every: steps between validations; patience: validations without a better score before it stops (0: off).
+        threads: torch's CPU threads (0: leave); precision: "fp32" or "bf16" (autocast around the loss; the flow stays fp32).
+        log_every: steps between lines of ``log.csv``.
+    """
+
+    seed: int = 0
+    steps: int = 20000
+    minutes: float = 0.0
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 200
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    validate_every: int = 500
+    patience: int = 0
+    threads: int = 0
+    precision: typing.Literal["fp32", "bf16"] = "fp32"
+    log_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowTrainingConfig:
+    """``kinflow-train flow``.
+
+    Attributes:
+        noise: rad, standard deviation of the rotation noise added to each training joint; it widens directions in which
+            the capture does not vary. mirror, exchange: probabilities of left-right mirroring and of taking the upper
+            body from another pose.
+        jitter: largest standard deviation (rad) of further, whole-pose noise, drawn per pose from 0 up to this with
+            probability jitter_share.
+        bounds_samples: importance samples of the "rot6d" representation's bound in validation.
+    """
+
+    model: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=512, steps=12000))
+    noise: float = 0.01
+    jitter: float = 0.1
+    jitter_share: float = 0.2
+    mirror: float = 0.5
+    exchange: float = 0.15
+    bounds_samples: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicsTrainingConfig:
+    """``kinflow-train dynamics``.
+
+    Attributes:
+        flow: path of the flow's weights; None: the packaged ones.
+        frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
+            deviation of the time stamps' jitter as a share of the interval.
+        drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
+        noise: rad, standard deviation of rotation noise, given to a share noise_share of windows.
+        dequantise: rad, of noise that every window gets, in validation too, so that a joint that the capture does not
+            move has a density at all.
+        root_share: share of windows that get the root's motion; time_warp: largest change of speed, as a log.
+    """
+
+    model: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
+    flow: str | None = None
+    frames: int = 48
+    fps: tuple[float, float] = (10.0, 60.0)
+    rate_jitter: float = 0.1
+    drop: float = 0.3
+    drop_share: float = 0.3
+    noise: float = 0.02
+    noise_share: float = 0.2
+    dequantise: float = 0.002
+    mirror: float = 0.5
+    exchange: float = 0.1
+    root_share: float = 0.5
+    time_warp: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """Errors given to projected motion capture: :mod:`kinflow.training.noise`.
+
+    Attributes:
+        jitter2d: range of the keypoints' standard deviation, as a fraction of the person's size; bias2d: of each
+            landmark's constant offset.
+        world: range of the world landmarks' standard deviation across the ray, m (2.6 times that along it).
+        depth_scale: range by which depth is compressed; lean: of the torso, m per m; depth_flips: of a limb, per second.
+        occlusion: most occlusions of one group of landmarks per second; outliers: share of single points; swaps of left
+            and right, and fits in which everything is worse, per second.
+    """
+
+    jitter2d: tuple[float, float] = (0.003, 0.018)
+    bias2d: float = 0.008
+    world: tuple[float, float] = (0.004, 0.022)
+    depth_scale: tuple[float, float] = (0.65, 1.1)
+    lean: float = 0.1
+    depth_flips: float = 0.05
+    occlusion: float = 0.15
+    outliers: float = 0.004
+    swaps: float = 0.04
+    fits: float = 0.06
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionConfig:
+    """The stream of projected motion capture: :mod:`kinflow.training.projected`.
+
+    Attributes:
+        noise: of the front end.
+        frames: length of a window; fps: range of frame rates, drawn log-uniformly; jitter: of the time stamps, as a share
+            of the interval; time_warp: largest change of speed, as a log.
+        mirror, exchange: probabilities of mirroring, and of legs taken from another clip.
+        perturb: probability of slow random turns added to all joints; perturb_std: largest standard deviation, rad.
+        sampled: share of windows whose poses wander through the flow's samples instead.
+        tilt: probability that the whole body is tilted; tumble: that it is turned anyhow.
+        pitch, roll: degrees, standard deviation of the camera's in the usual case; wide: probability of a wide draw.
+        focal: range of the focal length over the image's diagonal; focal_error: standard deviation of the log of the
+            error of the focal length that the network is told.
+        size: range of the person's height over the image's; off_centre: standard deviation of the person's place, as a
+            fraction of the image.
+        world: probability of world landmarks; coco: that a window without them has COCO's points alone.
+        gaps: probability of a stretch in which the person is not detected.
+    """
+
+    noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    frames: int = 32
+    fps: tuple[float, float] = (5.0, 60.0)
+    jitter: float = 0.15
+    time_warp: float = 0.25
+    mirror: float = 0.5
+    exchange: float = 0.15
+    perturb: float = 0.35
+    perturb_std: float = 0.3
+    sampled: float = 0.12
+    tilt: float = 0.15
+    tumble: float = 0.04
+    pitch: float = 14.0
+    roll: float = 7.0
+    wide: float = 0.25
+    focal: tuple[float, float] = (0.5, 2.5)
+    focal_error: float = 0.15
+    size: tuple[float, float] = (0.2, 1.3)
+    off_centre: float = 0.22
+    world: float = 0.85
+    coco: float = 0.5
+    gaps: float = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructorTrainingConfig:
+    """``kinflow-train reconstructor``.
+
+    Attributes:
+        model, losses, projection: network, weights of the losses, and the projected stream.
+        flow, dynamics: paths of trained weights; None: the packaged ones.
+        perceived: folder of rendered and perceived clips; None: projected motion capture alone; perceived_share: their
+            share of each batch.
+        init: weights to start from; None: from scratch.
+        filter: run the latent filter; false trains the encoder alone, for the first part of a training.
+        scored: frames of each window whose latents enter the likelihood; decoded: successive frames that are decoded by
+            the flow for the losses on joints.
+        validation: windows of the validation split.
+    """
+
+    model: ReconstructorConfig = dataclasses.field(default_factory=ReconstructorConfig)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(
+            batch=32, steps=20000, lr=8e-4, ema=0.997, validate_every=200, precision="bf16"
+        )
+    )
+    losses: LossConfig = dataclasses.field(
+        default_factory=lambda: LossConfig(
+            keypoints=2.0,
+            keypoint_scale=0.1,
+            parts=0.0,
+            landmarks=0.0,
+            joints3d=4.0,
+            rotations=1.0,
+            acceleration=0.15,
+            smoothness=0.0,
+            latent=0.0,
+            dynamics=0.0,
+            posterior=1.0,
+            betas=0.1,
+            contacts=0.1,
+        )  # fmt: skip
+    )
+    projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
+    flow: str | None = None
+    dynamics: str | None = None
+    perceived: str | None = None
+    perceived_share: float = 0.5
+    init: str | None = None
+    filter: bool = True
+    scored: int = 12
+    decoded: int = 6
+    validation: int = 96
