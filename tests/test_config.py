@@ -8,8 +8,23 @@ from typing import Literal
 
 import pytest
 
-from kinflow.config import PipelineConfig, config_hash, from_dict, load_config, to_dict
+from kinflow.config import (
+    DynamicsTrainingConfig,
+    FlowTrainingConfig,
+    PipelineConfig,
+    ReconstructorTrainingConfig,
+    config_hash,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from kinflow.errors import ConfigError
+
+TRAININGS = {
+    "flow": FlowTrainingConfig,
+    "dynamics": DynamicsTrainingConfig,
+    "reconstructor": ReconstructorTrainingConfig,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +88,6 @@ def test_every_default_of_the_pipeline_passes_its_own_check() -> None:
 
 
 def test_files_in_configs_fit() -> None:
-    from kinflow.cli.train import TRAININGS
-
     folder = Path(__file__).parents[1] / "configs"
     for path in folder.glob("*.yaml"):
-        load_config(TRAININGS[path.stem.split("_")[0]].config, path)
+        load_config(TRAININGS[path.stem], path)

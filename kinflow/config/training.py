@@ -200,7 +200,7 @@ class ReconstructorTrainingConfig:
             posterior=1.0,
             betas=0.1,
             contacts=0.1,
-        )  # fmt: skip
+        )
     )
     projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
     flow: str | None = None
