@@ -133,7 +133,8 @@ class Perceiver:
         tracks = tracker.alive()
         missing = tracker.missing(time)
         interval = self.config.detector_interval_s if tracks and not missing else self.config.search_interval_s
-        searched = time - self._detected_at >= interval - 1e-6
+        full = self.config.max_people is not None and len(tracks) >= self.config.max_people
+        searched = time - self._detected_at >= interval - 1e-6 and not full
         detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
         with_mask = self.config.masks or bool(self._unclaimed(detections, tracks, time)) or tracker.crowded()
         followed = self._follow(tracks, frames, with_mask)
@@ -220,7 +221,9 @@ class Perceiver:
         views = [letterbox(image, tile, DETECTOR_SIZE) for tile in [(0, 0, width, height), *tiles]]
         limits = [np.inf] + [TILE_PERSON * (x1 - x0) for x0, _, x1, _ in tiles]
         expected = 1 + len(missing)  # where somebody is expected, less is asked for
-        thresholds = [self.config.detection_threshold] * expected + [self.config.tile_threshold] * (len(views) - expected)
+        thresholds = [self.config.detection_threshold] * expected + [self.config.tile_threshold] * (
+            len(views) - expected
+        )
         outputs = []
         for start in range(0, len(views), self.config.batch_people):
             batch = torch.stack([view[0] for view in views[start : start + self.config.batch_people]])
