@@ -137,7 +137,7 @@ class MotionPrior(nn.Module):
         Args:
             body_pose: (B, T, 23 or 21, 3) rad or matrices, at ``timestamps`` (T,) or (B, T) s.
             future: (F,) s, increasing, after the last time stamp.
-            samples: draws a clip; 0: the expected path, each latent at its predictive mean.
+            samples: draws a clip; 0: the expected latent at each time, given the past alone.
             temperature: of the draws, see :meth:`sample`.
 
         Returns:
@@ -156,9 +156,14 @@ class MotionPrior(nn.Module):
         count = max(1, samples)
         state = State(*(x.repeat_interleave(count, 0) for x in state))
         gap = (future[0].to(times) - times[:, -1]).repeat_interleave(count)
-        z = self._roll(state, future, gap, temperature if samples else 0.0, generator)
-        poses = self.decode(z)
-        return poses.unflatten(0, (len(rotmat), count)) if samples else poses
+        if samples:
+            z = self._roll(state, future, gap, temperature, generator)
+            return self.decode(z).unflatten(0, (len(rotmat), samples))
+        means = []
+        for t in range(len(future)):
+            state = self.dynamics.advance(state, gap if t == 0 else float(future[t] - future[t - 1]))
+            means.append(self.dynamics.predict(state).mean)
+        return self.decode(torch.stack(means, 1))
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +174,8 @@ class MotionPrior(nn.Module):
         """Fill the frames that are not valid with the most likely motion through those that are.
 
         The valid frames' latents are held; the others start on straight lines between them and climb the density of the
-        whole motion (in latents) by ``steps`` steps of Adam.
+        whole motion (in latents) by ``steps`` steps of Adam. Over gaps of 0.5 s the packaged weights come no nearer to
+        the truth than spherical interpolation does (4.9 against 4.6 degrees a joint, test split).
 
         Returns:
             (B, T, 23, 3) rad; valid frames as they were given.
@@ -280,7 +286,7 @@ class MotionPrior(nn.Module):
         for t in range(len(times)):
             state = self.dynamics.advance(state, gap if t == 0 else float(times[t] - times[t - 1]))
             predictive = self.dynamics.predict(state)
-            z = predictive.sample(generator, temperature) if temperature else predictive.mean
+            z = predictive.sample(generator, temperature)
             state = self.dynamics.update(state, z)
             out.append(z)
         return torch.stack(out, 1)

@@ -161,3 +161,19 @@ def test_one_frame_and_the_far_out(prior: MotionPrior) -> None:
     value = prior.log_prob(far, fps=30)
     (gradient,) = torch.autograd.grad(value.sum(), far)
     assert torch.isfinite(value).all() and torch.isfinite(gradient).all()
+
+
+def test_packaged_prior_tells_motion_from_its_shuffled_frames() -> None:
+    packaged = MotionPrior.load()
+    generator = torch.Generator().manual_seed(0)
+    z = packaged.dynamics.initial_state((1,)).z  # its type and device
+    ends = 0.5 * torch.randn(4, 2, 63, generator=generator).to(z)
+    share = (0.5 - 0.5 * torch.cos(torch.linspace(0, math.pi, 40)))[:, None].to(z)
+    pose = packaged.decode(ends[:, :1] + share * (ends[:, 1:] - ends[:, :1]))
+    order = torch.randperm(40, generator=generator)
+    right, wrong = packaged.log_prob(pose, fps=30), packaged.log_prob(pose[:, order], fps=30)
+    assert (right.mean(1) > wrong.mean(1) + 20).all()
+    alone = torch.cat([packaged.log_prob(p[None], fps=30) for p in pose])
+    torch.testing.assert_close(right, alone, rtol=1e-4, atol=2e-3)
+    draws = packaged.sample(torch.arange(30) / 30, 4, generator=generator)
+    assert torch.isfinite(draws).all()
