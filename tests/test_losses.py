@@ -61,9 +61,7 @@ def test_keypoint_reprojection_gradient(rng: torch.Generator) -> None:
     points = randn(rng, 2, 4, 3) + torch.tensor([0, 0, 6.0])
     target, confidence = randn(rng, 2, 4, 2) * 30 + 300, torch.rand(2, 4, generator=rng, dtype=torch.float64)
     size = torch.full((2,), 200.0, dtype=torch.float64)
-    assert gradcheck(
-        lambda p: losses.keypoint_reprojection(p, target, confidence, K, size), points.requires_grad_()
-    )
+    assert gradcheck(lambda p: losses.keypoint_reprojection(p, target, confidence, K, size), points.requires_grad_())
 
 
 def test_part_alignment_by_hand() -> None:
@@ -74,7 +72,9 @@ def test_part_alignment_by_hand() -> None:
     value = losses.part_alignment(vertices, parts, pixels, torch.tensor([[0, 1, -1]]), size, scale=0.1)
     assert value.item() == pytest.approx((0.5 + 0.5) / 2)
     # As one part the nearest of all counts.
-    value = losses.part_alignment(vertices, torch.zeros(2, dtype=torch.long), pixels, torch.tensor([[0, 0, -1]]), size, 0.1)
+    value = losses.part_alignment(
+        vertices, torch.zeros(2, dtype=torch.long), pixels, torch.tensor([[0, 0, -1]]), size, 0.1
+    )
     assert value.item() == pytest.approx(0.25 + 0.25)
     # A part of which one side shows nothing does not count.
     value = losses.part_alignment(vertices, parts, pixels, torch.tensor([[0, 0, 0]]), size, scale=0.1)
@@ -89,7 +89,8 @@ def test_part_alignment_gradient(rng: torch.Generator) -> None:
     weight = torch.rand(2, 7, generator=rng, dtype=torch.float64)
     size = torch.full((2,), 80.0, dtype=torch.float64)
     assert gradcheck(
-        lambda v: losses.part_alignment(v, vertex_parts, pixels, pixel_parts, size, 0.3, weight), vertices.requires_grad_()
+        lambda v: losses.part_alignment(v, vertex_parts, pixels, pixel_parts, size, 0.3, weight),
+        vertices.requires_grad_(),
     )
 
 

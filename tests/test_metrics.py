@@ -55,7 +55,9 @@ def test_acceleration_uses_the_true_times() -> None:
     t = torch.tensor([[0.0, 0.1, 0.3, 0.4]], dtype=D)
     joints = (0.5 * 3 * t.square())[..., None, None] * torch.tensor([0.0, 1, 0], dtype=D).expand(1, 4, 2, 3)
     assert torch.allclose(metrics.acceleration_magnitude(joints, t), torch.full((1, 2), 3.0, dtype=D))
-    assert torch.allclose(metrics.acceleration_error(joints, torch.zeros_like(joints), t), torch.full((1, 2), 3.0, dtype=D))
+    assert torch.allclose(
+        metrics.acceleration_error(joints, torch.zeros_like(joints), t), torch.full((1, 2), 3.0, dtype=D)
+    )
     valid = torch.tensor([[True, True, True, False]])
     assert metrics.triplets_valid(valid).tolist() == [[True, False]]
 

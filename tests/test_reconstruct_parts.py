@@ -11,6 +11,7 @@ from kinflow.reconstruct.batching import cut
 from kinflow.reconstruct.encoder import gather_time, reverse_index
 from kinflow.reconstruct.gaussian import Gaussian, fuse, fuse_over_prior, standard
 from kinflow.reconstruct.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
+from kinflow.reconstruct.kernel import kernel_of
 from kinflow.reconstruct.refine import inside_crops, mask_pixels
 from kinflow.reconstruct.smoothing import exp_so3, log_so3, smooth
 from kinflow.rotations import rotvec_to_rotmat
@@ -194,6 +195,33 @@ def test_two_filter_smoother_stays_proper_when_the_backward_pass_knows_nothing()
     nothing = Gaussian(torch.zeros(8, dtype=D), torch.full((8,), 1.0, dtype=D))
     smoothed = fuse_over_prior(wide, nothing)
     assert torch.isfinite(smoothed.log_var).all() and (smoothed.log_var <= wide.log_var + 1e-9).all()
+
+
+# -- kernel -----------------------------------------------------------------------------------------------------------
+
+
+def test_kernel_smooths_in_true_time_and_leaves_lone_frames_alone() -> None:
+    t = torch.tensor([[0.0, 0.03, 0.06, 0.09, 5.0, 5.5]], dtype=D)
+    kernel = kernel_of(t, 0.05)
+    assert torch.allclose(kernel.weights.sum(-1), torch.ones(1, 6, dtype=D))
+    x = randn(1, 6, 2)
+    out = kernel(x)
+    assert torch.allclose(out[:, 4:], x[:, 4:])
+    w = torch.exp(-0.5 * (torch.tensor([0.03, 0, 0.03, 0.06], dtype=D) / 0.05) ** 2)
+    assert torch.allclose(out[0, 1], (w[:, None] * x[0, :4]).sum(0) / w.sum())
+    # Padding neither gives nor takes.
+    valid = torch.tensor([[True, True, True, False, False, False]])
+    alone = kernel_of(t[:, :3], 0.05)(x[:, :3])
+    assert torch.allclose(kernel_of(t, 0.05, valid)(x)[:, :3], alone)
+
+
+def test_kernel_weighs_means_by_their_precision() -> None:
+    t = torch.tensor([[0.0, 0.01]], dtype=D)
+    g = Gaussian(torch.tensor([[[0.0], [1.0]]], dtype=D), torch.tensor([[[0.0], [-20.0]]], dtype=D))
+    smoothed = kernel_of(t, 0.05).smooth(g)
+    assert torch.allclose(smoothed.mean, torch.ones(1, 2, 1, dtype=D), atol=1e-6)
+    none = kernel_of(t, 0.0).smooth(g)
+    assert torch.allclose(none.mean, g.mean) and torch.allclose(none.log_var, g.log_var)
 
 
 # -- batching ---------------------------------------------------------------------------------------------------------

@@ -66,41 +66,6 @@ class DynamicsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructorConfig:
-    """The frame encoder and the latent filter.
-
-    Attributes:
-        width, blocks: of the frame encoder's residual MLP; recurrent: states of its recurrence, per direction.
-        head_width: hidden units of the heads; lifter_width: of the 2D-only path.
-        trunk_features: size of the front end's trunk features to read; 0 leaves them out.
-        dropout: inside the residual blocks, in training.
-        root_drift: spectral density of the root's angular acceleration, rad^2/s^3; transl_drift: of its linear one, m^2/s^3.
-        root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
-        z_kernel: s, standard deviation of the kernel that smooths the offline latents by their precisions.
-        landmark_sigma: m, error of one landmark when the translation is solved.
-        std_draws: samples of the latent from which the joints' standard deviations come.
-        chunk, context: longest stretch of frames filtered at once, and the frames of warm-up at each side of it.
-    """
-
-    width: int = 384
-    blocks: int = 3
-    recurrent: int = 224
-    head_width: int = 320
-    lifter_width: int = 256
-    trunk_features: int = 0
-    dropout: float = 0.0
-    root_drift: float = 10.0
-    transl_drift: float = 10.0
-    root_inflation: float = 6.0
-    transl_inflation: float = 4.0
-    z_kernel: float = 0.05
-    landmark_sigma: float = 0.05
-    std_draws: int = 8
-    chunk: int = 64
-    context: int = 32
-
-
-@dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Weights of the losses of :mod:`kinflow.losses`, per frame; 0 leaves a term out. Defaults are those of refinement.
 
@@ -157,3 +122,49 @@ class RefineConfig:
     vertices: int = 256
     window: int = 16
     smooth: float = 0.08
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructorConfig:
+    """The frame encoder and the latent filter.
+
+    Attributes:
+        width, blocks: of the frame encoder's residual MLP; recurrent: states of its recurrence, per direction.
+        head_width: hidden units of the heads; lifter_width: of the 2D-only path.
+        trunk_features: size of the front end's trunk features to read; 0 leaves them out.
+        dropout: inside the residual blocks, in training.
+        root_drift: spectral density of the root's angular acceleration, rad^2/s^3; transl_drift: of its linear one, m^2/s^3.
+        root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
+        z_kernel: s, standard deviation of the kernel that smooths the offline latents by their precisions.
+        landmark_sigma: m, error of one landmark when the translation is solved.
+        align, align_losses: the short fit to the keypoints that ends every offline reconstruction; 0 iterations: none.
+        std_draws: samples of the latent from which the joints' standard deviations come.
+        chunk, context: longest stretch of frames filtered at once, and the frames of warm-up at each side of it.
+    """
+
+    width: int = 384
+    blocks: int = 3
+    recurrent: int = 224
+    head_width: int = 320
+    lifter_width: int = 256
+    trunk_features: int = 0
+    dropout: float = 0.0
+    root_drift: float = 10.0
+    transl_drift: float = 10.0
+    root_inflation: float = 6.0
+    transl_inflation: float = 4.0
+    z_kernel: float = 0.05
+    landmark_sigma: float = 0.05
+    align: RefineConfig = dataclasses.field(
+        default_factory=lambda: RefineConfig(
+            iterations=8, lr=0.15, lr_root=0.045, lr_transl=0.06, lr_betas=0.15, smooth=0.12
+        )
+    )
+    align_losses: LossConfig = dataclasses.field(
+        default_factory=lambda: LossConfig(
+            keypoints=100.0, posterior=1.0, landmarks=5.0, parts=0.0, dynamics=0.0, smoothness=0.0
+        )
+    )
+    std_draws: int = 8
+    chunk: int = 64
+    context: int = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def cut(lengths: Sequence[int], chunk: int, context: int) -> list[Chunk]:
         pieces = max(1, -(-length // chunk))
         edges = [round(i * length / pieces) for i in range(pieces + 1)]
         chunks += [
-            Chunk(person, max(0, a - context), min(length, b + context), a, b) for a, b in zip(edges, edges[1:], strict=False)
+            Chunk(person, max(0, a - context), min(length, b + context), a, b) for a, b in itertools.pairwise(edges)
         ]
     return chunks
 
@@ -52,7 +53,9 @@ def collate(
     def stack(name: str) -> Tensor:
         first = getattr(evidences[chunks[0].person], name)
         if first is None:
-            raise UsageError(f"evidence: these weights read {name}, got none. Use kinflow's own perception as the source.")
+            raise UsageError(
+                f"evidence: these weights read {name}, got none. Use kinflow's own perception as the source."
+            )
         out = np.zeros((len(chunks), steps, *first.shape[1:]), np.float64 if first.dtype.kind == "f" else first.dtype)
         for row, c in enumerate(chunks):
             out[row, : c.stop - c.start] = getattr(evidences[c.person], name)[c.start : c.stop]

@@ -64,11 +64,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
-        )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -76,13 +75,11 @@ class Block(nn.Module):
 
 def head(inputs: int, width: int, outputs: int, zero: bool = False) -> nn.Sequential:
     """Two-layer head; with ``zero`` its first output is 0 everywhere (a correction that starts as none)."""
-    layers = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
-    last = layers[-1]
-    assert isinstance(last, nn.Linear)
+    last = nn.Linear(width, outputs)
     with torch.no_grad():
         last.weight.mul_(0.0 if zero else 0.1)
         last.bias.zero_()
-    return layers
+    return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), last)
 
 
 class Lifter(nn.Module):

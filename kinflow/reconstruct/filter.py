@@ -18,6 +18,10 @@ from ..dynamics import LatentDynamics, State
 from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, fuse, standard
 
 
+_TRUST_UNIT = 10.0  # nats that one of the trust parameters is worth, so that they learn as fast as they need
+_FIRST_WIDENING = 3.0
+
+
 class Pass(NamedTuple):
     """Predicted (before the frame is seen) and filtered (after) Gaussians over z, (B, T, 63) each."""
 
@@ -40,8 +44,12 @@ class LatentFilter(nn.Module):
         self.dynamics = dynamics
         self.widen = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
         self.hand_on = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
+        with torch.no_grad():
+            self.widen[:, 0] = _FIRST_WIDENING / _TRUST_UNIT
 
-    def forward(self, observed: Gaussian, seen: Tensor, dt: Tensor, direction: Tensor, learn_dynamics: bool = False) -> Pass:
+    def forward(
+        self, observed: Gaussian, seen: Tensor, dt: Tensor, direction: Tensor, learn_dynamics: bool = False
+    ) -> Pass:
         """Run over (B, T, D) observed Gaussians.
 
         Args:
@@ -53,7 +61,7 @@ class LatentFilter(nn.Module):
                 on motions, and their predictions enter as constants.
         """
         batch, steps, _ = observed.mean.shape
-        widen, hand_on = self.widen[direction], self.hand_on[direction]
+        widen, hand_on = _TRUST_UNIT * self.widen[direction], _TRUST_UNIT * self.hand_on[direction]
         state = self.dynamics.initial_state((batch,))
         carried = torch.full_like(observed.mean[:, 0], -math.inf)  # log-variance of the last update
         predicted: list[Gaussian] = []

@@ -121,9 +121,7 @@ def solve_translation(
     uv = rays(keypoints2d, K)
     one, zero = torch.ones_like(uv[..., 0]), torch.zeros_like(uv[..., 0])
     # Rows of the design matrix, (..., P, 2, 3), and their right-hand side.
-    design = torch.stack(
-        (torch.stack((one, zero, -uv[..., 0]), -1), torch.stack((zero, one, -uv[..., 1]), -1)), -2
-    )
+    design = torch.stack((torch.stack((one, zero, -uv[..., 0]), -1), torch.stack((zero, one, -uv[..., 1]), -1)), -2)
     rhs = uv * points[..., 2:] - points[..., :2]
     prior_precision = torch.diag(points.new_tensor([1e-4, 1e-4, 1e-2]))
     prior_info = points.new_tensor([0.0, 0.0, 0.04])

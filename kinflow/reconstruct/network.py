@@ -12,6 +12,7 @@ from ..dynamics import LatentDynamics
 from .encoder import HEAD_SIZE, LATENT, Estimate, SequenceEncoder, gather_time, head, read_head, reverse_index
 from .filter import LatentFilter, Pass
 from .gaussian import Gaussian, fuse, fuse_over_prior
+from .kernel import kernel_of
 from .observation import Canonical, Observations, canonicalise, flatten_view, time_steps
 
 
@@ -87,9 +88,7 @@ class ReconstructionNetwork(nn.Module):
         landmarks = torch.where(obs.has_world[..., None, None], obs.world, lifted)
         return canonicalise(obs, flat, landmarks), lifted
 
-    def forward(
-        self, obs: Observations, streaming: bool = False, dynamics: bool = True
-    ) -> tuple[Prediction, Traces]:
+    def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = True) -> tuple[Prediction, Traces]:
         """Predict every frame.
 
         Args:
@@ -127,9 +126,9 @@ class ReconstructionNetwork(nn.Module):
         smooth_out = self.smooth_head(torch.cat([x.to(states.code.dtype) for x in inputs], -1))
         with torch.autocast(device, enabled=False):
             estimate = _correct(smooth_out, smoothed, frame)
-            prediction = _prediction(
-                Gaussian(estimate.z_mean, estimate.z_log_var), estimate, pool_betas(estimate, seen), canonical
-            )
+            kernel = kernel_of(obs.timestamps, self.config.z_kernel, obs.valid)
+            z = kernel.smooth(Gaussian(estimate.z_mean, estimate.z_log_var))
+            prediction = _prediction(z, estimate, pool_betas(estimate, seen), canonical)
         return prediction, Traces(frame, backward, ahead, behind, pooled, lifted)
 
     def _both_ways(self, ahead: Gaussian, back: Gaussian, seen: Tensor, valid: Tensor, dt: Tensor) -> tuple[Pass, Pass]:

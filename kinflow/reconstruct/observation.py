@@ -61,13 +61,11 @@ class Observations:
             check_shape("features", self.features, f"{lead} F")
         return self
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Observations:
-        """Move all tensors to a device, or the floating ones to a dtype."""
+    def to(self, device: torch.device | str) -> Observations:
+        """Move all tensors to a device."""
 
         def move(x: Tensor | None) -> Tensor | None:
-            if x is None or (not x.is_floating_point() and isinstance(args[0], torch.dtype)):
-                return x
-            return x.to(*args)
+            return None if x is None else x.to(device)
 
         return Observations(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})  # type: ignore[arg-type]
 
@@ -115,7 +113,9 @@ def flatten_view(obs: Observations) -> Flat:
     view = local_view(pixels, obs.confidence, obs.K[:, None])
     size = spread(view.points, obs.confidence)
     points = view.points / size.clamp_min(1e-6)[..., None, None]
-    return Flat(points.clamp(-6, 6) * seen[..., None], torch.where(obs.observed, size.clamp_min(1e-4), 0.1), view.ray_to_camera)
+    return Flat(
+        points.clamp(-6, 6) * seen[..., None], torch.where(obs.observed, size.clamp_min(1e-4), 0.1), view.ray_to_camera
+    )
 
 
 def canonicalise(obs: Observations, flat: Flat, landmarks: Tensor) -> Canonical:
@@ -146,9 +146,7 @@ def canonicalise(obs: Observations, flat: Flat, landmarks: Tensor) -> Canonical:
     move = torch.einsum("btij,bti->btj", to_camera, place - _gather(place, previous))
     fresh = (previous >= 0)[..., None] & obs.observed[..., None]
     zero = torch.zeros_like(turn)
-    scalars = torch.stack(
-        (torch.log(depth / 4), obs.has_world.to(depth.dtype), 0.5 * torch.log(dt * 30)), -1
-    )
+    scalars = torch.stack((torch.log(depth / 4), obs.has_world.to(depth.dtype), 0.5 * torch.log(dt * 30)), -1)
     features = torch.cat(
         (
             3 * in_root.clamp(-3, 3).flatten(-2),

@@ -114,14 +114,16 @@ class Reconstructor:
         return next(self.network.parameters()).device
 
     @torch.no_grad()
-    def reconstruct(self, evidences: Sequence[Evidence], K: Tensor | np.ndarray, streaming: bool = False) -> list[Motion]:
+    def reconstruct(
+        self, evidences: Sequence[Evidence], K: Tensor | np.ndarray, streaming: bool = False
+    ) -> list[Motion]:
         """Reconstruct every person.
 
         Args:
             evidences: one record per person.
             K: (3, 3) camera matrix, px.
             streaming: each frame from the frames up to it alone (pose, root and contacts; shape and the root's and
-                translation's smoothing still use all).
+                translation's smoothing still use all), without the short fit that ends an offline reconstruction.
 
         Returns:
             One Motion per Evidence, in the same order, with a row for each of its rows.
@@ -134,11 +136,16 @@ class Reconstructor:
         check_shape("K", K, "3 3")
         for evidence in evidences:
             if not evidence.observed.any():
-                raise UsageError(f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out.")
-        return [
+                raise UsageError(
+                    f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out."
+                )
+        motions = [
             self._place(person, evidence, K)
             for person, evidence in zip(self._predict(evidences, K, streaming), evidences, strict=True)
         ]
+        if streaming or not self.config.align.iterations:
+            return motions
+        return self.refine(motions, evidences, self.config.align, self.config.align_losses)
 
     def refine(
         self,
@@ -177,7 +184,9 @@ class Reconstructor:
         for person in range(len(evidences)):
             rows = [parts[i] for i, c in enumerate(chunks) if c.person == person]
             joined = {
-                f.name: torch.cat([getattr(r, f.name) for r in rows]) for f in dataclasses.fields(_Person) if f.name != "betas"
+                f.name: torch.cat([getattr(r, f.name) for r in rows])
+                for f in dataclasses.fields(_Person)
+                if f.name != "betas"
             }
             weight = torch.stack([n * torch.exp(-v) for _, v, n in shapes[person]])
             means = torch.stack([m for m, _, _ in shapes[person]])

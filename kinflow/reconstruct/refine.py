@@ -22,6 +22,7 @@ from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
 from .geometry import local_view
+from .kernel import Kernel, kernel_of
 from .pose import full_pose
 
 Progress = Callable[[int, int], None]
@@ -102,13 +103,19 @@ def gather_target(motion: Motion, evidence: Evidence, config: RefineConfig, devi
         UsageError: motion and evidence of different frames.
     """
     if not np.array_equal(motion.frame_ids, evidence.frame_ids):
-        raise UsageError(f"evidence: expected the {len(motion)} frames of person {motion.person_id}, got {len(evidence)}.")
+        raise UsageError(
+            f"evidence: expected the {len(motion)} frames of person {motion.person_id}, got {len(evidence)}."
+        )
 
     def tensor(x: np.ndarray) -> Tensor:
         out = torch.from_numpy(x).to(device)
         return out.float() if out.is_floating_point() else out
 
-    observed, keypoints, confidence = tensor(evidence.observed), tensor(evidence.keypoints2d), tensor(evidence.confidence)
+    observed, keypoints, confidence = (
+        tensor(evidence.observed),
+        tensor(evidence.keypoints2d),
+        tensor(evidence.confidence),
+    )
     K = tensor(motion.K)
     centred = torch.where(observed[:, None, None], keypoints, K[:2, 2])
     weight = (confidence + 1e-3) / (confidence + 1e-3).sum(-1, keepdim=True)
@@ -152,7 +159,9 @@ def objective(
             ),
             seen,
         ),
-        "posterior": (0.5 * ((v.z - start.z) / z_std).square().sum(-1) + 0.5 * (v.turn / _ROOT_STD).square().sum(-1)).mean(),
+        "posterior": (
+            0.5 * ((v.z - start.z) / z_std).square().sum(-1) + 0.5 * (v.turn / _ROOT_STD).square().sum(-1)
+        ).mean(),
         "latent": losses.latent_nll(v.z).mean(),
         "betas": losses.betas_prior(v.betas),
     }
@@ -173,7 +182,9 @@ def objective(
         terms["smoothness"] = losses.latent_smoothness(v.z, target.timestamps).mean()
         terms["dynamics"] = _dynamics_term(v.z, target.timestamps, dynamics, window, offset, weights)
         if weights.contact_velocity > 0:
-            terms["contact_velocity"] = losses.contact_velocity(landmarks[:, list(FEET)], contacts, target.timestamps).mean()
+            terms["contact_velocity"] = losses.contact_velocity(
+                landmarks[:, list(FEET)], contacts, target.timestamps
+            ).mean()
     if len(v.z) > 2:
         terms["acceleration"] = losses.acceleration(joints, target.timestamps, scale=weights.acceleration_scale).mean()
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
@@ -239,23 +250,45 @@ def _refine_one(
     device = body.v_template.device
     target = gather_target(motion, evidence, config, device)
     start = Variables(
-        *(torch.from_numpy(x).to(device) for x in (motion.z, np.zeros_like(motion.global_orient), motion.transl, motion.betas))
+        *(
+            torch.from_numpy(x).to(device)
+            for x in (motion.z, np.zeros_like(motion.global_orient), motion.transl, motion.betas)
+        )
     )
     root = rotvec_to_rotmat(torch.from_numpy(motion.global_orient).to(device))
     z_std = torch.from_numpy(motion.z_std).to(device).clamp_min(0.05)
     contacts = torch.from_numpy(motion.contacts).to(device)
     vertex_ids = torch.linspace(0, body.num_vertices - 1, config.vertices, device=device).round().long().unique()
-    v = Variables(*(getattr(start, f.name).clone().requires_grad_(True) for f in dataclasses.fields(Variables)))
+    # What is optimised is a correction that is smooth in time, added to the start.
+    free = Variables(
+        *(torch.zeros_like(getattr(start, f.name)).requires_grad_() for f in dataclasses.fields(Variables))
+    )
+    kernel = kernel_of(target.timestamps[None], config.smooth)
     rates = (config.lr, config.lr_root, config.lr_transl, config.lr_betas)
-    groups = [{"params": [getattr(v, f.name)], "lr": lr} for f, lr in zip(dataclasses.fields(v), rates, strict=True)]
+    groups = [
+        {"params": [getattr(free, f.name)], "lr": lr} for f, lr in zip(dataclasses.fields(free), rates, strict=True)
+    ]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.iterations))
     with torch.enable_grad():
         for iteration in range(config.iterations):
             optimiser.zero_grad()
             offset = (iteration * 17) % config.window
+            v = _corrected(start, free, kernel)
             loss, _ = objective(
-                v, start, root, z_std, contacts, target, flow, dynamics, body, weights, vertex_ids, config.window, offset
+                v,
+                start,
+                root,
+                z_std,
+                contacts,
+                target,
+                flow,
+                dynamics,
+                body,
+                weights,
+                vertex_ids,
+                config.window,
+                offset,
             )
             loss.backward()
             optimiser.step()
@@ -263,7 +296,13 @@ def _refine_one(
             if report is not None:
                 report(iteration + 1)
     with torch.no_grad():
+        v = _corrected(start, free, kernel)
         return finish(
             evidence, torch.from_numpy(motion.K), v.betas.detach(), root @ rotvec_to_rotmat(v.turn), v.z.detach(),
             v.transl.detach(), z_std, contacts, joints3d_std=motion.joints3d_std,
         )  # fmt: skip
+
+
+def _corrected(start: Variables, free: Variables, kernel: Kernel) -> Variables:
+    z, turn, transl = (kernel(x[None])[0] for x in (free.z, free.turn, free.transl))
+    return Variables(start.z + z, turn, start.transl + transl, start.betas + free.betas)

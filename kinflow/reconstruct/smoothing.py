@@ -8,12 +8,14 @@ are integrated through. Numpy, float64: a few small matrices per frame.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import check_shape
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def _skew(v: Array) -> Array:
@@ -29,7 +31,11 @@ def exp_so3(v: Array) -> Array:
     small = angle < 1e-6
     safe = np.where(small, 1.0, angle)
     k = _skew(v)
-    return np.eye(3) + np.where(small, 1.0, np.sin(safe) / safe) * k + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (k @ k)
+    return (
+        np.eye(3)
+        + np.where(small, 1.0, np.sin(safe) / safe) * k
+        + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (k @ k)
+    )
 
 
 def log_so3(R: Array) -> Array:
@@ -48,7 +54,12 @@ def log_so3(R: Array) -> Array:
 
 
 def smooth(
-    measured: Array, covariance: Array, timestamps: Array, observed: NDArray[np.bool_], drift: float, rate_std: float = 1.0
+    measured: Array,
+    covariance: Array,
+    timestamps: Array,
+    observed: NDArray[np.bool_],
+    drift: float,
+    rate_std: float = 1.0,
 ) -> tuple[Array, Array]:
     """Smooth one person's vectors or rotations.
 

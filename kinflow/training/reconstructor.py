@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +22,11 @@ from ..reconstruct.gaussian import Gaussian
 from ..reconstruct.network import Prediction, ReconstructionNetwork, Traces
 from ..reconstruct.observation import Observations
 from ..reconstruct.pose import full_pose
-from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
+from ..skeleton import MIRROR_BLAZEPOSE
 from .loop import device_named, fit, seed_everything
 from .perceived import PerceivedClip, load_perceived
-from .poses import read_captures
+from .poses import mirror_body, read_captures
 from .projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
@@ -39,7 +39,8 @@ LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
 class PerceivedMotions:
     """Draws windows of :class:`~kinflow.training.projected.Sample` from rendered and perceived clips."""
 
-    def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int) -> None:
+    def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int, augment: bool = True) -> None:
+        self.augment = augment
         self.clips = [c for c in clips if c.observed.sum() >= 4]
         self.body, self.frames = body, frames
         if not self.clips:
@@ -52,6 +53,37 @@ class PerceivedMotions:
         data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
         data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
         return self._sample(data, rng)
+
+    def _altered(self, data: dict[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
+        """Half of the windows mirrored, the camera rolled a little, and little errors of its own for each draw."""
+        batch = len(data["betas"])
+        flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
+        side, mirror = torch.tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
+        centre = data["K"][:, None, None, :2, 2]
+        about = data["keypoints2d"] - centre
+        pixels = torch.where(flip, (about * side[:2])[:, :, mirror], about)
+        world = torch.where(flip, (data["world_landmarks"] * side)[:, :, mirror], data["world_landmarks"])
+        confidence = torch.where(flip[..., 0], data["confidence"][:, :, mirror], data["confidence"])
+        row = flip[:, :1, 0, 0]
+        root = torch.where(row[..., None, None], mirror_rotmat(data["root"]), data["root"])
+        pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
+        transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
+        zero = torch.zeros(batch, 2)
+        turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
+        size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
+        pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
+        world = world * (1 + 0.03 * torch.randn(batch, 1, 1, 1, generator=g)) + 0.004 * torch.randn(
+            world.shape, generator=g
+        )
+        return {
+            **data,
+            "keypoints2d": torch.einsum("bij,btpj->btpi", turn[:, :2, :2], pixels) + centre,
+            "world_landmarks": torch.einsum("bij,btpj->btpi", turn, world),
+            "confidence": confidence,
+            "root": turn[:, None] @ root,
+            "pose": pose,
+            "transl": torch.einsum("bij,btj->bti", turn, transl),
+        }
 
     def _row(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         clip = self.clips[int(rng.integers(len(self.clips)))]
@@ -69,9 +101,14 @@ class PerceivedMotions:
     def _sample(self, data: dict[str, Tensor], rng: np.random.Generator) -> Sample:
         g = torch.Generator().manual_seed(int(rng.integers(2**62)))
         batch = len(data["betas"])
-        root, pose = rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
+        data["root"], data["pose"] = (
+            rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
+        )  # fmt: skip
+        if self.augment:
+            data = self._altered(data, g)
+        root, pose = data["root"], data["pose"]
         betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
-        joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(root, pose), data["transl"])
+        landmarks = self.body.landmarks(betas, full_pose(root, pose), data["transl"])
         ray_to_camera, _ = true_view(landmarks, data["K"])
         hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
         observed = data["observed"] & data["valid"]
@@ -336,7 +373,7 @@ def train(
         perceived = PerceivedMotions([c for c in clips if c.source not in hold], body, config.projection.frames)
         others = [c for c in clips if c.source in hold]
         if others:
-            unseen = PerceivedMotions(others, body, config.projection.frames)
+            unseen = PerceivedMotions(others, body, config.projection.frames, augment=False)
             validation["perceived"] = unseen.draw(np.random.default_rng(8), min(config.validation, 3 * len(others)))
     task = ReconstructorTask(config, flow, dynamics, body, projected, perceived, validation, where)
     if config.init is not None:

@@ -1,0 +1,54 @@
+"""Smoothing by a Gaussian kernel in true time, for frames at any rate."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .gaussian import Gaussian
+
+
+class Kernel(NamedTuple):
+    """For every frame the rows (B, T, N) of the frames near it and their weights (B, T, N), which sum to 1."""
+
+    rows: Tensor
+    weights: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Smooth (B, T, D)."""
+        return (self._near(x) * self.weights[..., None]).sum(2)
+
+    def smooth(self, g: Gaussian) -> Gaussian:
+        """Smooth means by their precisions; variances, whose errors are alike from frame to frame, by their mean."""
+        precise = torch.softmax(self._near(-g.log_var) + self.weights.clamp_min(1e-30).log()[..., None], 2)
+        return Gaussian((self._near(g.mean) * precise).sum(2), self(g.log_var))
+
+    def _near(self, x: Tensor) -> Tensor:
+        batch = torch.arange(len(x), device=x.device)[:, None, None]
+        return x[batch, self.rows]
+
+
+def kernel_of(timestamps: Tensor, seconds: float, valid: Tensor | None = None) -> Kernel:
+    """The kernel of standard deviation ``seconds`` over times (B, T) s, among ``valid`` (B, T) frames alone.
+
+    Reaches three standard deviations; frames that are not valid are left as they are.
+    """
+    count = timestamps.shape[1]
+    valid = torch.ones_like(timestamps, dtype=torch.bool) if valid is None else valid
+    steps = timestamps.diff(dim=1)[valid[:, 1:]]
+    shortest = float(steps.min()) if steps.numel() else math.inf
+    near = min(count - 1, int(3 * seconds / max(shortest, 1e-3))) if seconds > 0 else 0
+    here = torch.arange(count, device=timestamps.device)[:, None]
+    rows = here + torch.arange(-near, near + 1, device=timestamps.device)
+    inside = (rows >= 0) & (rows < count)
+    rows = rows.clamp(0, count - 1).expand(len(timestamps), -1, -1)
+    batch = torch.arange(len(timestamps), device=timestamps.device)[:, None, None]
+    apart = (timestamps[batch, rows] - timestamps[..., None]) / max(seconds, 1e-9)
+    usable = inside & valid[batch, rows] & valid[..., None] & (apart.abs() <= 3)
+    weights = torch.exp(-0.5 * apart.square()) * usable
+    own = (rows == here) & inside
+    weights = torch.where(own, torch.ones_like(weights), weights)
+    return Kernel(rows, weights / weights.sum(-1, keepdim=True))
