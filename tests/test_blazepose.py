@@ -160,3 +160,15 @@ def test_cuda(maker: ModuleType, golden: dict[str, np.ndarray], landmarker: Pose
     with torch.inference_mode():
         output = network(_picture(maker, LANDMARK_SIZE).cuda())
     assert np.abs(output.landmarks[0, :, :2].cpu().numpy() - golden["landmarks"][:, :2]).max() < 0.5
+
+
+def test_a_build_that_cannot_fuse_stays_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Conv, batch: int, height: int, width: int) -> None:
+        raise RuntimeError("no such primitive")
+
+    conv, x = Conv(4, 4, 1), torch.randn(1, 4, 5, 5)
+    with torch.no_grad():
+        expected = conv(x)
+        monkeypatch.setattr(Conv, "pack", refuse)
+        assert not fuse_convolutions(conv, x)
+        torch.testing.assert_close(conv(x), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["Conv", "fuse_convolutions"]
+
+log = logging.getLogger(__name__)
 
 PRODUCT_PIXELS = 256  #: up to this size of map a 1x1 convolution runs as a plain matrix product (measured)
 
@@ -85,6 +88,10 @@ class Conv(nn.Conv2d):
         if self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0):
             self._matrix = self.weight.detach().permute(2, 3, 1, 0).reshape(-1, self.out_channels).contiguous()
 
+    def unpack(self) -> None:
+        """Back to the plain convolution."""
+        self._packed = self._matrix = None
+
 
 def fuse_convolutions(module: nn.Module, example: Tensor) -> bool:
     """Fuse the convolutions of `module` for CPU inference, in place; False where this torch build cannot.
@@ -106,6 +113,14 @@ def fuse_convolutions(module: nn.Module, example: Tensor) -> bool:
         module(example)
     for hook in hooks:
         hook.remove()
-    for conv, size in sizes.items():
-        conv.pack(*size)
+    try:
+        for conv, size in sizes.items():
+            conv.pack(*size)
+        with torch.no_grad():
+            module(example)
+    except (RuntimeError, TypeError) as error:  # a build whose oneDNN lacks this primitive or this signature
+        log.info("convolutions stay unfused: %s", str(error).splitlines()[0])
+        for conv in sizes:
+            conv.unpack()
+        return False
     return True
