@@ -146,7 +146,7 @@ def test_frames_not_observed_are_not_looked_at_but_predicted(network: Reconstruc
     # The filter knows less where nothing was seen.
     with torch.no_grad():
         _, traces = network(blind)
-    assert (traces.ahead.filtered.log_var[:, 5] > traces.ahead.filtered.log_var[:, 2]).double().mean() > 0.9
+    assert (traces.ahead.filtered.log_var[:, 5] > traces.ahead.filtered.log_var[:, 2]).double().mean() > 0.8
 
 
 def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, body: Body) -> None:
@@ -164,9 +164,13 @@ def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, bo
     assert torch.equal(first.mean, torch.zeros(1, 63, dtype=torch.float64))
     state = network.filter.dynamics.update(state, run.filtered.mean[:, 0], valid=seen[:, 0])
     expected = predict(network.filter.dynamics, network.filter.dynamics.advance(state, dt[:, 1]))
-    assert torch.allclose(run.predicted.mean[:, 1], expected.mean)
+    # Widened, a prediction is shortened towards the prior's mean, axis by axis.
+    ratio = run.predicted.mean[:, 1] / expected.mean
+    assert (ratio > 0).all() and (ratio <= 1 + 1e-9).all() and (run.predicted.log_var[:, 1] < 0).all()
     assert torch.equal(run.filtered.mean[:, 1], run.predicted.mean[:, 1])
-    assert (run.filtered.log_var[:, 0] < -3).all()
+    # The first frame's prediction is the prior, so its filtered Gaussian is (nearly) the frame's own posterior.
+    assert torch.allclose(run.filtered.mean[:, 0], z[:, 0], atol=0.02)
+    assert torch.allclose(run.filtered.log_var[:, 0], torch.full_like(z[:, 0], -3.0), atol=0.01)
 
 
 def test_every_weight_learns(body: Body) -> None:
@@ -181,7 +185,7 @@ def test_every_weight_learns(body: Body) -> None:
         if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all() or p.grad.abs().sum() == 0)
     ]
     # The corrections start at zero, so what feeds them learns from the second step on.
-    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), idle
+    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), [n for n in idle if ".layers." not in n]
     assert not any(n.startswith("filter.dynamics") and p.grad is not None for n, p in task.module.named_parameters())
 
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..dynamics import LatentDynamics, State
-from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, fuse, standard
+from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, standard
 
 
 _TRUST_UNIT = 10.0  # nats that one of the trust parameters is worth, so that they learn as fast as they need
-_FIRST_WIDENING = 3.0
+_FIRST_WIDENING = 7.0
+_LOG_BOUND = math.log(LARGEST_PREDICTED_VAR)
 
 
 class Pass(NamedTuple):
@@ -53,7 +54,7 @@ class LatentFilter(nn.Module):
         """Run over (B, T, D) observed Gaussians.
 
         Args:
-            observed: per-frame evidence.
+            observed: what each frame's posterior is by itself; the prior in it is divided out.
             seen: (B, T) bool; where false the evidence is ignored.
             dt: (B, T) s, step to the frame before; the first is not used.
             direction: (B,) int, 0 forward in time, 1 for sequences that come reversed.
@@ -61,6 +62,7 @@ class LatentFilter(nn.Module):
                 on motions, and their predictions enter as constants.
         """
         batch, steps, _ = observed.mean.shape
+        observed = evidence_of(observed)
         widen, hand_on = _TRUST_UNIT * self.widen[direction], _TRUST_UNIT * self.hand_on[direction]
         state = self.dynamics.initial_state((batch,))
         carried = torch.full_like(observed.mean[:, 0], -math.inf)  # log-variance of the last update
@@ -75,8 +77,12 @@ class LatentFilter(nn.Module):
             wide = raw.log_var.to(observed.mean.dtype) + widen[:, 0] + widen[:, 1] * log_step
             more = carried + hand_on[:, 0] + hand_on[:, 1] * log_step
             log_var = torch.logaddexp(wide, more) if t else wide
-            log_var = log_var.clamp_max(math.log(LARGEST_PREDICTED_VAR))
-            prediction = Gaussian(raw.mean.to(observed.mean.dtype), log_var)
+            # v c / (v + c): below the bound c, and with a gradient however wide.
+            log_var = _LOG_BOUND - nn.functional.softplus(_LOG_BOUND - log_var)
+            # Under the marginal N(0, I) a wider prediction has a shorter mean: the mean's own variance is 1 - v.
+            shorter = ((1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(LARGEST_PREDICTED_VAR))).sqrt()
+            prediction = Gaussian(raw.mean.to(observed.mean.dtype) * shorter.clamp_max(1.0), log_var)
+            prediction = standard(prediction.mean).where(torch.isinf(carried[:, 0]), prediction)
             here = Gaussian(observed.mean[:, t], observed.log_var[:, t])
             fused = fuse(prediction, here).where(seen[:, t], prediction)
             carried = torch.where(seen[:, t, None], fused.log_var, carried)

@@ -10,6 +10,8 @@ from torch import Tensor
 LARGEST_PREDICTED_VAR = 0.95
 """A prediction is never taken to be as wide as the prior N(0, I) itself, so that dividing the prior out stays proper."""
 
+LEAST_PRECISION = 0.02
+
 
 class Gaussian(NamedTuple):
     """Mean and log-variance (..., D)."""
@@ -33,6 +35,16 @@ def fuse(a: Gaussian, b: Gaussian) -> Gaussian:
     weight_b = torch.sigmoid(a.log_var - b.log_var)
     mean = a.mean + weight_b * (b.mean - a.mean)
     return Gaussian(mean, -torch.logaddexp(-a.log_var, -b.log_var))
+
+
+def evidence_of(posterior: Gaussian) -> Gaussian:
+    """What one frame says apart from the prior: ``posterior / N(0, I)``, a Gaussian in z up to its scale.
+
+    Where the posterior is no narrower than the prior the frame says next to nothing (precision :data:`LEAST_PRECISION`).
+    """
+    precision = torch.exp(-posterior.log_var)
+    left = (precision - 1).clamp_min(LEAST_PRECISION)
+    return Gaussian(posterior.mean * precision.clamp_min(LEAST_PRECISION) / left, -torch.log(left))
 
 
 def fuse_over_prior(filtered: Gaussian, backward: Gaussian) -> Gaussian:
