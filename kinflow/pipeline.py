@@ -134,7 +134,13 @@ def run(
 
     with _timed(timings, "load"):
         reconstructor = Reconstructor.load(body=model, device=torch_device)
-        perceiver = None if keypoints is not None else Perceiver(config.perception, torch_device)
+        # What nobody reads is not computed: masks serve the refinement alone (a third of the landmark network's time).
+        needed = dataclasses.replace(
+            config.perception,
+            masks=config.perception.masks and refine,
+            features=config.perception.features and reconstructor.config.trunk_features > 0,
+        )
+        perceiver = None if keypoints is not None else Perceiver(needed, torch_device)
     timestamps: list[np.ndarray] = []
     frame_ids: list[np.ndarray] = []
     timings["decode"] = timings["perceive"] = 0.0
