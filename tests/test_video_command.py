@@ -48,10 +48,26 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> 
 
 def test_help_teaches() -> None:
     text = parser().format_help()
-    for flag in (
-        "--out --start --end --max-people --device --batch-size --focal --fov --intrinsics --body --body-path --refine "
-        "--no-overlay --keypoints --seed --set --quiet --json"
-    ).split():
+    for flag in [
+        "--out",
+        "--start",
+        "--end",
+        "--max-people",
+        "--device",
+        "--batch-size",
+        "--focal",
+        "--fov",
+        "--intrinsics",
+        "--body",
+        "--body-path",
+        "--refine",
+        "--no-overlay",
+        "--keypoints",
+        "--seed",
+        "--set",
+        "--quiet",
+        "--json",
+    ]:
         assert flag in text
     assert "exit codes" in text and "examples" in text
 

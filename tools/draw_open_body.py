@@ -1,6 +1,6 @@
 """Pictures of the open body for docs/body.md.
 
-    python tools/draw_open_body.py --out docs/images       # needs matplotlib (the [test] extra has it)
+python tools/draw_open_body.py --out docs/images       # needs matplotlib (the [test] extra has it)
 """
 
 from __future__ import annotations

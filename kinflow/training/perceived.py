@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,7 +201,7 @@ def make_shard(
 
 def save_perceived(path: str | Path, clips: Sequence[PerceivedClip]) -> None:
     """Write clips to one npz (schema ``kinflow.perceived/1``): rows joined, clip i being ``offsets[i]:offsets[i+1]``."""
-    arrays = {name: np.concatenate([getattr(c, name) for c in clips]) for name in (*_EVIDENCE, *_TRUTH)}
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(c, n) for c in clips]) for n in (*_EVIDENCE, *_TRUTH)}
     arrays |= {name: np.stack([getattr(c, name) for c in clips]) for name in ("betas", "K", "image_size")}
     with atomic_write(path) as stream:
         np.savez(
