@@ -157,13 +157,11 @@ class ReconstructorConfig:
     landmark_sigma: float = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=8, lr=0.15, lr_root=0.045, lr_transl=0.06, lr_betas=0.15, smooth=0.12
+            iterations=8, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, smooth=0.12
         )
     )
     align_losses: LossConfig = dataclasses.field(
-        default_factory=lambda: LossConfig(
-            keypoints=100.0, posterior=1.0, landmarks=5.0, parts=0.0, dynamics=0.0, smoothness=0.0
-        )
+        default_factory=lambda: LossConfig(posterior=1.0, landmarks=1.0, parts=0.0, dynamics=0.0, smoothness=0.0)
     )
     std_draws: int = 8
     chunk: int = 64
