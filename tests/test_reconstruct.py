@@ -27,6 +27,7 @@ from kinflow.evidence import Evidence
 from kinflow.flow import PoseFlow
 from kinflow.motion import Motion
 from kinflow.reconstruct import Observations, ReconstructionNetwork, Reconstructor
+from kinflow.reconstruct.gaussian import Gaussian
 from kinflow.reconstruct.pose import full_pose
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.noise import ar1
@@ -152,7 +153,6 @@ def test_frames_not_observed_are_not_looked_at_but_predicted(network: Reconstruc
 def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, body: Body) -> None:
     """Without evidence at a frame the filtered Gaussian is what the dynamics predict; evidence moves it by its precision."""
     from kinflow.reconstruct.filter import predict
-    from kinflow.reconstruct.gaussian import Gaussian
 
     z = torch.randn(1, 2, 63, dtype=torch.float64)
     evidence = Gaussian(z, torch.full_like(z, -3.0))
@@ -173,6 +173,25 @@ def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, bo
     assert torch.allclose(run.filtered.log_var[:, 0], torch.full_like(z[:, 0], -3.0), atol=0.01)
 
 
+def test_gaps_are_filled_by_the_dynamics_from_both_sides(network: ReconstructionNetwork, body: Body) -> None:
+    obs = observations(body)
+    observed = obs.observed.clone()
+    observed[:, 3:6] = False
+    blind = change(obs, observed=observed)
+    z = Gaussian(torch.randn(2, 9, 63, dtype=torch.float64), torch.full((2, 9, 63), -4.0, dtype=torch.float64))
+    filled = network.fill_gaps(z, blind)
+    assert torch.equal(filled.mean[observed], z.mean[observed]) and torch.equal(
+        filled.log_var[observed], z.log_var[observed]
+    )
+    # It does not look at what stands in the gap, but at both sides; and it knows least in the middle.
+    other = Gaussian(torch.where(observed[..., None], z.mean, 9.0), z.log_var)
+    assert torch.equal(network.fill_gaps(other, blind).mean, filled.mean)
+    later = Gaussian(torch.cat((z.mean[:, :6], z.mean[:, 6:] + 1), 1), z.log_var)
+    assert not torch.allclose(network.fill_gaps(later, blind).mean[:, 3:6], filled.mean[:, 3:6])
+    assert (filled.log_var[:, 4] > filled.log_var[:, 2]).all() and (filled.log_var[:, 3:6] < 0.1).all()
+    assert network.fill_gaps(z, obs) is z
+
+
 def test_every_weight_learns(body: Body) -> None:
     task = training_task(body)
     sample = task.draw(np.random.default_rng(0))
@@ -185,7 +204,9 @@ def test_every_weight_learns(body: Body) -> None:
         if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all() or p.grad.abs().sum() == 0)
     ]
     # The corrections start at zero, so what feeds them learns from the second step on.
-    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), [n for n in idle if ".layers." not in n]
+    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), [
+        n for n in idle if ".layers." not in n
+    ]
     assert not any(n.startswith("filter.dynamics") and p.grad is not None for n, p in task.module.named_parameters())
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..dynamics import LatentDynamics, State
 from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, standard
 
-
 _TRUST_UNIT = 10.0  # nats that one of the trust parameters is worth, so that they learn as fast as they need
 _FIRST_WIDENING = 7.0
 _LOG_BOUND = math.log(LARGEST_PREDICTED_VAR)
@@ -80,7 +79,9 @@ class LatentFilter(nn.Module):
             # v c / (v + c): below the bound c, and with a gradient however wide.
             log_var = _LOG_BOUND - nn.functional.softplus(_LOG_BOUND - log_var)
             # Under the marginal N(0, I) a wider prediction has a shorter mean: the mean's own variance is 1 - v.
-            shorter = ((1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(LARGEST_PREDICTED_VAR))).sqrt()
+            shorter = (
+                (1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(LARGEST_PREDICTED_VAR))
+            ).sqrt()
             prediction = Gaussian(raw.mean.to(observed.mean.dtype) * shorter.clamp_max(1.0), log_var)
             prediction = standard(prediction.mean).where(torch.isinf(carried[:, 0]), prediction)
             here = Gaussian(observed.mean[:, t], observed.log_var[:, t])
@@ -92,6 +93,28 @@ class LatentFilter(nn.Module):
                 z = fused.mean if learn_dynamics else fused.mean.detach()
                 state = self.dynamics.update(state, z, valid=seen[:, t])
         return Pass(_stack(predicted), _stack(filtered))
+
+    @torch.no_grad()
+    def bridge(self, estimate: Gaussian, seen: Tensor, dt: Tensor) -> tuple[Gaussian, Tensor]:
+        """One direction of filling gaps: what the dynamics say of every frame given the estimates at ``seen`` frames.
+
+        The estimates are smooth, as the motions that the dynamics learned from, so the predictions are taken as they
+        are, as if the estimates were exact; before the first of them the prediction is N(0, I).
+
+        Returns:
+            Predictions (B, T, D), and the variance (B, T, D) of the last estimate before each frame (1 for none).
+        """
+        state = self.dynamics.initial_state((len(seen),))
+        variance = torch.ones_like(estimate.mean[:, 0])
+        predicted, carried = [], []
+        for t in range(seen.shape[1]):
+            if t:
+                state = self.dynamics.advance(state, dt[:, t])
+            predicted.append(predict(self.dynamics, state))
+            carried.append(variance)
+            state = self.dynamics.update(state, estimate.mean[:, t], valid=seen[:, t])
+            variance = torch.where(seen[:, t, None], estimate.log_var[:, t].exp(), variance)
+        return _stack(predicted), torch.stack(carried, 1)
 
 
 def _stack(frames: list[Gaussian]) -> Gaussian:

@@ -131,6 +131,23 @@ class ReconstructionNetwork(nn.Module):
             prediction = _prediction(z, estimate, pool_betas(estimate, seen), canonical)
         return prediction, Traces(frame, backward, ahead, behind, pooled, lifted)
 
+    @torch.no_grad()
+    def fill_gaps(self, z: Gaussian, obs: Observations) -> Gaussian:
+        """Latents of the frames not observed, from the smoothed ones around them, by the dynamics in both directions."""
+        seen, dt = obs.observed & obs.valid, time_steps(obs.timestamps)
+        if bool((seen | ~obs.valid).all()):
+            return z
+        index = reverse_index(obs.valid.sum(1), seen.shape[1])
+        dt_back = gather_time(torch.cat((dt[:, 1:], dt[:, :1]), 1), index)
+        ahead, before = self.filter.bridge(z, seen, dt)
+        mirrored = Gaussian(gather_time(z.mean, index), gather_time(z.log_var, index))
+        behind, after = self.filter.bridge(mirrored, gather_time(seen, index), dt_back)
+        behind = Gaussian(gather_time(behind.mean, index), gather_time(behind.log_var, index))
+        bridged = fuse_over_prior(ahead, behind)
+        # The uncertainty of the estimates at both ends, much the same error, comes on top.
+        ends = torch.minimum(before, gather_time(after, index)).log()
+        return z.where(seen, bridged._replace(log_var=torch.logaddexp(bridged.log_var, ends).clamp_max(0.0)))
+
     def _both_ways(self, ahead: Gaussian, back: Gaussian, seen: Tensor, valid: Tensor, dt: Tensor) -> tuple[Pass, Pass]:
         """Both directions as one batch: forward sequences, and the same reversed in time."""
         index = reverse_index(valid.sum(1), valid.shape[1])

@@ -174,6 +174,8 @@ class Reconstructor:
             group = [chunks[i] for i in order[at : at + _GROUP]]
             obs = collate(evidences, group, K, torch.float32, features=config.trunk_features > 0).to(self.device)
             prediction, _ = self.network(obs, streaming)
+            if not streaming:
+                prediction = prediction._replace(z=self.network.fill_gaps(prediction.z, obs))
             for row, i in enumerate(order[at : at + _GROUP]):
                 chunk = chunks[i]
                 keep = slice(chunk.keep_from - chunk.start, chunk.keep_to - chunk.start)
