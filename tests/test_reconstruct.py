@@ -391,3 +391,28 @@ def test_training_lowers_the_loss_on_one_batch(body: Body) -> None:
     assert values[-1] < 0.85 * values[0]
     scores = task.validate(task.module.eval())
     assert scores["score"] > 0 and np.isfinite(list(scores.values())).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_single_images_and_pairs_of_frames(reconstructor: Reconstructor, body: Body, steps: int) -> None:
+    obs = observations(body, 1, steps)
+    motion = reconstructor.reconstruct([evidence_of(obs)], obs.K[0].numpy())[0]
+    assert len(motion) == steps
+    assert len(reconstructor.refine([motion], [evidence_of(obs)], RefineConfig(iterations=2))[0]) == steps
+
+
+def test_keypoints_of_another_tool_without_world_landmarks(reconstructor: Reconstructor, body: Body) -> None:
+    obs = observations(body, 1, 6)
+    seen = torch.zeros(33)
+    seen[[0, 2, 5, 7, 8, *range(11, 17), *range(23, 29)]] = 1  # COCO's points
+    without = change(
+        obs,
+        world=torch.zeros_like(obs.world),
+        confidence=obs.confidence * seen,
+        keypoints2d=obs.keypoints2d * seen[:, None],
+    )
+    evidence = dataclasses.replace(evidence_of(without), has_world=np.zeros(6, bool), masks=None)
+    motion = reconstructor.reconstruct([evidence], obs.K[0].numpy())[0]
+    assert (motion.transl[:, 2] > 0.3).all() and (motion.joints3d_std < 2).all()
+    refined = reconstructor.refine([motion], [evidence], RefineConfig(iterations=2))
+    assert np.isfinite(refined[0].joints3d).all()
