@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,8 +18,10 @@ from walker import Walk, walk
 import kinflow
 from kinflow.body import Body
 from kinflow.cameras import intrinsics
+from kinflow.cli.video import main
 from kinflow.data.synthetic import random_look, render_clip
 from kinflow.metrics import acceleration_error, pa_mpjpe
+from kinflow.skeleton import keypoint_map
 
 SIZE = (480, 360)
 
@@ -74,11 +79,81 @@ def test_the_files_are_whole(reconstructed: tuple[Path, torch.Tensor]) -> None:
     assert info["schema"] == "kinflow.run/1" and info["people"][0]["frames"] == len(person)
     assert info["people"][0]["pck"] >= 0.9
     assert person.vertices([0]).shape == (1, 12272, 3)
-    import av
-
     with av.open(str(out / "overlay.mp4")) as video:
         frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
     assert len(frames) == 60 and frames[0].shape == (SIZE[1], SIZE[0], 3)
+
+
+def half_second(clip: Path, out: Path, *flags: str) -> dict[str, Any]:
+    """Run the command in this process on the clip's first half second; returns run.json."""
+    assert main([str(clip), "-o", str(out), "--end", "0.5", "--no-overlay", "--quiet", *flags]) == 0
+    info: dict[str, Any] = json.loads((out / "run.json").read_text())
+    return info
+
+
+def test_refinement_keeps_the_body_on_the_keypoints(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    clip = reconstructed[0].parent / "walk.mp4"
+    plain, refined = half_second(clip, tmp_path / "a"), half_second(clip, tmp_path / "b", "--refine")
+    assert refined["people"][0]["reprojection_px"] <= plain["people"][0]["reprojection_px"] + 0.5
+    assert "refine" in refined["timings"]
+    before, after = (kinflow.Motion.load(tmp_path / k / "person00.npz") for k in ("a", "b"))
+    assert not np.array_equal(before.z, after.z)
+
+
+def test_same_seed_same_result(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    clip = reconstructed[0].parent / "walk.mp4"
+    half_second(clip, tmp_path / "a"), half_second(clip, tmp_path / "b")
+    one, two = (kinflow.Motion.load(tmp_path / k / "person00.npz") for k in ("a", "b"))
+    np.testing.assert_allclose(one.joints3d, two.joints3d, atol=1e-5)
+    np.testing.assert_allclose(one.joints3d_std, two.joints3d_std, atol=1e-5)
+
+
+def test_keypoints_of_another_tool(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """OpenPose's files in place of the detector: 2D alone gives a person who sits on them."""
+    person = kinflow.Motion.load(reconstructed[0] / "person00.npz")
+    folder = tmp_path / "openpose"
+    folder.mkdir()
+    pairs = keypoint_map("blazepose33", "openpose25")
+    for frame, points, sure in zip(person.frame_ids, person.keypoints2d, person.confidence, strict=True):
+        flat = np.zeros((25, 3))
+        for src, dst in pairs:
+            flat[dst] = *points[src], sure[src]
+        content = {"people": [{"pose_keypoints_2d": flat.ravel().tolist()}]}
+        (folder / f"walk_{frame:012d}_keypoints.json").write_text(json.dumps(content))
+    info = half_second(reconstructed[0].parent / "walk.mp4", tmp_path / "out", "--keypoints", str(folder))
+    assert len(info["people"]) == 1 and info["people"][0]["pck"] >= 0.8
+
+
+def test_one_image(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    with av.open(str(reconstructed[0].parent / "walk.mp4")) as video:
+        next(video.decode(video=0)).to_image().save(tmp_path / "frame.png")
+    assert main([str(tmp_path / "frame.png"), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    person = kinflow.Motion.load(tmp_path / "out" / "person00.npz")
+    assert len(person) == 1 and np.isfinite(person.joints3d).all()
+
+
+def test_a_clip_damaged_half_way_gives_its_good_part(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    whole = (reconstructed[0].parent / "walk.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: int(0.6 * len(whole))])
+    assert main([str(tmp_path / "cut.mp4"), "-o", str(tmp_path / "out"), "--no-overlay", "--quiet"]) == 0
+    info = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert info["clip"]["damage"] and 10 < info["clip"]["frames"] < 60
+
+
+def test_a_full_disk_leaves_nothing(
+    reconstructed: tuple[Path, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kinflow.records.np.savez_compressed", full)
+    clip = reconstructed[0].parent / "walk.mp4"
+    assert main([str(clip), "-o", str(tmp_path / "out"), "--end", "0.3", "--no-overlay", "--quiet"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_every_field_is_documented() -> None:
