@@ -22,6 +22,7 @@ from . import __version__
 from .body import Body
 from .cameras import intrinsics, project, read_intrinsics
 from .config import PipelineConfig, config_hash, to_dict
+from .devices import find_device
 from .errors import KinflowError, NobodyFoundError, OutputError, UsageError
 from .evidence import Evidence
 from .metrics import pck, torso_length
@@ -182,22 +183,6 @@ def run(
             )
     info = _describe(clip, reader, all_times, K, motions, reconstructor, model, timings, config, seed)
     return Result(motions, evidences, info, model)
-
-
-def find_device(name: str) -> torch.device:
-    """The torch device a user means; "auto" is CUDA where there is one.
-
-    Raises:
-        UsageError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device: {name!r} is not to be had here. Use --device cpu.") from error
-    return device
 
 
 def load_body(name: str, path: str | Path | None) -> Body:

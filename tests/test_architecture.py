@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kinflow"
 FLOORS = (
-    {"errors", "skeleton", "rotations", "cameras", "config", "records"},
+    {"errors", "skeleton", "rotations", "cameras", "config", "records", "devices"},
     {"body", "evidence", "motion", "video", "assets"},
     {"flow"},
     {"dynamics", "perception"},

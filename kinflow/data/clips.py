@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingAssetError, OutputError, ShapeError, UsageError, check_shape
+from ..errors import MissingAssetError, ShapeError, UsageError, check_shape
+from ..records import atomic_write
 from ..skeleton import NUM_BODY
 
 SCHEMA = "kinflow.mocap/1"
@@ -125,25 +125,8 @@ def save_clips(path: str | os.PathLike[str], clips: Sequence[MotionClip]) -> Non
         "transl": np.concatenate([c.transl for c in clips]).astype(np.float32),
         "valid": np.concatenate([c.valid for c in clips]),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".npz.part", prefix=path.name, dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def load_clips(path: str | os.PathLike[str], split: str | None = None) -> list[MotionClip]:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ..assets.weights import save_weights
 from ..config import DynamicsTrainingConfig, config_hash, load_config
+from ..devices import find_device
 from ..dynamics import LatentDynamics
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotvec_to_rotmat
-from .loop import device_named, fit, seed_everything
+from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures, root_of
 
 RATES = (12.0, 24.0, 30.0, 60.0)
@@ -221,7 +222,7 @@ def train(
     """
     config = load_config(DynamicsTrainingConfig, config_path, overrides)
     seed_everything(config.train.seed)
-    where = device_named(device)
+    where = find_device(device)
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
     task = DynamicsTask(config, load_flow(config.flow), training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)

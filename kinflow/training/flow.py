@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..assets.weights import save_weights
 from ..config import FlowTrainingConfig, config_hash, load_config
+from ..devices import find_device
 from ..flow import PoseFlow, Rot6dFlow, build_flow
 from ..rotations import rotvec_to_rotmat
-from .loop import device_named, fit, seed_everything
+from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
 
 
@@ -95,7 +96,7 @@ def train(
     """
     config = load_config(FlowTrainingConfig, config_path, overrides)
     seed_everything(config.train.seed)
-    where = device_named(device)
+    where = find_device(device)
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
     task = FlowTask(config, training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)

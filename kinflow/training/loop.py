@@ -73,24 +73,6 @@ class FitResult:
     scores: dict[str, float]
 
 
-def device_named(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is there.
-
-    Raises:
-        ConfigError: a device this machine or this build of torch does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device: {name!r} is not available ({str(error).splitlines()[0]}). Use auto or cpu."
-        ) from error
-    return device
-
-
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch."""
     random.seed(seed)

@@ -13,6 +13,7 @@ from .. import losses, metrics
 from ..assets.weights import load_weights, save_weights
 from ..body import Body
 from ..config import ReconstructorTrainingConfig, config_hash, load_config
+from ..devices import find_device
 from ..dynamics import LatentDynamics, load_dynamics
 from ..errors import MissingAssetError
 from ..flow import PoseFlow, load_flow
@@ -24,7 +25,7 @@ from ..reconstruct.observation import Observations
 from ..reconstruct.pose import full_pose
 from ..rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import MIRROR_BLAZEPOSE
-from .loop import device_named, fit, seed_everything
+from .loop import fit, seed_everything
 from .perceived import PerceivedClip, load_perceived
 from .poses import mirror_body, read_captures
 from .projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
@@ -358,7 +359,7 @@ def train(
     """
     config = load_config(ReconstructorTrainingConfig, config_path, overrides)
     seed_everything(config.train.seed)
-    where = device_named(device)
+    where = find_device(device)
     flow = load_flow(config.flow)
     dynamics = load_dynamics(config.dynamics) if config.filter else None
     body = Body.open()

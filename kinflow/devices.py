@@ -1,0 +1,24 @@
+"""Where the networks run."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import UsageError
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device a user means: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        UsageError: a device this machine, or this build of torch, does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device: {name!r} is not to be had here ({reason}). Use auto or cpu.") from error
+    return device
