@@ -36,6 +36,7 @@ class Inner:
 @dataclasses.dataclass(frozen=True)
 class Outer:
     inner: Inner = dataclasses.field(default_factory=Inner)
+    other: Inner = dataclasses.field(default_factory=lambda: Inner(rate=9.0))
     kind: Literal["a", "b"] = "a"
     limit: int | None = None
     name: str = "x"
@@ -46,9 +47,13 @@ def test_defaults_yaml_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("kind: b\ninner: {rate: 1e-3, sizes: [4]}\n")
     config = load_config(Outer, path, ["limit=7", "inner.sizes=[8, 9]"])
-    assert config == Outer(Inner(0.001, (8, 9)), "b", 7)
+    assert config == Outer(Inner(0.001, (8, 9)), kind="b", limit=7)
     assert from_dict(Outer, to_dict(config)) == config
     assert config_hash(config) != config_hash(Outer()) == config_hash(Outer())
+
+
+def test_a_group_keeps_the_defaults_its_owner_gives_it() -> None:
+    assert load_config(Outer, None, ["other.sizes=[5]"]).other == Inner(9.0, (5,))
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,15 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def from_dict(cls: type[C], values: dict[str, Any], _path: str = "") -> C:
-    """Build a configuration from (nested) overrides; what is not named keeps its default.
+def from_dict(cls: type[C], values: dict[str, Any], base: C | None = None, _path: str = "") -> C:
+    """Build a configuration from (nested) overrides; what is not named stays as in ``base``, the defaults.
+
+    A group inside another keeps the outer one's defaults for it, which may differ from the group's own.
 
     Raises:
         ConfigError: unknown key or wrong type.
     """
+    base = cls() if base is None else base
     hints = typing.get_type_hints(cls)
     fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     out: dict[str, Any] = {}
@@ -45,8 +48,8 @@ def from_dict(cls: type[C], values: dict[str, Any], _path: str = "") -> C:
             near = difflib.get_close_matches(str(key), fields, 1)
             hint = f" Did you mean {_path}{near[0]}?" if near else f" Known: {', '.join(sorted(fields)) or 'none'}."
             raise ConfigError(f"{name}: no such setting.{hint}")
-        out[key] = _coerce(name, value, hints[key])
-    return cls(**out)
+        out[key] = _coerce(name, value, hints[key], getattr(base, key))
+    return dataclasses.replace(base, **out)  # type: ignore[type-var]
 
 
 def load_config(cls: type[C], yaml_path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
@@ -82,14 +85,14 @@ def load_config(cls: type[C], yaml_path: str | Path | None = None, overrides: Se
     return from_dict(cls, values)
 
 
-def _coerce(name: str, value: Any, hint: Any) -> Any:
+def _coerce(name: str, value: Any, hint: Any, default: Any = None) -> Any:
     """Check ``value`` against the type ``hint``; an int where a float is wanted, or a list for a tuple, is fine."""
     if dataclasses.is_dataclass(hint):
         if dataclasses.is_dataclass(value):
             return value
         if not isinstance(value, dict):
             raise ConfigError(f"{name}: expected a group of settings, got {value!r}.")
-        return from_dict(typing.cast(type, hint), value, f"{name}.")
+        return from_dict(typing.cast(type, hint), value, default, f"{name}.")
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
