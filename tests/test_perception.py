@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import av
@@ -20,7 +20,7 @@ from kinflow.perception import Perceiver
 from kinflow.perception.crops import box_iou, crop_to_frame, letterbox, roi_from_alignment, warp_crops
 from kinflow.perception.detection import Detection, anchors, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, mask_overlap, refine_landmarks
-from kinflow.perception.tracking import Row, Tracker, same_body, steady_rows
+from kinflow.perception.tracking import Row, Tracker, join_successors, same_body, steady_rows
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,21 @@ def test_mask_overlap() -> None:
     assert abs(mask_overlap(_person(300), _person(300, size=400.0)) - 1.0) < 0.01
     turned = dataclasses.replace(_person(300), roi=np.array([300.0, 300.0, 200.0, math.pi / 2]))
     assert abs(mask_overlap(_person(300), turned) - 0.25) < 0.01
+
+
+def test_a_lost_track_that_lingers_is_joined_to_its_successor() -> None:
+    times = [i / 30 for i in range(60)]
+
+    def rows(x: float, indices: Sequence[int]) -> list[Row]:
+        return [Row(i, _person(x)) for i in indices]
+
+    lost = rows(300, [*range(20), 27, 33])  # seen again twice, badly, on the body that the new track follows
+    new = rows(320, range(25, 60))
+    (joined,) = join_successors([new, lost], times, memory_s=1.0)
+    assert [row.index for row in joined] == [*range(20), *range(25, 60)]
+    assert len(join_successors([new, rows(300, range(60))], times, 1.0)) == 2  # seen all along: somebody else
+    assert len(join_successors([new, rows(700, [*range(20), 27, 33])], times, 1.0)) == 2  # elsewhere
+    assert len(join_successors([rows(320, range(55, 60)), rows(300, [0, 1, 56])], times, 1.0)) == 2  # too long ago
 
 
 def test_same_body() -> None:

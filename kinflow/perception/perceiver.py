@@ -21,7 +21,7 @@ from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
-from kinflow.perception.tracking import Row, Track, Tracker, plausible, steady_rows
+from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows
 
 __all__ = ["Perceiver", "load_network"]
 
@@ -274,8 +274,9 @@ class Perceiver:
         interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
-        for track in self._tracker.tracks:
-            rows = steady_rows(track.rows, self._times)
+        found = [track.rows for track in self._tracker.tracks if track.rows]
+        for track_rows in join_successors(found, self._times, self.config.memory_s):
+            rows = steady_rows(track_rows, self._times)
             if rows and interval * len(rows) >= shortest - 1e-6:
                 kept.append(rows)
             else:

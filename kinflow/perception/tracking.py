@@ -23,6 +23,8 @@ REACH_PER_SECOND = 0.5  #: ... and more for each second of absence
 MASK_OVERLAP = 0.6  #: two sightings whose masks share this part of the smaller one are one body
 LEAST_POINTS = 5  #: a person with fewer visible landmarks inside the frame is out of view
 SIZE_RATIO = 1.7  #: a person's region changes by at most this between sightings
+FEW_SIGHTINGS = 0.3  #: of a later track's, below which an earlier track on the same body only lingers
+SAME_PLACE = 0.5  #: regions whose centres lie nearer than this, in sides of the smaller, are of one body
 STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
 
 
@@ -202,3 +204,37 @@ def plausible(track: Track, person: Person) -> bool:
     """A region that collapses or explodes within a frame is no sighting."""
     ratio = person.next_roi[2] / max(track.last.next_roi[2], 1.0)
     return bool(0.4 < ratio < 2.5)
+
+
+def join_successors(tracks: list[list[Row]], times: Sequence[float], memory_s: float) -> list[list[Row]]:
+    """Tracks of one body joined: a person lost for a moment and taken up as someone new.
+
+    The lost track may see the body again now and then, badly; the new one sees it all along. So where a track's few
+    sightings within a later track's span lie on that track's body (half of them at least), and its last sighting before is not older than
+    ``memory_s``, the later one continues it. Two people in front of each other are both seen all along.
+
+    Args:
+        tracks: rows of each, in order of time. times: s, of all frames; a row's index points into it.
+    """
+    remaining = sorted(tracks, key=lambda rows: rows[0].index)
+    joined: list[list[Row]] = []
+    for rows in remaining:
+        for k, earlier in enumerate(joined):
+            before = [row for row in earlier if row.index < rows[0].index]
+            inside = [row for row in earlier if rows[0].index <= row.index <= rows[-1].index]
+            after = [row for row in earlier if row.index > rows[-1].index]
+            there = {row.index: row.person for row in rows}
+            shared = [(row.person, there[row.index]) for row in inside if row.index in there]
+            few = 0 < len(shared) < FEW_SIGHTINGS * len(rows)
+            fresh = bool(before) and times[rows[0].index] - times[before[-1].index] <= memory_s
+            if few and fresh and 2 * sum(_same_place(a, b) for a, b in shared) >= len(shared):
+                joined[k] = before + rows + after
+                break
+        else:
+            joined.append(rows)
+    return joined
+
+
+def _same_place(a: Person, b: Person) -> bool:
+    distance = float(np.linalg.norm(a.roi[:2] - b.roi[:2]))
+    return distance < SAME_PLACE * min(a.roi[2], b.roi[2])
