@@ -225,6 +225,8 @@ def join_successors(tracks: list[list[Row]], times: Sequence[float], memory_s: f
             after = [row for row in earlier if row.index > rows[-1].index]
             there = {row.index: row.person for row in rows}
             shared = [(row.person, there[row.index]) for row in inside if row.index in there]
+            if before and not inside:  # nothing seen twice: the last sighting must lie where the new track begins
+                shared = [(before[-1].person, rows[0].person)]
             few = 0 < len(shared) < FEW_SIGHTINGS * len(rows)
             fresh = bool(before) and times[rows[0].index] - times[before[-1].index] <= memory_s
             if few and fresh and 2 * sum(_same_place(a, b) for a, b in shared) >= len(shared):
