@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .body import Body
+from .errors import ShapeError
 from .records import Record, array, scalar
 from .rotations import rotvec_to_rotmat
 
@@ -65,18 +66,20 @@ class Motion(Record):
             ShapeError: the motion belongs to another body than the one given.
         """
         body = body if body is not None else self._default_body()
-        rows = slice(None) if frames is None else frames
+        transl = torch.from_numpy(self.transl[slice(None) if frames is None else frames])
         with torch.no_grad():
-            pose = torch.cat(
-                (torch.from_numpy(self.global_orient[rows])[:, None], torch.from_numpy(self.body_pose[rows])), 1
-            )
-            betas = torch.from_numpy(self.betas).expand(len(pose), -1)
-            return body.vertices(betas, rotvec_to_rotmat(pose), torch.from_numpy(self.transl[rows])).numpy()
+            parameters = (torch.from_numpy(self.betas)[None], self.pose_rotmat(frames), transl)
+            return body.vertices(*(p.to(body.device) for p in parameters)).cpu().numpy()
+
+    def pose_rotmat(self, frames: slice | Sequence[int] | np.ndarray | None = None) -> torch.Tensor:
+        """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes them."""
+        rows = slice(None) if frames is None else frames
+        return rotvec_to_rotmat(
+            torch.from_numpy(np.concatenate((self.global_orient[rows, None], self.body_pose[rows]), 1))
+        )
 
     def _default_body(self) -> Body:
         if self.body != "open":
-            from .errors import ShapeError
-
             raise ShapeError(
                 f"body: this motion belongs to {self.body!r}, got no model. Pass body=Body.from_file(PATH)."
             )

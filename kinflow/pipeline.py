@@ -32,7 +32,6 @@ from .perception.keypoints import read_keypoints
 from .reconstruct import Reconstructor
 from .records import atomic_write
 from .render import overlay, person_colour
-from .rotations import rotvec_to_rotmat
 from .skeleton import BLAZEPOSE_TO_SMPL
 from .video import VideoWriter, open_clip
 
@@ -257,7 +256,8 @@ def write_overlay(
     config = config or PipelineConfig()
     report = progress or (lambda stage, done, total: None)
     reader = open_clip(clip, start=start, end=end, config=config.video)
-    body = result.body
+    body, K = result.body, torch.from_numpy(result.motions[0].K)
+    faces = body.faces.cpu()  # skinned where the body is, drawn here
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in result.motions]
     done = 0
     with VideoWriter(path, reader.image_size, reader.fps, config.video) as writer:
@@ -269,8 +269,7 @@ def write_overlay(
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
                 present = [(s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s]
-                K = torch.from_numpy(result.motions[0].K)
-                drawn = overlay(image, present, body.faces, K, config.render) if present else image
+                drawn = overlay(image, present, faces, K, config.render) if present else image
                 writer.write(drawn, timestamp)
                 done += 1
             report("overlay", done, reader.num_frames)
@@ -340,13 +339,9 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     """
     rows = motion.observed
     limbs = sorted(BLAZEPOSE_TO_SMPL)
-    rotvec = torch.from_numpy(np.concatenate((motion.global_orient[rows, None], motion.body_pose[rows]), 1))
     with torch.no_grad():
-        parameters = (
-            torch.from_numpy(motion.betas)[None],
-            rotvec_to_rotmat(rotvec),
-            torch.from_numpy(motion.transl[rows]),
-        )
+        transl = torch.from_numpy(motion.transl[rows])
+        parameters = (torch.from_numpy(motion.betas)[None], motion.pose_rotmat(rows), transl)
         landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
     pixels = project(landmarks, torch.from_numpy(motion.K))[:, limbs]
     keypoints = torch.from_numpy(motion.keypoints2d[rows])

@@ -16,7 +16,6 @@ import torch
 from ..body import Body
 from ..cameras import project
 from ..errors import ShapeError
-from ..rotations import rotvec_to_rotmat
 from ..skeleton import MIRROR_BLAZEPOSE
 from .perceived import PerceivedClip
 
@@ -54,8 +53,7 @@ def calibrate(clips: Sequence[PerceivedClip], body: Body, iterations: int = 10) 
     rows, residuals, carriers = [], [], body.landmark_joints
     for clip in clips:
         keep = torch.from_numpy(clip.observed)
-        rotvec = torch.from_numpy(np.concatenate((clip.global_orient[:, None], clip.body_pose), 1))[keep]
-        betas, pose = torch.from_numpy(clip.betas)[None], rotvec_to_rotmat(rotvec)
+        betas, pose = torch.from_numpy(clip.betas)[None], clip.pose_rotmat[keep]
         transl, K = torch.from_numpy(clip.transl)[keep], torch.from_numpy(clip.K)
         landmarks = body.landmarks(betas, pose, transl)
         turned = body.transforms(betas, pose, None)[0][:, carriers]  # (T, 33, 3, 3)

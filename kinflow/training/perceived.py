@@ -69,6 +69,11 @@ class PerceivedClip:
     def __len__(self) -> int:
         return len(self.timestamps)
 
+    @property
+    def pose_rotmat(self) -> Tensor:
+        """Rotations (T, 24, 3, 3) of all joints, the pelvis' to the camera first."""
+        return rotvec_to_rotmat(torch.from_numpy(np.concatenate((self.global_orient[:, None], self.body_pose), 1)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
