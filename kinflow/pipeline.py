@@ -160,11 +160,11 @@ def run(
         log.warning("%s", reader.damage)
 
     with _timed(timings, "perceive"):
+        evidences: list[Evidence] = []
         if perceiver is not None:
             evidences = perceiver.finish()
-        else:
-            evidences = read_keypoints(keypoints, reader.image_size, all_times, all_ids)  # type: ignore[arg-type]
-            evidences = evidences[:max_people]
+        elif keypoints is not None:
+            evidences = read_keypoints(keypoints, reader.image_size, all_times, all_ids)[:max_people]
     if not evidences:
         raise NobodyFoundError(
             f"{clip}: nobody was found in {len(all_ids)} frames. Use a clip in which a person is at least 60 px tall "
