@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kinflow.data.clips import SPLITS, MotionClip, save_clips
-from kinflow.data.prepare import amass_clips, prepare_clips
+from kinflow.data.prepare import TARGET_FPS, amass_clips, prepare_clips
 from kinflow.data.split import load_split
 from kinflow.errors import KinflowError, MissingAssetError
 
@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument(
         "--amass-split", choices=SPLITS, default="train", help="the split of all of those (default: train)"
     )
+    parser.add_argument("--fps", type=float, default=TARGET_FPS, help="frames a second to resample to (default: 60)")
     parser.add_argument("--split", type=Path, help="split file (default: the packaged one)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -84,9 +85,11 @@ def main() -> int:
                 def progress(done: int, total: int, name: str) -> None:
                     bar.update(task, completed=done, total=total, description=name)
 
-                clips = prepare_clips(find_index(root), load_split(arguments.split), progress=progress)
+                clips = prepare_clips(
+                    find_index(root), load_split(arguments.split), progress=progress, target_fps=arguments.fps
+                )
                 if arguments.amass:
-                    clips += amass_clips(arguments.amass, arguments.amass_split, progress)
+                    clips += amass_clips(arguments.amass, arguments.amass_split, progress, arguments.fps)
         save_clips(arguments.out, clips)
     except KinflowError as error:
         print(f"error: {error}", file=sys.stderr)

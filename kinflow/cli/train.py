@@ -1,4 +1,4 @@
-"""``kinflow-train {flow,dynamics,reconstructor}``."""
+"""``kinflow-train {flow,dynamics,smoother,reconstructor}``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import KinflowError, MissingAssetError, OutputError
 
-NETWORKS = ("flow", "dynamics", "reconstructor")
+NETWORKS = ("flow", "dynamics", "smoother", "reconstructor")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ override. An unknown key, or a value of the wrong type, is an error that names t
 from __future__ import annotations
 
 from .loading import config_hash, from_dict, load_config, to_dict
-from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig
+from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig, SmootherConfig
 from .pipeline import PerceptionConfig, PipelineConfig, RenderConfig, VideoConfig
 from .training import (
     DynamicsTrainingConfig,
@@ -15,6 +15,7 @@ from .training import (
     NoiseConfig,
     ProjectionConfig,
     ReconstructorTrainingConfig,
+    SmootherTrainingConfig,
     TrainConfig,
 )
 
@@ -32,6 +33,8 @@ __all__ = [
     "ReconstructorTrainingConfig",
     "RefineConfig",
     "RenderConfig",
+    "SmootherConfig",
+    "SmootherTrainingConfig",
     "TrainConfig",
     "VideoConfig",
     "config_hash",

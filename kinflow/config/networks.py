@@ -15,7 +15,8 @@ class FlowConfig:
             (Zanfir et al.'s RealNVP on the 6D form: 126 latents, a lower bound of the density).
         coupling: "spline" (rational-quadratic inside ``bound``, linear outside) or "affine".
         layers: coupling layers; their masks follow the kinematic tree in turn.
-        hidden: width of each layer's conditioner; blocks: its residual blocks; dropout: in training only.
+        hidden: width of each layer's conditioner; blocks: its residual blocks; dropout: in training only; input_noise:
+            standard deviation of the blur of their input in training, in whitened units ("chart" alone).
         bins, bound: of the spline, in whitened units.
         log_scale_cap: largest absolute log-scale of one coupling.
         tail: whitened units beyond which the density's tails turn from Gaussian to exponential.
@@ -28,6 +29,7 @@ class FlowConfig:
     hidden: int = 160
     blocks: int = 1
     dropout: float = 0.1
+    input_noise: float = 0.0
     bins: int = 8
     bound: float = 5.0
     log_scale_cap: float = 1.5
@@ -50,6 +52,8 @@ class DynamicsConfig:
         horizon: seconds over which an extrapolated velocity dies out.
         sigma_floor: smallest predictive standard deviation along each axis, in latent units.
         dropout: in the predictive head, in training only.
+        between: what the hidden state does between frames: move by the neural ODE, or rest ("cell": a plain gated cell,
+            which is told the time step).
     """
 
     latent_dim: int = 63
@@ -62,6 +66,23 @@ class DynamicsConfig:
     max_step: float = 0.1
     horizon: float = 0.25
     sigma_floor: float = 1e-3
+    dropout: float = 0.1
+    between: typing.Literal["ode", "cell"] = "ode"
+
+
+@dataclasses.dataclass(frozen=True)
+class SmootherConfig:
+    """The learned smoother.
+
+    Attributes:
+        width: of the frames' tokens; hidden: of the feed-forward layers; layers, heads: of the transformer.
+        dropout: in training only.
+    """
+
+    width: int = 192
+    hidden: int = 512
+    layers: int = 6
+    heads: int = 6
     dropout: float = 0.1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig
+from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, SmootherConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ class FlowTrainingConfig:
         jitter: largest standard deviation (rad) of further, whole-pose noise, drawn per pose from 0 up to this with
             probability jitter_share.
         bounds_samples: importance samples of the "rot6d" representation's bound in validation.
+        init: weights to start from (of the same model); None: from scratch.
     """
 
     model: FlowConfig = dataclasses.field(default_factory=FlowConfig)
@@ -59,6 +60,7 @@ class FlowTrainingConfig:
     mirror: float = 0.5
     exchange: float = 0.15
     bounds_samples: int = 16
+    init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,27 +72,74 @@ class DynamicsTrainingConfig:
         frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
             deviation of the time stamps' jitter as a share of the interval.
         drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
-        noise: rad, standard deviation of rotation noise, given to a share noise_share of windows.
+        noise: rad, standard deviation of rotation noise, given to a share noise_share of windows; exchange: share whose
+            upper body is another motion's.
         dequantise: rad, of noise that every window gets, in validation too, so that a joint that the capture does not
             move has a density at all.
         root_share: share of windows that get the root's motion; time_warp: largest change of speed, as a log.
+        ahead: weight of the likelihood of later frames when those between are unseen, without which the forecasts of a
+            model that is trained on the next frame alone soon drift; ahead_count: such pairs a window.
+        init: weights to start from; None: from scratch.
     """
 
     model: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
     flow: str | None = None
     frames: int = 48
-    fps: tuple[float, float] = (10.0, 60.0)
-    rate_jitter: float = 0.1
+    fps: tuple[float, float] = (10.0, 120.0)
+    rate_jitter: float = 0.15
     drop: float = 0.3
     drop_share: float = 0.3
     noise: float = 0.02
     noise_share: float = 0.2
     dequantise: float = 0.002
     mirror: float = 0.5
-    exchange: float = 0.1
+    exchange: float = 0.3
     root_share: float = 0.5
     time_warp: float = 0.25
+    ahead: float = 0.3
+    ahead_count: int = 8
+    init: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SmootherTrainingConfig:
+    """``kinflow-train smoother``.
+
+    Attributes:
+        frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
+            deviation of the time stamps' jitter as a share of the interval.
+        noise: range of the rotation noise's standard deviation about each axis, rad, drawn log-uniformly; told_error:
+            largest error, as a log, of the level that the network is told.
+        correlated: share of windows whose noise is correlated over time. outliers: share of joints that are far off.
+        drops: largest share of frames dropped at random; gaps, future: shares of windows with one gap, and with nothing
+            valid after some frame; gap: range of their lengths in s.
+        swaps: share of windows in which left and right are exchanged for a while, unannounced.
+        angle, position, acceleration: weights of the joints' angles (rad), positions (m) and second differences (m).
+    """
+
+    model: SmootherConfig = dataclasses.field(default_factory=SmootherConfig)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(batch=24, steps=12000, lr=6e-4, ema=0.998, precision="bf16")
+    )
+    frames: int = 64
+    fps: tuple[float, float] = (10.0, 120.0)
+    rate_jitter: float = 0.15
+    time_warp: float = 0.3
+    mirror: float = 0.5
+    exchange: float = 0.15
+    noise: tuple[float, float] = (0.003, 0.22)
+    told_error: float = 0.2
+    correlated: float = 0.15
+    outliers: float = 0.02
+    drops: float = 0.25
+    gaps: float = 0.35
+    future: float = 0.25
+    gap: tuple[float, float] = (0.1, 1.3)
+    swaps: float = 0.2
+    angle: float = 1.0
+    position: float = 3.0
+    acceleration: float = 4.0
 
 
 @dataclasses.dataclass(frozen=True)

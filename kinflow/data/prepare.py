@@ -99,6 +99,7 @@ def prepare_clips(
     split: Split,
     entries: Sequence[IndexEntry] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    target_fps: float = TARGET_FPS,
 ) -> list[MotionClip]:
     """Retarget the clips of an index.
 
@@ -107,9 +108,10 @@ def prepare_clips(
         split: where each subject belongs.
         entries: rows to prepare; default the whole index.
         progress: called with (number done, total, name) before each clip.
+        target_fps: frames a second to resample to.
 
     Returns:
-        Clips at 60 frames a second, or at their own rate where that is lower. Clips of rigs that kinflow does not know are
+        Clips at ``target_fps``, or at their own rate where that is lower. Clips of rigs that kinflow does not know are
         left out with a warning; so are clips with an unreadable file.
     """
     rows = [e for e in (read_index(root / "INDEX.csv") if entries is None else entries)]
@@ -134,7 +136,7 @@ def prepare_clips(
             samples |= {side: hand_swing(motion.rotmats, side)[0] for side in ("left", "right")}
             motion = replace(motion, rotmats=settle_hands(motion.rotmats, {"left": np.zeros(3), "right": np.zeros(3)}))
         habits[_person(entry)].append(samples)
-        kept.append((entry, *_at_target_rate(motion)))
+        kept.append((entry, *_at_target_rate(motion, target_fps)))
     medians = _medians(habits)
     if progress:
         progress(len(rows), len(rows), "feet and hands")
@@ -147,7 +149,12 @@ def prepare_clips(
     return clips
 
 
-def amass_clips(folder: Path, split: str, progress: Callable[[int, int, str], None] | None = None) -> list[MotionClip]:
+def amass_clips(
+    folder: Path,
+    split: str,
+    progress: Callable[[int, int, str], None] | None = None,
+    target_fps: float = TARGET_FPS,
+) -> list[MotionClip]:
     """Clips of every AMASS sequence under a folder, all for one split; unreadable files are left out with a warning."""
     files = sorted(
         f for f in folder.rglob("*.npz") if f.stem not in ("shape", "neutral_stagei", "female_stagei", "male_stagei")
@@ -170,14 +177,14 @@ def amass_clips(folder: Path, split: str, progress: Callable[[int, int, str], No
             sequence.motion.fps,
             0,
         )
-        clips.append(make_clip(*_at_target_rate(sequence.motion), entry, split))
+        clips.append(make_clip(*_at_target_rate(sequence.motion, target_fps), entry, split))
     return clips
 
 
-def _at_target_rate(result: SmplMotion) -> tuple[SmplMotion, np.ndarray]:
-    """Mask at the source's rate, where flips are one frame long, then resample to 60 frames a second (lower rates stay)."""
+def _at_target_rate(result: SmplMotion, target_fps: float) -> tuple[SmplMotion, np.ndarray]:
+    """Mask at the source's rate, where flips are one frame long, then resample (lower rates than the target stay)."""
     valid = valid_frames(result)
-    fps = min(TARGET_FPS, result.fps)
+    fps = min(target_fps, result.fps)
     rotmats, transl, valid = resample(result.rotmats, result.transl, valid, result.fps, fps)
     return replace(result, rotmats=rotmats, transl=transl, fps=fps), valid
 

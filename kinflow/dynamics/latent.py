@@ -36,6 +36,27 @@ class State(NamedTuple):
     seen: Tensor
 
 
+class Histories(NamedTuple):
+    """What each frame of a batch knows of the frames before it.
+
+    Attributes:
+        z: (B, T, D), zeros where not valid.
+        dt: (B, T) s from the previous frame.
+        velocity_here: (B, T, D) difference per second that the frame would bring.
+        z_last, velocity: (B, T, D) the last valid latent before the frame, and that one's velocity.
+        elapsed: (B, T) s since then.
+        seen: (B, T) frames seen before, 0, 1 or 2.
+    """
+
+    z: Tensor
+    dt: Tensor
+    velocity_here: Tensor
+    z_last: Tensor
+    velocity: Tensor
+    elapsed: Tensor
+    seen: Tensor
+
+
 class LatentDynamics(nn.Module):
     """A recurrence in continuous time: the hidden state moves by a neural ODE between frames, is updated by a gated cell
     at each observed frame, and gives the distribution of the next latent.
@@ -95,7 +116,7 @@ class LatentDynamics(nn.Module):
         if step.numel() and not bool(((step >= 0) & torch.isfinite(step)).all()):
             raise ShapeError("dt: expected finite seconds, not negative. Sort the frames by time.")
         flat = state.hidden.reshape(-1, state.hidden.shape[-1])
-        hidden = flow_over(self.field, flat, step.reshape(-1), self.config.solver, self.config.max_step)
+        hidden = self._pass_time(flat, step.reshape(-1))
         return state._replace(hidden=hidden.reshape(state.hidden.shape), elapsed=state.elapsed + step)
 
     def predict(self, state: State) -> Predictive:
@@ -145,11 +166,39 @@ class LatentDynamics(nn.Module):
         Raises:
             ShapeError: shapes or time stamps that do not fit.
         """
-        predictive, valid, seen = self.unroll(z, timestamps, valid, root)
-        normal = -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
-        safe = torch.where(valid[..., None], z, predictive.means[..., 0, :].detach())
-        later = predictive.log_prob(safe)
-        return torch.where(valid, torch.where(seen > 0, later, normal), torch.zeros_like(later))
+        valid, histories, before, _ = self._run(z, timestamps, valid, root)
+        return self._score(z, valid, self._predict_all(histories, before), histories.seen)
+
+    def log_prob_ahead(
+        self,
+        z: Tensor,
+        timestamps: Tensor,
+        valid: Tensor | None,
+        root: Tensor | None,
+        start: Tensor,
+        target: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`log_prob`, and how likely later frames are when everything after an earlier one is unseen.
+
+        Args:
+            z, timestamps, valid, root: as in :meth:`log_prob`.
+            start, target: (B, K) frame numbers, start < target, both of valid frames.
+
+        Returns:
+            (B, T), and (B, K): log p(z_target | valid z up to and with start).
+        """
+        valid, histories, before, after = self._run(z, timestamps, valid, root)
+        one = self._score(z, valid, self._predict_all(histories, before), histories.seen)
+
+        def at(x: Tensor, where: Tensor) -> Tensor:
+            return x.gather(1, where[..., None].expand(-1, -1, x.shape[-1])) if x.dim() == 3 else x.gather(1, where)
+
+        ahead = (at(timestamps, target) - at(timestamps, start)).to(z.dtype)
+        hidden = self._pass_time(at(after, start).flatten(0, 1), ahead.flatten()).unflatten(0, start.shape)
+        seen = (at(histories.seen, start) + 1).clamp(max=2)
+        here = at(histories.z, start)
+        predictive = self._head(hidden, here, at(histories.velocity_here, start), ahead, seen)
+        return one, predictive.log_prob(at(z, target))
 
     def unroll(
         self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
@@ -159,6 +208,15 @@ class LatentDynamics(nn.Module):
         Returns:
             Predictive over (B, T), the valid mask (B, T), the number of frames seen before each (B, T), 0 to 2.
         """
+        valid, histories, before, _ = self._run(z, timestamps, valid, root)
+        return self._predict_all(histories, before), valid, histories.seen
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _run(
+        self, z: Tensor, timestamps: Tensor, valid: Tensor | None, root: Tensor | None
+    ) -> tuple[Tensor, Histories, Tensor, Tensor]:
+        """The recurrence: valid, histories, and the hidden state (B, T, H) before and after each frame is taken in."""
         sizes = check_shape("z", z, f"B T {self.config.latent_dim}")
         check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
         if valid is None:
@@ -166,26 +224,37 @@ class LatentDynamics(nn.Module):
         check_shape("valid", valid, f"{sizes['B']} {sizes['T']}")
         if root is not None:
             check_shape("root", root, f"{sizes['B']} {sizes['T']} {ROOT_DIM}")
-        z, dt, velocity_here, z_last, velocity, elapsed, seen = self._histories(z, timestamps, valid)
-        fresh = self._cell_input(z, velocity_here, elapsed, seen, root)
+        histories = self._histories(z, timestamps, valid)
+        fresh = self._cell_input(histories.z, histories.velocity_here, histories.elapsed, histories.seen, root)
         hidden = torch.tanh(self.start).expand(z.shape[0], -1)
-        states = []
+        before, after = [], []
         for t in range(z.shape[1]):
             if t:
-                hidden = flow_over(self.field, hidden, dt[:, t], self.config.solver, self.config.max_step)
-            states.append(hidden)
+                hidden = self._pass_time(hidden, histories.dt[:, t])
+            before.append(hidden)
             hidden = torch.where(valid[:, t, None], self._cell(fresh[:, t], hidden), hidden)
-        return self._head(torch.stack(states, 1), z_last, velocity, elapsed, seen), valid, seen
+            after.append(hidden)
+        return valid, histories, torch.stack(before, 1), torch.stack(after, 1)
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    def _pass_time(self, hidden: Tensor, dt: Tensor) -> Tensor:
+        """The hidden state (N, H) after dt (N,) s without an observation."""
+        if self.config.between == "cell":
+            return hidden
+        return flow_over(self.field, hidden, dt, self.config.solver, self.config.max_step)
+
+    def _predict_all(self, histories: Histories, hidden: Tensor) -> Predictive:
+        return self._head(hidden, histories.z_last, histories.velocity, histories.elapsed, histories.seen)
 
     @staticmethod
-    def _histories(z: Tensor, timestamps: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-        """What each frame knows of the frames before it.
+    def _score(z: Tensor, valid: Tensor, predictive: Predictive, seen: Tensor) -> Tensor:
+        normal = -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+        safe = torch.where(valid[..., None], z, predictive.means[..., 0, :].detach())
+        later = predictive.log_prob(safe)
+        return torch.where(valid, torch.where(seen > 0, later, normal), torch.zeros_like(later))
 
-        Returns z with zeros where not valid, dt from the previous frame, the velocity that each frame would be given,
-        the last valid latent before it and that one's velocity, the time since, and how many were seen (0, 1 or 2).
-        """
+    @staticmethod
+    def _histories(z: Tensor, timestamps: Tensor, valid: Tensor) -> Histories:
+        """What each frame knows of the frames before it."""
         z = torch.where(valid[..., None], z, torch.zeros_like(z))
         # The gaps are taken before the cast, so that time stamps in float64 lose nothing.
         dt = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
@@ -215,7 +284,7 @@ class LatentDynamics(nn.Module):
         velocity = torch.where(known[..., None], at(velocity_here, last), torch.zeros_like(z))
         seen = count.clamp(max=2).to(z.dtype)
 
-        return z, dt, velocity_here, z_last, velocity, elapsed, seen
+        return Histories(z, dt, velocity_here, z_last, velocity, elapsed, seen)
 
     def _cell_input(self, z: Tensor, velocity: Tensor, elapsed: Tensor, seen: Tensor, root: Tensor | None) -> Tensor:
         flags = torch.stack((self._log_time(elapsed), seen / 2, torch.full_like(seen, float(root is not None))), -1)
@@ -266,7 +335,7 @@ class LatentDynamics(nn.Module):
         Args:
             z (B, T, D), timestamps (B, T), valid (B, T): training motions at the frame rates to be met.
         """
-        *_, last, velocity, elapsed, seen = self._histories(z, timestamps, valid)
+        _, _, _, last, velocity, elapsed, seen = self._histories(z, timestamps, valid)
         use = valid & (seen >= 2)
         drift, _ = self._baseline(velocity, elapsed)
         residual = (z - last - drift)[use].double()

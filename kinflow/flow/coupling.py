@@ -37,10 +37,17 @@ def tree_masks(layers: int, per_joint: int) -> list[Tensor]:
 
 
 class Conditioner(nn.Module):
-    """Residual network (..., in) -> (..., out). Its input is squashed, so that far-out poses do not blow it up."""
+    """Residual network (..., in) -> (..., out). Its input is squashed, so that far-out poses do not blow it up.
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, blocks: int, dropout: float) -> None:
+    In training its input is blurred by ``input_noise`` (standard deviation, whitened units), which keeps it from reading
+    single poses off their exact numbers.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int, blocks: int, dropout: float, input_noise: float = 0.0
+    ) -> None:
         super().__init__()
+        self.input_noise = input_noise
         self.first = nn.Linear(inputs, hidden)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -53,6 +60,8 @@ class Conditioner(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.input_noise > 0:
+            x = x + self.input_noise * torch.randn_like(x)
         h = self.first(x * torch.rsqrt(1 + x.square() / 36))
         for block in self.blocks:
             h = h + block(h)
@@ -78,13 +87,14 @@ class Coupling(nn.Module):
         log_scale_cap: float,
         bins: int = 0,
         bound: float = 5.0,
+        input_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_buffer("moved", mask.nonzero().squeeze(-1), persistent=False)
         self.register_buffer("kept", (~mask).nonzero().squeeze(-1), persistent=False)
         self.bins, self.bound, self.cap = bins, bound, log_scale_cap
         each = 2 + (3 * bins - 1 if bins else 0)
-        self.conditioner = Conditioner(len(self.kept), len(self.moved) * each, hidden, blocks, dropout)
+        self.conditioner = Conditioner(len(self.kept), len(self.moved) * each, hidden, blocks, dropout, input_noise)
 
     def _parameters_of(self, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = self.conditioner(kept).unflatten(-1, (len(self.moved), -1))

@@ -57,6 +57,7 @@ class PoseFlow(nn.Module):
                 config.log_scale_cap,
                 config.bins if config.coupling == "spline" else 0,
                 config.bound,
+                config.input_noise,
             )
             for mask in tree_masks(config.layers, 3)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 from ..assets.weights import save_weights
 from ..config import DynamicsTrainingConfig, config_hash, load_config
 from ..devices import find_device
-from ..dynamics import LatentDynamics
+from ..dynamics import LatentDynamics, load_dynamics
+from ..dynamics.root import root_motion
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotvec_to_rotmat
 from .loop import fit, seed_everything
-from .poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures, root_of
+from .poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures
+from .windows import WindowSampler
 
 RATES = (12.0, 24.0, 30.0, 60.0)
 """Frame rates (Hz) at which the dynamics are validated and compared."""
@@ -70,93 +71,85 @@ class DynamicsTask:
     ) -> None:
         self.config, self.device, self.flow = config, device, flow.to(device).eval()
         self.module = LatentDynamics(config.model).to(device)
-        self.captures = list(training)
-        seconds = np.array([len(c.body_pose) / c.fps for c in training])
-        self.weights = seconds / seconds.sum()
+        if config.init is not None:
+            self.module.load_state_dict(load_dynamics(config.init).state_dict())
+        self.sampler = WindowSampler(training)
+        self.pose = torch.cat([c.body_pose for c in training])
+        self.global_rotmat = torch.cat([c.global_rotmat for c in training])
+        self.transl = torch.cat([c.transl for c in training])
         noise = torch.Generator().manual_seed(config.train.seed)
-        self.bank: list[tuple[Tensor, Tensor]] = []  # latents of each clip, and of its mirror image
-        for capture in training:
-            rotmat = rotvec_to_rotmat(capture.body_pose)
-            both = [perturb(r, config.dequantise, noise) for r in (rotmat, mirror_body(rotmat))]
-            self.bank.append((encode_all(flow, both[0], device), encode_all(flow, both[1], device)))
-        start = [self.draw(np.random.default_rng([config.train.seed, i])) for i in range(12)]
-        self.module.fit_baseline(*(torch.cat([getattr(w, k) for w in start]) for k in ("z", "timestamps", "valid")))
+        # Latents (2, N, 63) of all captured poses and of their mirror images.
+        self.bank = torch.stack([
+            torch.cat([encode_all(flow, perturb(turn(rotvec_to_rotmat(p)), config.dequantise, noise), device)
+                       for p in self.pose.split(8192)])
+            for turn in (lambda r: r, mirror_body)
+        ])  # fmt: skip
+        if config.init is None:
+            start = [self.draw(np.random.default_rng([config.train.seed, i])) for i in range(12)]
+            self.module.fit_baseline(*(torch.cat([getattr(w, k) for w in start]) for k in ("z", "timestamps", "valid")))
         self.validation = validation_windows(config, flow, validation, device)
 
     def draw(self, rng: np.random.Generator) -> Windows:
         """Windows of ``frames`` frames, each at its own rate and speed."""
-        config, frames = self.config, self.config.frames
-        rows = [self._row(rng) for _ in range(config.train.batch)]
-        altered = [i for i, row in enumerate(rows) if row[4] is not None]
-        if altered:
-            z = encode_all(self.flow, torch.cat([rows[i][4] for i in altered]), self.device)  # type: ignore[misc]
-            for i, part in zip(altered, z.split([len(rows[i][0]) for i in altered]), strict=True):
-                rows[i] = (part, *rows[i][1:])
-        batch = Windows(
-            torch.zeros(len(rows), frames, self.config.model.latent_dim),
-            torch.zeros(len(rows), frames, dtype=torch.float64),
-            torch.zeros(len(rows), frames, dtype=torch.bool),
-            torch.zeros(len(rows), frames, 6),
-        )
-        for i, (z, times, valid, root, _) in enumerate(rows):
-            n = len(times)
-            batch.z[i, :n], batch.timestamps[i, :n] = z, times
-            batch.timestamps[i, n:] = times[-1] + torch.arange(1, frames - n + 1, dtype=torch.float64) / 60
-            batch.valid[i, :n], batch.root[i, :n] = valid, root
-        return batch.to(self.device)
-
-    def _row(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """One window: z, time stamps, valid, root, and rotations still to be encoded if the pose was altered."""
-        config = self.config
-        i = int(rng.choice(len(self.captures), p=self.weights))
-        capture = self.captures[i]
-        fps = math.exp(rng.uniform(*np.log(config.fps)))
-        span = int((config.frames + 2) * capture.fps / fps) + 2
-        start = int(rng.integers(max(1, len(capture.body_pose) - span)))
-        length = min(span, len(capture.body_pose) - start)
-        frames = torch.from_numpy(start + frames_at_rate(length, capture.fps, fps, config.rate_jitter, rng))[
-            : config.frames
-        ]
-        speed = math.exp(rng.uniform(-config.time_warp, config.time_warp))
-        times = (frames - frames[0]).double() / (capture.fps * speed)
-        mirrored = rng.random() < config.mirror
-        root = root_of(capture, frames, times)
-        valid = torch.ones(len(frames), dtype=torch.bool)
-        if rng.random() < config.drop:
-            valid &= torch.from_numpy(rng.random(len(frames)) >= rng.uniform(0, config.drop_share))
-            if rng.random() < 0.5:  # one gap, as behind an occluder
-                hole = int(rng.integers(1, max(2, len(frames) // 3)))
-                at = int(rng.integers(max(1, len(frames) - hole)))
-                valid[at : at + hole] = False
-        altered = None
-        if rng.random() < config.noise_share:
-            altered = rotvec_to_rotmat(capture.body_pose[frames])
-            if rng.random() < config.exchange:
-                j = int(rng.choice(len(self.captures), p=self.weights))
-                other = self.captures[j]
-                begin = int(rng.integers(max(1, len(other.body_pose) - length)))
-                taken = (begin + frames - start).clamp(max=len(other.body_pose) - 1)
-                altered = exchange(altered, rotvec_to_rotmat(other.body_pose[taken]))
-            altered = mirror_body(altered) if mirrored else altered
+        config, size, frames = self.config, self.config.train.batch, self.config.frames
+        window = self.sampler.draw(rng, size, frames, config.fps, config.rate_jitter, config.time_warp)
+        rows, times, present = window.frames, window.timestamps, window.present
+        mirrored = torch.from_numpy(rng.random(size) < config.mirror)
+        z = self.bank[mirrored.long()[:, None], rows]
+        root = root_motion(self.global_rotmat[rows], self.transl[rows], times).float()
+        root = torch.where(mirrored[:, None, None], mirror_root(root), root)
+        valid = present & self._observed(rng, present)
+        # Some windows are of motions that were not captured: another's upper body, or shaken joints.
+        swap = torch.from_numpy(rng.random(size) < config.exchange)
+        shake = torch.from_numpy(rng.random(size) < config.noise_share)
+        altered = swap | shake
+        if bool(altered.any()):
+            rotmat = rotvec_to_rotmat(self.pose[rows[altered]])
+            other = self.sampler.draw(rng, int(altered.sum()), frames, config.fps)
+            taken = rows[altered] - rows[altered][:, :1] + other.frames[:, :1]
+            taken = taken.minimum(other.frames[:, -1:])
+            exchanged = exchange(rotmat, rotvec_to_rotmat(self.pose[taken]))
+            rotmat = torch.where(swap[altered][:, None, None, None, None], exchanged, rotmat)
+            rotmat = torch.where(mirrored[altered][:, None, None, None, None], mirror_body(rotmat), rotmat)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            altered = perturb(altered, config.noise * float(rng.random()), noise)
-        return (
-            self.bank[i][int(mirrored)][frames],
-            times,
-            valid,
-            mirror_root(root) if mirrored else root,
-            altered,
-        )
+            std = config.dequantise + config.noise * torch.from_numpy(rng.random(size)).float() * shake
+            rotmat = perturb(rotmat, std[altered][:, None, None, None], noise)
+            z[altered] = encode_all(self.flow, rotmat.flatten(0, 1), self.device).unflatten(0, (-1, frames))
+        return Windows(z, times, valid, root).to(self.device)
+
+    def _observed(self, rng: np.random.Generator, present: Tensor) -> Tensor:
+        """Which frames (B, T) a window with drop-outs keeps: single frames are lost, and some windows have a gap, as
+        behind an occluder."""
+        config, (size, frames) = self.config, present.shape
+        dropped = rng.random(size) < config.drop
+        keep = rng.random((size, frames)) >= (rng.uniform(0, config.drop_share, size) * dropped)[:, None]
+        hole = np.where(dropped & (rng.random(size) < 0.5), rng.integers(1, max(2, frames // 3), size), 0)
+        at = rng.integers(0, frames, size)
+        place = np.arange(frames)
+        return torch.from_numpy(keep & ~((place >= at[:, None]) & (place < (at + hole)[:, None])))
 
     def loss(self, batch: Windows) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """Mean negative log-likelihood of the valid frames after each motion's first, nats a frame."""
-        root = batch.root if torch.rand(()) < self.config.root_share else None
-        log_prob = self.module.log_prob(batch.z, batch.timestamps, batch.valid, root)
+        """Mean negative log-likelihood, nats a frame, of the valid frames after each motion's first, plus a share of
+        that of later frames with those between unseen."""
+        config = self.config
+        root = batch.root if torch.rand(()) < config.root_share else None
+        if config.ahead > 0:
+            start, target, use = pairs(batch.valid, config.ahead_count)
+            log_prob, ahead = self.module.log_prob_ahead(batch.z, batch.timestamps, batch.valid, root, start, target)
+            far = self._capped(ahead[use])
+        else:
+            log_prob, far = self.module.log_prob(batch.z, batch.timestamps, batch.valid, root), batch.z.new_zeros(())
         later = batch.valid & (batch.valid.cumsum(1) > 1)
         value = log_prob[later]
-        # A broken frame must not own the step: beyond 6 nats a latent below the batch's median its pull is capped.
+        return -self._capped(value) - config.ahead * far, {"log_prob": value.mean(), "ahead": far}
+
+    def _capped(self, value: Tensor) -> Tensor:
+        """Mean of log-densities, where a broken frame does not own the step: beyond 6 nats a latent below the batch's
+        median its pull is a hundredth."""
+        if not value.numel():
+            return value.sum()
         floor = value.detach().median() - 6 * self.config.model.latent_dim
-        return -torch.where(value > floor, value, floor + (value - floor) * 0.01).mean(), {"log_prob": value.mean()}
+        return torch.where(value > floor, value, floor + (value - floor) * 0.01).mean()
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> Mapping[str, float]:
@@ -168,6 +161,16 @@ class DynamicsTask:
             later = w.valid & (w.valid.cumsum(1) > 1)
             scores[f"nll_{rate:.0f}hz"] = -float(log_prob[later].mean())
         return {"score": float(np.mean(list(scores.values()))), **scores}
+
+
+def pairs(valid: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random pairs of valid frames of each row (B, T): start and target (B, count), start first, and which are real."""
+    places = torch.sort(torch.multinomial(valid.float() + 1e-9, 2 * count, replacement=True), 1).values
+    order = torch.randperm(2 * count, device=valid.device)
+    one, two = places[:, order[:count]], places[:, order[count:]]
+    start, target = torch.minimum(one, two), torch.maximum(one, two)
+    use = (start < target) & valid.gather(1, start) & valid.gather(1, target)
+    return start, torch.where(use, target, (start + 1).clamp(max=valid.shape[1] - 1)), use
 
 
 def validation_windows(

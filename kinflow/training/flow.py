@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..assets.weights import save_weights
 from ..config import FlowTrainingConfig, config_hash, load_config
 from ..devices import find_device
-from ..flow import PoseFlow, Rot6dFlow, build_flow
+from ..flow import PoseFlow, Rot6dFlow, build_flow, load_flow
 from ..rotations import rotvec_to_rotmat
 from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
@@ -33,6 +33,9 @@ class FlowTask:
         self.validation = torch.cat([c.body_pose[:: max(1, round(c.fps / 5))] for c in validation])
         self.module: PoseFlow | Rot6dFlow = build_flow(config.model).to(device)
         rng = np.random.default_rng(config.train.seed)
+        if config.init is not None:
+            self.module.load_state_dict(load_flow(config.init).state_dict())
+            return
         self.module.fit_chart(self._augmented(rng, min(len(self.poses), 60000), jitter=False).to(device))
 
     def _augmented(self, rng: np.random.Generator, count: int, jitter: bool = True) -> Tensor:

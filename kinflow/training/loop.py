@@ -155,8 +155,9 @@ def fit(
             rate = learning_rate(config, step, share())
             for group in optimiser.param_groups:
                 group["lr"] = rate
+            batch = task.draw(rng)  # outside autocast: what is learned from keeps its precision
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, parts = task.loss(task.draw(rng))
+                loss, parts = task.loss(batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)

@@ -1,0 +1,155 @@
+"""The learned smoother: the motion behind noisy, partly missing frames, in one pass over past and future."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import SmootherConfig
+from ..errors import check_shape
+from ..rotations import rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
+from ..skeleton import NUM_BODY
+from .regression import regress_rotations
+
+_LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
+_BODY = 3 * NUM_BODY
+
+
+class TimeAttention(nn.Module):
+    """Self-attention between frames that knows their times in seconds, not their numbers.
+
+    Queries and keys turn with time (rotary embedding, Su et al., 2021, on seconds) and each head forgets at a learned
+    rate (after ALiBi, Press et al., 2022).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.joined = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.log_decay = nn.Parameter(torch.linspace(-2.0, 2.5, heads))  # of an e-fold, in 1/s
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
+        """x (B, T, W), turn: cos and sin (B, 1, T, W / heads / 2), lag (B, 1, T, T) s; infinite: not looked at."""
+        q, k, v = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        bias = -lag * self.log_decay.exp()[:, None, None]
+        y = functional.scaled_dot_product_attention(_rotate(q, turn), _rotate(k, turn), v, attn_mask=bias.to(q.dtype))
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: SmootherConfig) -> None:
+        super().__init__()
+        self.norm_a, self.norm_b = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.attend = TimeAttention(config.width, config.heads)
+        self.up, self.down = nn.Linear(config.width, config.hidden), nn.Linear(config.hidden, config.width)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
+        x = x + self.drop(self.attend(self.norm_a(x), turn, lag))
+        return x + self.drop(self.down(functional.gelu(self.up(self.norm_b(x)))))
+
+
+class Smoother(nn.Module):
+    """E[motion | noisy or missing frames]: a transformer over frames, which corrects a Gaussian-process regression.
+
+    One network for noise, drop-outs, gaps and the future (frames that are not valid after the last that is). It is
+    trained on motion capture to return the motion from what noise and masks left of it, at frame rates of 10 to 120 Hz.
+    Frames attend to those that are valid alone, so that a frame's answer depends on what was seen and on its own time,
+    not on which other times are asked for, nor on padding.
+
+    >>> model = Smoother(SmootherConfig(width=32, hidden=32, layers=1, heads=2))
+    >>> pose = torch.eye(3).expand(2, 9, 21, 3, 3)
+    >>> model(pose, torch.arange(9.0).expand(2, 9) / 30, torch.ones(2, 9, dtype=torch.bool), torch.full((2,), 0.05)).shape
+    torch.Size([2, 9, 21, 3, 3])
+    """
+
+    def __init__(self, config: SmootherConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SmootherConfig()
+        self.enter = nn.Linear(12 * NUM_BODY + _BODY + NUM_BODY + 3, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.leave = nn.Linear(config.width, 2 * _BODY + NUM_BODY)
+        with torch.no_grad():
+            self.leave.weight.mul_(0.02)
+            self.leave.bias.zero_()
+
+    def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
+        """The smoothed motion.
+
+        Args:
+            rotmat: (B, T, 21, 3, 3) body rotations; those of frames that are not valid are not looked at.
+            timestamps: (B, T) s, increasing. valid: (B, T) bool, at least one a clip.
+            noise: (B,) rad, standard deviation of the noise about each axis that the rotations are thought to have.
+
+        Returns:
+            (B, T, 21, 3, 3).
+        """
+        sizes = check_shape("rotmat", rotmat, f"B T {NUM_BODY} 3 3")
+        check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
+        with torch.autocast(rotmat.device.type, enabled=False):
+            base, velocity, std = regress_rotations(rotmat, timestamps, valid, noise)
+            features, turn, lag = self._features(rotmat, base, velocity, std, timestamps, valid, noise)
+        x = self.enter(features)
+        for block in self.blocks:
+            x = block(x, turn, lag)
+        out = self.leave(self.norm(x)).to(rotmat.dtype)
+        near, far, gate = out.split((_BODY, _BODY, NUM_BODY), -1)
+        near, far = near.unflatten(-1, (NUM_BODY, 3)), far.unflatten(-1, (NUM_BODY, 3))
+        # Two corrections: one that scales with how unsure the regression is, one for frames that are plainly wrong.
+        turn_by = 4 * std[..., None] * near + torch.sigmoid(gate - 3)[..., None] * far
+        return base @ rotvec_to_rotmat(turn_by)
+
+    def _features(
+        self,
+        rotmat: Tensor,
+        base: Tensor,
+        velocity: Tensor,
+        std: Tensor,
+        timestamps: Tensor,
+        valid: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """What each frame is told (B, T, F), how far queries turn, and the frames' lags (B, 1, T, T) in s."""
+        times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
+        off = rotmat_to_rotvec(base.mT @ torch.where(valid[..., None, None, None], rotmat, base)).flatten(2)
+        flags = torch.stack((
+            valid.to(rotmat.dtype) - 0.5, torch.log(noise / 0.05).to(rotmat.dtype)[:, None].expand_as(times),
+            _nearest(times, valid).clamp(max=2.0),
+        ), -1)  # fmt: skip
+        level = noise.to(rotmat.dtype)[:, None, None] + 0.01
+        features = torch.cat((rotmat_to_rot6d(base).flatten(2), _bound(off / level, 5.0),
+                              _bound(velocity.flatten(2) / 4, 3.0), 10 * std, flags), -1)  # fmt: skip
+        lag = (times[:, None, :, None] - times[:, None, None, :]).abs()
+        return features, self._turn(times), lag.masked_fill(~valid[:, None, None, :], math.inf)
+
+    def _turn(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = self.config.width // self.config.heads // 2
+        period = torch.logspace(
+            math.log10(_LONGEST), math.log10(_SHORTEST), pairs, dtype=times.dtype, device=times.device
+        )
+        angle = 2 * math.pi * times[:, None, :, None] / period
+        return torch.cos(angle), torch.sin(angle)
+
+
+def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    a, b = x.chunk(2, -1)
+    cos, sin = (t.to(x.dtype) for t in turn)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+def _bound(x: Tensor, scale: float) -> Tensor:
+    """Near-linear inside ``scale``, bounded by it."""
+    return x * torch.rsqrt(1 + (x / scale).square())
+
+
+def _nearest(times: Tensor, valid: Tensor) -> Tensor:
+    """Seconds (B, T) from each frame to the nearest valid one."""
+    lag = (times[:, :, None] - times[:, None, :]).abs()
+    return lag.masked_fill(~valid[:, None, :], math.inf).amin(-1)

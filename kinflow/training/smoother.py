@@ -1,0 +1,232 @@
+"""Training of the smoother: motion capture back from what noise and masks leave of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..assets.weights import save_weights
+from ..body import Body
+from ..body.kinematics import forward_kinematics
+from ..config import SmootherTrainingConfig, config_hash, load_config
+from ..devices import find_device
+from ..dynamics import Smoother
+from ..dynamics.regression import regress_rotations
+from ..rotations import geodesic_distance, rotvec_to_rotmat
+from .loop import fit, seed_everything
+from .poses import Capture, exchange, mirror_body, perturb, read_captures
+from .windows import Window, WindowSampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Damaged:
+    """Motions and what is left of them: target and rotmat (B, T, 21, 3, 3), timestamps, valid, present (B, T), noise (B,)."""
+
+    target: Tensor
+    rotmat: Tensor
+    timestamps: Tensor
+    valid: Tensor
+    present: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Damaged:
+        """The same on another device."""
+        return Damaged(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+class SmootherTask:
+    """Least absolute errors of the smoothed motion's angles, joints and second differences."""
+
+    def __init__(
+        self,
+        config: SmootherTrainingConfig,
+        training: Sequence[Capture],
+        validation: Sequence[Capture],
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self.module = Smoother(config.model).to(device)
+        self.sampler = WindowSampler(training)
+        self.poses = torch.cat([c.body_pose for c in training])
+        body = Body.open("light")
+        self.rest = body.rest_joints(torch.zeros(1, 10))[0].to(device)
+        self.validation = validation_sets(validation)
+
+    def draw(self, rng: np.random.Generator) -> Damaged:
+        """A batch of damaged windows."""
+        config, size = self.config, self.config.train.batch
+
+        def window() -> Window:
+            return self.sampler.draw(rng, size, config.frames, config.fps, config.rate_jitter, config.time_warp)
+
+        own = window()
+        target = rotvec_to_rotmat(self.poses[own.frames])
+        swap = torch.from_numpy(rng.random(size) < config.exchange)
+        if bool(swap.any()):
+            other = rotvec_to_rotmat(self.poses[window().frames[swap]])
+            target[swap] = exchange(target[swap], other)
+        flip = torch.from_numpy(rng.random(size) < config.mirror)
+        target[flip] = mirror_body(target[flip])
+        return damage(config, target, own, rng).to(self.device)
+
+    def loss(self, batch: Damaged) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """Weighted sum of mean errors over the frames that exist."""
+        with torch.autocast(batch.rotmat.device.type, enabled=False):
+            rotmat = self._smooth(batch)
+            angle, position, second = self._errors(rotmat, batch)
+        config = self.config
+        total = config.angle * angle + config.position * position + config.acceleration * second
+        return total, {"degrees": math.degrees(angle.item()), "mm": 1000 * position, "second_mm": 1000 * second}
+
+    def _smooth(self, batch: Damaged) -> Tensor:
+        precise = self.config.train.precision == "fp32"
+        with torch.autocast(batch.rotmat.device.type, torch.bfloat16, enabled=not precise):
+            return self.module(batch.rotmat, batch.timestamps, batch.valid & batch.present, batch.noise)
+
+    def _errors(self, rotmat: Tensor, batch: Damaged) -> tuple[Tensor, Tensor, Tensor]:
+        chord = (rotmat - batch.target).square().sum((-1, -2))  # 2 angle^2 for small angles
+        angle = (0.5 * chord + 1e-6).sqrt().mean(-1)
+        off = self._joints(rotmat) - self._joints(batch.target)
+        position = (off.square().sum(-1) + 1e-7).sqrt().mean(-1)
+        bend = off[:, 2:] - 2 * off[:, 1:-1] + off[:, :-2]
+        second = (bend.square().sum(-1) + 1e-8).sqrt().mean(-1)
+        present = batch.present
+        return angle[present].mean(), position[present].mean(), second[present[:, 2:]].mean()
+
+    def _joints(self, rotmat: Tensor) -> Tensor:
+        """Joints (B, T, 24, 3) m of the mean body with its root at rest."""
+        eye = torch.eye(3, dtype=rotmat.dtype, device=rotmat.device).expand(*rotmat.shape[:2], 1, 3, 3)
+        full = torch.cat((eye, rotmat, eye, eye), 2)
+        return forward_kinematics(full, self.rest)[1]
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """Mean angle in degrees for each kind of damage on the validation split; the score is their mean, relative to a
+        Gaussian-process regression's."""
+        scores = {}
+        for name, (batch, reference, where) in self.validation.items():
+            b = batch.to(self.device)
+            rotmat = module(b.rotmat, b.timestamps, b.valid, b.noise)
+            scores[name] = math.degrees(float(geodesic_distance(rotmat, b.target)[where].mean())) / reference
+        return {"score": float(np.mean(list(scores.values()))), **scores}
+
+
+def damage(config: SmootherTrainingConfig, target: Tensor, window: Window, rng: np.random.Generator) -> Damaged:
+    """What noise, wrong frames and masks leave of motions (B, T, 21, 3, 3)."""
+    size, frames = window.present.shape
+    times, present = window.timestamps, window.present
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    level = torch.from_numpy(np.exp(rng.uniform(*np.log(config.noise), size=size))).float()
+    told = level * torch.from_numpy(np.exp(rng.uniform(-config.told_error, config.told_error, size))).float()
+
+    def some(share: float, *shape: int) -> Tensor:
+        return torch.from_numpy(rng.random(shape or size) < share)
+
+    draws = torch.randn(*target.shape[:-1], generator=generator)
+    slow = _correlate(draws, times, 0.2)
+    draws = torch.where(some(config.correlated)[:, None, None, None], slow, draws)
+    odd = some(config.outliers, size, frames, target.shape[2]) & some(0.3)[:, None, None]
+    turn = draws * level[:, None, None, None] * torch.where(odd, 6.0, 1.0)[..., None]
+    # Exchanged left and right, for a while: one or two intervals.
+    seen = target
+    for _ in range(2):
+        inside = _interval(times, present, rng, (0.05, 0.5)) & some(config.swaps)[:, None]
+        seen = torch.where(inside[..., None, None, None], mirror_body(target), seen)
+    rotmat = seen @ rotvec_to_rotmat(turn)
+    share = rng.random((size, 1)) * config.drops * (rng.random((size, 1)) < 0.6)
+    valid = present & torch.from_numpy(rng.random((size, frames)) >= share)
+    kind = torch.from_numpy(rng.random(size))
+    gap = _interval(times, present, rng, config.gap) & (kind < config.gaps)[:, None]
+    ends = torch.where(present, times, torch.zeros_like(times)).amax(1)
+    length = torch.from_numpy(np.exp(rng.uniform(*np.log(config.gap), size=size)))
+    late = (times > (ends - length).clamp_min(0)[:, None]) & (kind > 1 - config.future)[:, None]
+    kept = valid & ~gap & ~late
+    kept[:, 0] |= ~kept.any(1)
+    return Damaged(target, rotmat, times, kept, present, told)
+
+
+def _interval(times: Tensor, present: Tensor, rng: np.random.Generator, length: tuple[float, float]) -> Tensor:
+    """One interval of each row, of random length in s: (B, T) bool."""
+    ends = torch.where(present, times, torch.zeros_like(times)).amax(1)
+    span = torch.from_numpy(np.exp(rng.uniform(*np.log(length), size=len(times))))
+    begin = torch.from_numpy(rng.random(len(times))) * (ends - span).clamp_min(0.0)
+    return (times > begin[:, None]) & (times <= (begin + span)[:, None]) & present
+
+
+def _correlate(draws: Tensor, times: Tensor, length: float) -> Tensor:
+    """Standard normal draws (B, T, ...) that a first-order process correlates over ``length`` s."""
+    keep = torch.exp(-torch.diff(times, dim=1).float() / length)
+    out = [draws[:, 0]]
+    for t in range(1, draws.shape[1]):
+        k = keep[:, t - 1].reshape(-1, *[1] * (draws.dim() - 2))
+        out.append(k * out[-1] + (1 - k * k).sqrt() * draws[:, t])
+    return torch.stack(out, 1)
+
+
+def validation_sets(captures: Sequence[Capture], count: int = 48) -> dict[str, tuple[Damaged, float, Tensor]]:
+    """Fixed damage of a split: (windows, the regression's error in degrees, frames that count (B, T))."""
+    sampler, poses = WindowSampler(captures), torch.cat([c.body_pose for c in captures])
+    out = {}
+    for name, rate, degrees, hole in (
+        ("noise2_30hz", 30.0, 2.0, 0.0), ("noise5_30hz", 30.0, 5.0, 0.0), ("noise10_30hz", 30.0, 10.0, 0.0),
+        ("noise5_60hz", 60.0, 5.0, 0.0), ("gap500_30hz", 30.0, 0.1, 0.5), ("gap1000_30hz", 30.0, 0.1, 1.0),
+        ("future400_12hz", 12.0, 0.1, -0.4), ("future1000_12hz", 12.0, 0.1, -1.0),
+    ):  # fmt: skip
+        rng = np.random.default_rng(0)
+        window = sampler.draw(rng, count, int(2.5 * rate), (rate, rate + 1e-6))
+        target = rotvec_to_rotmat(poses[window.frames])
+        rotmat = perturb(target, math.radians(degrees), torch.Generator().manual_seed(0))
+        times, valid = window.timestamps, window.present.clone()
+        middle = times[:, int(1.25 * rate)][:, None]
+        if hole > 0:
+            valid &= (times - middle).abs() > hole / 2
+        if hole < 0:
+            valid &= times <= middle
+        where = window.present if hole == 0 else window.present & ~valid
+        if hole < 0:
+            where = where & ((times - middle + hole).abs() < 0.5 / rate)
+        noise = torch.full((count,), math.radians(degrees))
+        reference = geodesic_distance(regress_rotations(rotmat, times, valid, noise)[0], target)[where].mean()
+        batch = Damaged(target, rotmat, times, valid, window.present, noise)
+        out[name] = (batch, math.degrees(float(reference)), where)
+    return out
+
+
+def train(
+    config_path: Path | None,
+    overrides: Sequence[str],
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Train the smoother and write ``out/smoother.safetensors`` with its card. Returns its path.
+
+    Raises:
+        ConfigError, MissingAssetError, UsageError: settings or data that do not fit.
+    """
+    config = load_config(SmootherTrainingConfig, config_path, overrides)
+    seed_everything(config.train.seed)
+    where = find_device(device)
+    training, validation = read_captures(data, "train"), read_captures(data, "validation")
+    task = SmootherTask(config, training, validation, where)
+    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
+    minutes = sum(len(c.body_pose) / c.fps for c in training) / 60
+    card = {
+        "what": "bidirectional smoother of body motion: noise, drop-outs, gaps, the near future",
+        "data": f"{data.name}: {len(training)} runs of motion capture, {minutes:.0f} min (see NOTICE)",
+        "validation, error over a Gaussian-process regression's": ", ".join(
+            f"{k} {v:.2f}" for k, v in result.scores.items() if k != "score"
+        ),
+        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
+        "training config hash": config_hash(config),
+        "licence": "Apache-2.0",
+    }
+    return save_weights(out / "smoother.safetensors", task.module, config.model, card)
