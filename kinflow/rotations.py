@@ -30,15 +30,31 @@ def rotvec_to_rotmat(rotvec: Tensor) -> Tensor:
     return eye + a[..., None, None] * skew + b[..., None, None] * (outer - angle2[..., None, None] * eye)
 
 
+def wrap_rotvec(rotvec: Tensor) -> Tensor:
+    """The same rotations (..., 3) with angles of at most pi."""
+    angle = torch.linalg.vector_norm(rotvec, dim=-1, keepdim=True)
+    turns = torch.round(angle / (2 * torch.pi))
+    return torch.where(turns > 0, rotvec * (1 - 2 * torch.pi * turns / angle.clamp_min(1e-12)), rotvec)
+
+
 def rotmat_to_rotvec(rotmat: Tensor) -> Tensor:
     """(..., 3, 3) -> (..., 3) rad, with angle in [0, pi]. Finite gradients at 0 and pi."""
     return quat_wxyz_to_rotvec(rotmat_to_quat_wxyz(rotmat))
 
 
 def rotmat_to_quat_wxyz(rotmat: Tensor) -> Tensor:
-    """(..., 3, 3) -> (..., 4) unit quaternion, real part first and not negative."""
-    quat = roma.rotmat_to_unitquat(rotmat)
-    quat = torch.cat((quat[..., 3:], quat[..., :3]), -1)
+    """(..., 3, 3) -> (..., 4) unit quaternion, real part first and not negative.
+
+    Read off the largest of the four components (Shepperd, "Quaternion from rotation matrix", 1978), without branches, so
+    that it can be exported.
+    """
+    a, b, c = rotmat.unbind(-2)
+    (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = a.unbind(-1), b.unbind(-1), c.unbind(-1)
+    w, x, y, z = 1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22
+    wx, wy, wz, xy, xz, yz = m21 - m12, m02 - m20, m10 - m01, m10 + m01, m02 + m20, m21 + m12
+    rows = torch.stack((w, wx, wy, wz, wx, x, xy, xz, wy, xy, y, yz, wz, xz, yz, z), -1).unflatten(-1, (4, 4))
+    largest = torch.stack((w, x, y, z), -1).argmax(-1)[..., None, None].expand(*rotmat.shape[:-2], 1, 4)
+    quat = torch.nn.functional.normalize(rows.gather(-2, largest).squeeze(-2), dim=-1)
     return torch.where(quat[..., :1] < 0, -quat, quat)
 
 

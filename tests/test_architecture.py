@@ -19,7 +19,7 @@ FLOORS = (
     {"prior", "losses", "metrics"},
     {"reconstruct"},
     {"data", "render", "export"},
-    {"pipeline", "training", "evaluation"},
+    {"pipeline", "training", "evaluation", "smoothing"},
     {"cli"},
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

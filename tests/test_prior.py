@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinflow.config import DynamicsConfig, FlowConfig
-from kinflow.dynamics import LatentDynamics
+from kinflow.config import DynamicsConfig, FlowConfig, SmootherConfig
+from kinflow.dynamics import LatentDynamics, Smoother
 from kinflow.errors import KinflowError, ShapeError, UsageError
 from kinflow.flow import PoseFlow
 from kinflow.prior import MotionPrior
@@ -23,10 +23,11 @@ def prior() -> MotionPrior:
     flow = PoseFlow(FlowConfig(layers=2, hidden=8, bins=4, dropout=0.0))
     dynamics = LatentDynamics(DynamicsConfig(hidden=8, ode_hidden=8, head_hidden=8, rank=2, dropout=0.0))
     flow.fit_chart(rotvec_to_rotmat(0.4 * torch.randn(400, 21, 3)))
+    smoother = Smoother(SmootherConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0))
     with torch.no_grad():
-        for p in [*flow.parameters(), *dynamics.parameters()]:
+        for p in [*flow.parameters(), *dynamics.parameters(), *smoother.parameters()]:
             p.add_(0.05 * torch.randn_like(p))
-    return MotionPrior(flow, dynamics).double().eval().requires_grad_(False)
+    return MotionPrior(flow, dynamics, smoother).double().eval().requires_grad_(False)
 
 
 def motion(batch: int = 2, frames: int = 7, seed: int = 0) -> Tensor:
@@ -108,28 +109,95 @@ def test_sample_and_forecast(prior: MotionPrior) -> None:
         prior.forecast(pose, TIMES, torch.tensor([0.1, 0.3], dtype=torch.float64))
 
 
-def test_infill_keeps_what_is_seen_and_climbs(prior: MotionPrior) -> None:
+def test_infill_keeps_what_is_seen_and_meets_it(prior: MotionPrior) -> None:
+    pose = motion(frames=40)[..., :21, :]
+    times = torch.arange(40, dtype=torch.float64) / 60
+    valid = torch.ones(2, 40, dtype=torch.bool)
+    valid[:, 12:25] = False
+    broken = torch.where(valid[..., None, None], pose, math.nan)
+    filled = prior.infill(broken, times, valid=valid)[..., :21, :]
+    torch.testing.assert_close(filled[valid], pose[valid], rtol=0, atol=1e-7)
+    steps = geodesic_distance(rotvec_to_rotmat(filled[:, 1:]), rotvec_to_rotmat(filled[:, :-1])).mean(-1)
+    assert steps[:, (11, 24)].max() < 3 * steps[:, 13:23].max() + 0.02  # no jump where the gap begins and ends
+
+
+def test_denoise_takes_noise_away(prior: MotionPrior) -> None:
+    clean = motion(frames=50)[..., :21, :] * 0.5
+    clean = clean.mean(1, keepdim=True).expand_as(clean)
+    noisy = clean + 0.1 * torch.randn(clean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    out = prior.denoise(noisy, fps=30, noise=0.1)[..., :21, :]
+
+    def off(pose: Tensor) -> Tensor:
+        return geodesic_distance(rotvec_to_rotmat(pose), rotvec_to_rotmat(clean)).mean()
+
+    assert off(out) < 0.6 * off(noisy)
+    with pytest.raises(UsageError, match="noise"):
+        prior.denoise(noisy, fps=30, noise=0.0)
+    with pytest.raises(ShapeError, match="noise"):
+        prior.denoise(noisy, fps=30, noise=torch.full((3,), 0.1))
+
+
+def test_estimates_do_not_depend_on_batch_mates_or_padding(prior: MotionPrior) -> None:
+    pose = motion(2, 150)
+    times = torch.arange(150, dtype=torch.float64) / 50
+    valid = torch.ones(2, 150, dtype=torch.bool)
+    valid[1, 90:] = False
+    stamps = times.repeat(2, 1)
+    stamps[1, 90:] = 0  # padding, with time stamps that mean nothing
+    for call in (
+        lambda p, t, v: prior.denoise(p, t, valid=v, noise=0.05),
+        lambda p, t, v: prior.log_prob(p, t, valid=v),
+        lambda p, t, v: prior.infill(p, t, valid=v),
+    ):
+        both = call(pose, stamps, valid)
+        torch.testing.assert_close(both[:1], call(pose[:1], times[None], valid[:1]), rtol=0, atol=1e-5)
+        alone = call(pose[1:, :90], times[None, :90], valid[1:, :90])
+        torch.testing.assert_close(both[1:, :90], alone, rtol=0, atol=1e-5)
+
+
+def test_far_from_everything_seen_the_turn_is_the_shortest(prior: MotionPrior) -> None:
+    pose = motion(1, 400)[..., :21, :]
+    valid = torch.ones(1, 400, dtype=torch.bool)
+    valid[:, 10:390] = False
+    filled = rotvec_to_rotmat(prior.infill(pose, fps=50, valid=valid)[..., :21, :])
+    middle = (filled[:, 200:201].mT @ filled[:, 201:202]).squeeze()
+    turn = geodesic_distance(filled[:, 9], filled[:, 390])
+    torch.testing.assert_close(geodesic_distance(middle, torch.eye(3).double()), turn[0] / 381, rtol=1e-3, atol=1e-5)
+
+
+def test_forecast_does_not_depend_on_the_rate_of_recording(prior: MotionPrior) -> None:
+    times = torch.arange(241, dtype=torch.float64) / 120
+    start, speed = motion(1, 1), 0.3 * torch.randn(1, 1, 23, 3, dtype=torch.float64)
+    pose = start + speed * torch.sin(4 * times)[:, None, None]
+    future = torch.tensor([2.2, 2.5], dtype=torch.float64)
+    every = [prior.forecast(pose[:, ::k], times[::k], future) for k in (1, 2, 5, 10)]
+    for other in every[1:]:
+        torch.testing.assert_close(other, every[0], rtol=0, atol=1e-9)
+    odd = torch.sort(torch.randperm(240)[:120]).values
+    odd = torch.cat((odd, torch.tensor([240])))
+    assert (prior.forecast(pose[:, odd], times[odd], future) - every[0]).abs().max() < 0.02
+
+
+def test_sum_over_frames_is_the_sum_of_conditionals(prior: MotionPrior) -> None:
     pose = motion()
-    valid = torch.ones(2, 7, dtype=torch.bool)
-    valid[:, 2:5] = False
-    start, filled = (prior.infill(pose, TIMES, valid=valid, steps=s) for s in (0, 60))
-    torch.testing.assert_close(filled[valid][..., :21, :], pose[valid][..., :21, :], rtol=0, atol=1e-7)
+    whole = prior.log_prob(pose, TIMES)
+    state, total = prior.dynamics.initial_state((2,)), []
+    for t in range(7):
+        if t:
+            state = prior.dynamics.advance(state, float(TIMES[t] - TIMES[t - 1]))
+        z, log_det = prior.flow.encode(rotvec_to_rotmat(pose[:, t, :21]))
+        total.append(prior.dynamics.predict(state).log_prob(z) + log_det)
+        state = prior.dynamics.update(state, z)
+    torch.testing.assert_close(torch.stack(total, 1), whole, rtol=0, atol=1e-8)
 
-    def density(poses: Tensor) -> Tensor:
-        return prior.dynamics.log_prob(prior.encode(poses), TIMES.expand(2, 7)).sum()
 
-    assert density(filled) > density(start) + 1
-
-
-def test_denoise_moves_towards_the_prior(prior: MotionPrior) -> None:
-    pose = motion() + 0.1 * torch.randn(2, 7, 23, 3, dtype=torch.float64)
-    clean = prior.denoise(pose, TIMES, noise=0.1)
-    assert prior.log_prob(clean, TIMES).sum() > prior.log_prob(pose, TIMES).sum()
-    barely = prior.denoise(pose, TIMES, noise=1e-3, steps=20)
-    near, far = (
-        geodesic_distance(rotvec_to_rotmat(x), rotvec_to_rotmat(pose))[..., :21, ].mean() for x in (barely, clean)
-    )  # fmt: skip
-    assert near < far
+def test_core_exports(prior: MotionPrior) -> None:
+    rotmat, valid = rotvec_to_rotmat(motion(frames=3)[..., :21, :]), torch.ones(2, 3, dtype=torch.bool)
+    times = TIMES[:3].repeat(2, 1)
+    program = torch.export.export(prior.core(0.1), (rotmat, times, valid))
+    valid[0, 1] = False
+    later = 1.3 * times
+    torch.testing.assert_close(program.module()(rotmat, later, valid), prior.log_prob(rotmat, later, valid=valid))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +215,12 @@ def test_denoise_moves_towards_the_prior(prior: MotionPrior) -> None:
         ({"timestamps": None, "fps": 0.0}, "fps"),
         ({"valid": torch.zeros(2, 7, dtype=torch.bool)}, "valid"),
         ({"valid": torch.ones(2, 6, dtype=torch.bool)}, "valid"),
+        ({"body_pose": torch.full((2, 7, 23, 3), 2.0)}, "at most pi, got 3.46.*deg2rad"),
+        ({"body_pose": torch.ones(2, 7, 21, 3, 3)}, "rotation matrices"),
+        ({"body_pose": torch.zeros(2, 0, 23, 3)}, "at least one"),
+        ({"body_pose": torch.zeros(23, 3)}, "B, T"),
+        ({"timestamps": TIMES[:, None]}, "timestamps"),
+        ({"timestamps": torch.where(TIMES > 0.1, math.nan, TIMES)}, "increasing"),
     ),
 )
 def test_bad_input_is_named(prior: MotionPrior, change: dict[str, object], match: str) -> None:

@@ -150,7 +150,12 @@ class LatentDynamics(nn.Module):
     # -- whole sequences ----------------------------------------------------------------------------------------------
 
     def log_prob(
-        self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
+        self,
+        z: Tensor,
+        timestamps: Tensor,
+        valid: Tensor | None = None,
+        root: Tensor | None = None,
+        most_steps: int | None = None,
     ) -> Tensor:
         """log p(z_t | valid z before t), nats in latent units; their sum over t is the motion's log-density.
 
@@ -159,6 +164,7 @@ class LatentDynamics(nn.Module):
             timestamps: (B, T) s, strictly increasing within the valid frames (float64 keeps long clips exact).
             valid: (B, T) bool; a frame that is not valid is integrated through and counts 0. None: all are.
             root: (B, T, 6) root motion at each frame, see :meth:`update`; None: unknown.
+            most_steps: of the solver between two frames; None: as many as the longest interval asks for.
 
         Returns:
             (B, T).
@@ -166,7 +172,7 @@ class LatentDynamics(nn.Module):
         Raises:
             ShapeError: shapes or time stamps that do not fit.
         """
-        valid, histories, before, _ = self._run(z, timestamps, valid, root)
+        valid, histories, before, _ = self._run(z, timestamps, valid, root, most_steps)
         return self._score(z, valid, self._predict_all(histories, before), histories.seen)
 
     def log_prob_ahead(
@@ -214,7 +220,7 @@ class LatentDynamics(nn.Module):
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _run(
-        self, z: Tensor, timestamps: Tensor, valid: Tensor | None, root: Tensor | None
+        self, z: Tensor, timestamps: Tensor, valid: Tensor | None, root: Tensor | None, most: int | None = None
     ) -> tuple[Tensor, Histories, Tensor, Tensor]:
         """The recurrence: valid, histories, and the hidden state (B, T, H) before and after each frame is taken in."""
         sizes = check_shape("z", z, f"B T {self.config.latent_dim}")
@@ -230,17 +236,17 @@ class LatentDynamics(nn.Module):
         before, after = [], []
         for t in range(z.shape[1]):
             if t:
-                hidden = self._pass_time(hidden, histories.dt[:, t])
+                hidden = self._pass_time(hidden, histories.dt[:, t], most)
             before.append(hidden)
             hidden = torch.where(valid[:, t, None], self._cell(fresh[:, t], hidden), hidden)
             after.append(hidden)
         return valid, histories, torch.stack(before, 1), torch.stack(after, 1)
 
-    def _pass_time(self, hidden: Tensor, dt: Tensor) -> Tensor:
+    def _pass_time(self, hidden: Tensor, dt: Tensor, most: int | None = None) -> Tensor:
         """The hidden state (N, H) after dt (N,) s without an observation."""
         if self.config.between == "cell":
             return hidden
-        return flow_over(self.field, hidden, dt, self.config.solver, self.config.max_step)
+        return flow_over(self.field, hidden, dt, self.config.solver, self.config.max_step, most)
 
     def _predict_all(self, histories: Histories, hidden: Tensor) -> Predictive:
         return self._head(hidden, histories.z_last, histories.velocity, histories.elapsed, histories.seen)
@@ -258,7 +264,7 @@ class LatentDynamics(nn.Module):
         z = torch.where(valid[..., None], z, torch.zeros_like(z))
         # The gaps are taken before the cast, so that time stamps in float64 lose nothing.
         dt = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
-        if not bool((dt[:, 1:] > 0).all()):
+        if not torch.compiler.is_exporting() and not bool((dt[:, 1:] > 0).all()):
             raise ShapeError(
                 "timestamps: expected strictly increasing seconds. Sort the frames and drop repeated ones."
             )

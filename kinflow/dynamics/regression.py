@@ -1,37 +1,29 @@
-"""Gaussian-process regression of rotations over time: a smooth motion through noisy frames, at any time stamps.
+"""Gaussian-process regression of body motion: a smooth motion through noisy frames, at any time stamps.
 
-The classical answer that the learned smoother starts from. Each number of a joint's 6D form is a Gaussian process in time
-with a Matern-5/2 kernel about the clip's mean, seen with isotropic noise; the posterior mean is brought back to a rotation
-by Gram-Schmidt. Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eqs. 2.25, 2.26 and 4.17.
+The linear answer that the learned smoother starts from. Around a clip's mean pose the joints' rotation vectors, turned
+into principal axes of motion capture's motion, are independent Gaussian processes in time: a constant plus Matern-5/2
+processes of several length scales, with variances fitted by maximum likelihood. Axes in which bodies hardly move shrink
+towards the mean, which is where correlations between joints take noise away. Rasmussen and Williams, "Gaussian Processes
+for Machine Learning" (2006), eqs. 2.25, 2.26 and 4.17.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..rotations import rot6d_to_rotmat, rotmat_to_rot6d
-from ..skeleton import NUM_BODY, SMPL_JOINTS
+from ..rotations import rot6d_to_rotmat, rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
+from ..skeleton import NUM_BODY
 
-LENGTH = 0.25
-"""Seconds: the kernel's length scale."""
-SPREAD = (0.06, 0.12, 0.2, 0.33)
-"""Radians: how far joints of each group move about a clip's mean, as motion capture has it."""
-_GROUPS = {
-    "spine2": 0,
-    "spine3": 0,
-    "foot": 0,
-    "collar": 0,
-    "spine1": 1,
-    "neck": 1,
-    "head": 1,
-    "shoulder": 3,
-    "elbow": 3,
-}
-GROUP_OF = tuple(_GROUPS.get(name.split("_")[-1], 2) for name in SMPL_JOINTS[1 : NUM_BODY + 1])
-"""Group of each of the 21 body joints."""
+LENGTHS = (0.15, 0.4, 1.2)
+"""Seconds: length scales of the processes."""
+GROUPS = 7
+"""Axes share their variances with their neighbours in the order of size, so many groups in all."""
+_DIM = 3 * NUM_BODY
+_FLOOR = 1e-5  # of a process's variance: keeps its covariance positive definite in float32
 
 
 def matern52(lag: Tensor, length: float) -> Tensor:
@@ -46,43 +38,123 @@ def matern52_slope(lag: Tensor, length: float) -> Tensor:
     return -5 * lag / (3 * length**2) * (1 + r) * torch.exp(-r)
 
 
-def regress_rotations(
-    rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor, length: float = LENGTH
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Posterior mean, its velocity and standard deviation of the body's rotations at every frame, seen or not.
+class Regressed(NamedTuple):
+    """What the regression makes of clips, in axes about each clip's mean pose.
 
-    What is asked at one frame does not depend on which other frames are asked for, only on those that are valid.
-
-    Args:
-        rotmat: (B, T, 21, 3, 3), noisy rotations; what stands in frames that are not valid is not looked at.
-        timestamps: (B, T) s. valid: (B, T) bool, at least one a clip.
-        noise: (B,) rad, standard deviation of the noise about each axis, positive.
-
-    Returns:
-        rotations (B, T, 21, 3, 3), the 6D forms' velocity (B, T, 21, 6) in 1/s, and the posterior standard deviation
-        (B, T, 21) in rad.
+    Attributes:
+        centre: (B, 1, 21, 3, 3) mean pose of the valid frames.
+        seen: (B, T, 63) the given rotations in the axes, zeros where not valid.
+        mean, velocity: (B, T, 63) rad and rad/s. std: (B, T, 63) rad, posterior.
     """
-    times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
-    seen = valid.to(rotmat.dtype)
-    lag = times[:, :, None] - times[:, None, :]
-    kernel = matern52(lag, length)
-    slope = matern52_slope(lag, length) * seen[:, None, :]
-    spread = torch.tensor(SPREAD, dtype=rotmat.dtype, device=rotmat.device)
-    # Frames that are not valid become an identity of their own, which leaves the others' solution as it is.
-    ratio = (noise.to(rotmat.dtype)[:, None] / spread).square().clamp_min(1e-5)  # (B, G)
-    diagonal = torch.where(valid[:, None], ratio[..., None], torch.ones_like(seen)[:, None])
-    chol = torch.linalg.cholesky((kernel * seen[:, :, None] * seen[:, None, :])[:, None] + torch.diag_embed(diagonal))
-    cross = (kernel * seen[:, None, :])[:, None].expand_as(chol)
-    group = torch.tensor(GROUP_OF, device=rotmat.device)
-    explained = (torch.cholesky_solve(cross.mT, chol).mT * cross).sum(-1)
-    std = ((1 - explained).clamp_min(0).sqrt() * spread[:, None]).movedim(1, 2)[..., group]
-    values = rotmat_to_rot6d(rotmat) * seen[..., None, None]
-    mean = values.sum(1, keepdim=True) / seen.sum(1)[:, None, None, None]
-    centred = (values - mean) * seen[..., None, None]
-    fitted, velocity = torch.empty_like(centred), torch.empty_like(centred)
-    for g in range(len(SPREAD)):
-        joints = (group == g).nonzero().squeeze(-1)
-        solved = torch.cholesky_solve(centred[:, :, joints].flatten(2), chol[:, g])
-        fitted[:, :, joints] = (cross[:, g] @ solved).unflatten(-1, (len(joints), 6))
-        velocity[:, :, joints] = (slope @ solved).unflatten(-1, (len(joints), 6))
-    return rot6d_to_rotmat(fitted + mean), velocity, std
+
+    centre: Tensor
+    seen: Tensor
+    mean: Tensor
+    velocity: Tensor
+    std: Tensor
+
+
+class MotionRegression(nn.Module):
+    """Buffers: basis (63, 63), orthonormal axes as columns by falling variance; variance (7, 4) rad^2 of the constant and
+    of each length scale, for groups of nine axes."""
+
+    basis: Tensor
+    variance: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("basis", torch.eye(_DIM))
+        self.register_buffer("variance", torch.full((GROUPS, 1 + len(LENGTHS)), 0.01))
+
+    def scale(self) -> Tensor:
+        """(63,) rad: how far motion goes along each axis."""
+        return self.variance.sum(1).clamp_min(1e-4).sqrt().repeat_interleave(_DIM // GROUPS)
+
+    def place(self, centre: Tensor, axes: Tensor) -> Tensor:
+        """Rotations (B, T, 21, 3, 3) of numbers (B, T, 63) in the axes about centre (B, 1, 21, 3, 3)."""
+        return centre @ rotvec_to_rotmat((axes @ self.basis.to(axes.dtype).T).unflatten(-1, (NUM_BODY, 3)))
+
+    def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Regressed:
+        """Posterior at every frame, seen or not. It depends on the valid frames, not on which others are asked for.
+
+        Args:
+            rotmat: (B, T, 21, 3, 3); what stands in frames that are not valid is not looked at.
+            timestamps: (B, T) s. valid: (B, T) bool, at least one a clip.
+            noise: (B,) rad, standard deviation of the noise about each axis of each joint, positive.
+        """
+        times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
+        known = valid.to(rotmat.dtype)
+        centre, seen = self.coordinates(rotmat, valid)
+        lag = times[:, :, None] - times[:, None, :]
+        parts = torch.stack([torch.ones_like(lag), *(matern52(lag, s) for s in LENGTHS)], 1)  # (B, 4, T, T)
+        slopes = torch.stack([torch.zeros_like(lag), *(matern52_slope(lag, s) for s in LENGTHS)], 1)
+        variance = self.variance.to(rotmat.dtype)
+        share = variance / variance.sum(1, keepdim=True)
+        kernel, slope = (torch.einsum("gk,bkst->bgst", share, x) for x in (parts, slopes))
+        noise = noise.to(rotmat.dtype)
+        size = self._energy(seen, known, noise, variance.sum(1))  # (B, G)
+        ratio = (noise[:, None].square() / size + _FLOOR)[..., None]  # (B, G, 1)
+        # Frames that are not valid become an identity of their own, which leaves the others' solution as it is.
+        diagonal = torch.where(valid[:, None], ratio, torch.ones_like(ratio))
+        both = known[:, None, :, None] * known[:, None, None, :]
+        chol = torch.linalg.cholesky(kernel * both + torch.diag_embed(diagonal))
+        cross = kernel * known[:, None, None, :]  # (B, G, T, T)
+        grouped = seen.unflatten(-1, (GROUPS, -1)).movedim(2, 1)  # (B, G, T, 9)
+        solved = torch.cholesky_solve(grouped, chol)
+        whitened = torch.linalg.solve_triangular(chol, cross.mT, upper=False)
+        std = ((1 - whitened.square().sum(-2)).clamp_min(0) * size[..., None]).sqrt()  # (B, G, T)
+
+        def ungroup(x: Tensor) -> Tensor:
+            return x.movedim(1, 2).flatten(2)
+
+        mean, velocity = ungroup(cross @ solved), ungroup((slope * known[:, None, None, :]) @ solved)
+        return Regressed(centre, seen, mean, velocity, std.movedim(1, 2).repeat_interleave(_DIM // GROUPS, -1))
+
+    @staticmethod
+    def _energy(seen: Tensor, known: Tensor, noise: Tensor, size: Tensor) -> Tensor:
+        """How far this clip moves along each group's axes: variances (B, G) by the method of moments, rad^2.
+
+        People stand still for a while and dance for a while; one variance for both would smooth neither well. A few
+        frames tell little, so the capture's own variance counts as much as two frames.
+        """
+        power = seen.square().unflatten(-1, (GROUPS, -1)).mean(-1).sum(1)  # (B, G)
+        count = known.sum(1, keepdim=True)
+        excess = (power - (count - 1) * noise[:, None].square()).clamp_min(0)
+        return ((excess + 2 * size) / (count + 2)).clamp_min(1e-6)
+
+    def coordinates(self, rotmat: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean pose of each clip's valid frames, and all frames in the axes about it (zeros where not valid)."""
+        known = valid.to(rotmat.dtype)
+        six = rotmat_to_rot6d(torch.where(valid[..., None, None, None], rotmat, torch.zeros_like(rotmat)))
+        centre = rot6d_to_rotmat(six.sum(1, keepdim=True) / known.sum(1)[:, None, None, None])
+        off = rotmat_to_rotvec(centre.mT @ torch.where(valid[..., None, None, None], rotmat, centre))
+        return centre, off.flatten(2) @ self.basis.to(rotmat.dtype)
+
+    @torch.no_grad()
+    def fit(self, rotmat: Tensor, timestamps: Tensor, steps: int = 150) -> None:
+        """Axes and variances from windows (N, T, 21, 3, 3) that share their time stamps (T,)."""
+        self.basis.copy_(torch.eye(_DIM))
+        valid = torch.ones(rotmat.shape[:2], dtype=torch.bool, device=rotmat.device)
+        _, axes = self.coordinates(rotmat, valid)
+        flat = axes.flatten(0, 1).double()
+        _, basis = torch.linalg.eigh(flat.T @ flat / len(flat))
+        self.basis.copy_(basis.flip(-1))
+        x = (axes.double() @ self.basis.double()).unflatten(-1, (GROUPS, -1))  # (N, T, G, 9)
+        scatter = torch.einsum("nsgi,ntgi->gst", x, x) / (x.shape[0] * x.shape[-1])
+        lag = timestamps.double()[:, None] - timestamps.double()[None]
+        parts = torch.stack([torch.ones_like(lag), *(matern52(lag, s) for s in LENGTHS)])
+        size = scatter.diagonal(dim1=-2, dim2=-1).mean(-1)
+        eye = torch.eye(len(lag), dtype=lag.dtype, device=lag.device)
+        with torch.enable_grad():
+            log_share = torch.zeros(GROUPS, len(parts), dtype=torch.float64, device=lag.device, requires_grad=True)
+            optimiser = torch.optim.Adam([log_share], lr=0.1)
+            for _ in range(steps):
+                kernel = torch.einsum("gk,kst->gst", log_share.exp() * size[:, None] / len(parts), parts)
+                kernel = kernel + (1e-3 * size[:, None, None] + 1e-7) * eye
+                chol = torch.linalg.cholesky(kernel)
+                fit = torch.cholesky_solve(scatter, chol).diagonal(dim1=-2, dim2=-1).sum(-1)
+                loss = (0.5 * fit + chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)).sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        self.variance.copy_((log_share.detach().exp() * size[:, None] / len(parts)).clamp_min(1e-8))

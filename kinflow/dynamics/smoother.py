@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from ..config import SmootherConfig
 from ..errors import check_shape
-from ..rotations import rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import rotmat_to_rot6d
 from ..skeleton import NUM_BODY
-from .regression import regress_rotations
+from .regression import MotionRegression, Regressed
 
 _LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
 _BODY = 3 * NUM_BODY
@@ -35,7 +35,9 @@ class TimeAttention(nn.Module):
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
         """x (B, T, W), turn: cos and sin (B, 1, T, W / heads / 2), lag (B, 1, T, T) s; infinite: not looked at."""
         q, k, v = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = -lag * self.log_decay.exp()[:, None, None]
+        seen = torch.isfinite(lag)  # infinite lags are kept from the product: their gradient would not be a number
+        bias = -torch.where(seen, lag, torch.zeros_like(lag)) * self.log_decay.exp()[:, None, None]
+        bias = bias.masked_fill(~seen, -math.inf)
         y = functional.scaled_dot_product_attention(_rotate(q, turn), _rotate(k, turn), v, attn_mask=bias.to(q.dtype))
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -72,12 +74,13 @@ class Smoother(nn.Module):
     def __init__(self, config: SmootherConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SmootherConfig()
-        self.enter = nn.Linear(12 * NUM_BODY + _BODY + NUM_BODY + 3, config.width)
+        self.regression = MotionRegression()
+        self.enter = nn.Linear(4 * _BODY + 6 * NUM_BODY + 3, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.leave = nn.Linear(config.width, 2 * _BODY + NUM_BODY)
+        self.leave = nn.Linear(config.width, 2 * _BODY + 1)
         with torch.no_grad():
-            self.leave.weight.mul_(0.02)
+            self.leave.weight.mul_(0.1)
             self.leave.bias.zero_()
 
     def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
@@ -94,40 +97,34 @@ class Smoother(nn.Module):
         sizes = check_shape("rotmat", rotmat, f"B T {NUM_BODY} 3 3")
         check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
         with torch.autocast(rotmat.device.type, enabled=False):
-            base, velocity, std = regress_rotations(rotmat, timestamps, valid, noise)
-            features, turn, lag = self._features(rotmat, base, velocity, std, timestamps, valid, noise)
+            known = self.regression(rotmat, timestamps, valid, noise)
+            times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
+            features = self._features(known, times, valid, noise.to(rotmat.dtype))
+            lag = (times[:, None, :, None] - times[:, None, None, :]).abs()
+            lag = lag.masked_fill(~valid[:, None, None, :], math.inf)
+            turn = self._turn(times)
         x = self.enter(features)
         for block in self.blocks:
             x = block(x, turn, lag)
-        out = self.leave(self.norm(x)).to(rotmat.dtype)
-        near, far, gate = out.split((_BODY, _BODY, NUM_BODY), -1)
-        near, far = near.unflatten(-1, (NUM_BODY, 3)), far.unflatten(-1, (NUM_BODY, 3))
+        near, far, gate = self.leave(self.norm(x)).to(rotmat.dtype).split((_BODY, _BODY, 1), -1)
         # Two corrections: one that scales with how unsure the regression is, one for frames that are plainly wrong.
-        turn_by = 4 * std[..., None] * near + torch.sigmoid(gate - 3)[..., None] * far
-        return base @ rotvec_to_rotmat(turn_by)
+        scale = self.regression.scale().to(rotmat.dtype)
+        with torch.autocast(rotmat.device.type, enabled=False):
+            axes = known.mean + known.std * near + torch.sigmoid(gate - 2) * scale * far
+            return self.regression.place(known.centre, axes)
 
-    def _features(
-        self,
-        rotmat: Tensor,
-        base: Tensor,
-        velocity: Tensor,
-        std: Tensor,
-        timestamps: Tensor,
-        valid: Tensor,
-        noise: Tensor,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        """What each frame is told (B, T, F), how far queries turn, and the frames' lags (B, 1, T, T) in s."""
-        times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
-        off = rotmat_to_rotvec(base.mT @ torch.where(valid[..., None, None, None], rotmat, base)).flatten(2)
+    def _features(self, known: Regressed, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
+        """What each frame is told (B, T, F), all of it about one in size."""
+        scale = self.regression.scale().to(times.dtype)
+        level = noise[:, None, None] + 0.01
+        off = torch.where(valid[..., None], (known.seen - known.mean) / level, torch.zeros_like(known.mean))
+        six = rotmat_to_rot6d(known.centre).flatten(2).expand(-1, times.shape[1], -1)
         flags = torch.stack((
-            valid.to(rotmat.dtype) - 0.5, torch.log(noise / 0.05).to(rotmat.dtype)[:, None].expand_as(times),
+            valid.to(times.dtype) - 0.5, torch.log(noise / 0.05)[:, None].expand_as(times),
             _nearest(times, valid).clamp(max=2.0),
         ), -1)  # fmt: skip
-        level = noise.to(rotmat.dtype)[:, None, None] + 0.01
-        features = torch.cat((rotmat_to_rot6d(base).flatten(2), _bound(off / level, 5.0),
-                              _bound(velocity.flatten(2) / 4, 3.0), 10 * std, flags), -1)  # fmt: skip
-        lag = (times[:, None, :, None] - times[:, None, None, :]).abs()
-        return features, self._turn(times), lag.masked_fill(~valid[:, None, None, :], math.inf)
+        return torch.cat((_bound(known.mean / scale, 4.0), _bound(off, 5.0), _bound(known.velocity / (6 * scale), 4.0),
+                          2 * known.std / scale, 2 * six, flags), -1)  # fmt: skip
 
     def _turn(self, times: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self.config.width // self.config.heads // 2

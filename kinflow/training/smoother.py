@@ -17,7 +17,6 @@ from ..body.kinematics import forward_kinematics
 from ..config import SmootherTrainingConfig, config_hash, load_config
 from ..devices import find_device
 from ..dynamics import Smoother
-from ..dynamics.regression import regress_rotations
 from ..rotations import geodesic_distance, rotvec_to_rotmat
 from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
@@ -56,7 +55,17 @@ class SmootherTask:
         self.poses = torch.cat([c.body_pose for c in training])
         body = Body.open("light")
         self.rest = body.rest_joints(torch.zeros(1, 10))[0].to(device)
-        self.validation = validation_sets(validation)
+        self._fit_regression()
+        self.validation = validation_sets(validation, self.module)
+
+    def _fit_regression(self) -> None:
+        """Axes and variances of the regression from windows at 30 frames/s and their mirror images."""
+        rng = np.random.default_rng(self.config.train.seed)
+        window = self.sampler.draw(rng, 1200, 48, (30.0, 30.001))
+        even = (window.timestamps - torch.arange(48) / 30).abs().amax(1) < 0.01
+        pose = rotvec_to_rotmat(self.poses[window.frames[even & window.present.all(1)]]).to(self.device)
+        times = torch.arange(48, dtype=torch.float64, device=self.device) / 30
+        self.module.regression.fit(torch.cat((pose, mirror_body(pose))), times)
 
     def draw(self, rng: np.random.Generator) -> Damaged:
         """A batch of damaged windows."""
@@ -169,7 +178,7 @@ def _correlate(draws: Tensor, times: Tensor, length: float) -> Tensor:
     return torch.stack(out, 1)
 
 
-def validation_sets(captures: Sequence[Capture], count: int = 48) -> dict[str, tuple[Damaged, float, Tensor]]:
+def validation_sets(captures: Sequence[Capture], module: Smoother, count: int = 48) -> dict[str, tuple[Damaged, float, Tensor]]:
     """Fixed damage of a split: (windows, the regression's error in degrees, frames that count (B, T))."""
     sampler, poses = WindowSampler(captures), torch.cat([c.body_pose for c in captures])
     out = {}
@@ -192,7 +201,9 @@ def validation_sets(captures: Sequence[Capture], count: int = 48) -> dict[str, t
         if hole < 0:
             where = where & ((times - middle + hole).abs() < 0.5 / rate)
         noise = torch.full((count,), math.radians(degrees))
-        reference = geodesic_distance(regress_rotations(rotmat, times, valid, noise)[0], target)[where].mean()
+        known = module.regression(*(x.to(module.regression.basis.device) for x in (rotmat, times, valid, noise)))
+        linear = module.regression.place(known.centre, known.mean).cpu()
+        reference = geodesic_distance(linear, target)[where].mean()
         batch = Damaged(target, rotmat, times, valid, window.present, noise)
         out[name] = (batch, math.degrees(float(reference)), where)
     return out

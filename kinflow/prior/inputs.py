@@ -1,0 +1,123 @@
+"""What a tracker hands over, checked once: rotations, time stamps, masks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError, UsageError, check_shape
+from ..rotations import rotvec_to_rotmat
+from ..skeleton import NUM_BODY
+
+REMEDY = "Give rotation vectors (B, T, 23, 3) of SMPL's body joints (or 21 without the hands), or their matrices."
+_COUNTS = (NUM_BODY, NUM_BODY + 2)
+_NOT_ROTATION = 1e-2  # largest |R R^T - I| that rounding in a file of float16 leaves
+
+
+def body_rotmat(body_pose: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Matrices (..., 21, 3, 3) of body poses (..., 23 or 21, 3) rad or (..., 23 or 21, 3, 3).
+
+    Args:
+        valid: (...,) bool; poses that are not valid may hold anything and become the zero pose.
+
+    Raises:
+        ShapeError: another shape or type, NaN or inf, angles beyond pi, matrices that are not rotations.
+    """
+    shape = tuple(getattr(body_pose, "shape", ()))
+    matrices = len(shape) >= 3 and shape[-2:] == (3, 3) and shape[-3] in _COUNTS
+    vectors = len(shape) >= 2 and shape[-1] == 3 and shape[-2] in _COUNTS and not matrices
+    if not (matrices or vectors):
+        raise ShapeError(
+            f"body_pose: expected shape (..., 23 or 21, 3) or (..., 23 or 21, 3, 3), got {shape}. {REMEDY}"
+        )
+    if not body_pose.is_floating_point():
+        raise ShapeError(f"body_pose: expected floating point, got {body_pose.dtype}. Convert it with .float().")
+    body_pose = body_pose[..., :NUM_BODY, :, :] if matrices else body_pose[..., :NUM_BODY, :]
+    if valid is not None:
+        rest = torch.eye(3, dtype=body_pose.dtype, device=body_pose.device) if matrices else body_pose.new_zeros(())
+        body_pose = torch.where(valid.reshape(*valid.shape, *[1] * (3 if matrices else 2)), body_pose, rest)
+    seen = body_pose.detach()
+    if not bool(torch.isfinite(seen).all()):
+        raise ShapeError("body_pose: expected finite values, got NaN or inf. Mark such frames as not valid.")
+    if matrices:
+        off = (
+            float((seen @ seen.mT - torch.eye(3, dtype=seen.dtype, device=seen.device)).abs().amax())
+            if seen.numel()
+            else 0.0
+        )
+        if off > _NOT_ROTATION or bool((torch.linalg.det(seen) < 0).any()):
+            raise ShapeError(
+                f"body_pose: expected rotation matrices, got some that are off by {off:.2g}. "
+                "Orthonormalise them, for example with kinflow.rotations.rot6d_to_rotmat(rotmat_to_rot6d(x))."
+            )
+        return body_pose
+    largest = float(seen.norm(dim=-1).amax()) if seen.numel() else 0.0
+    if largest > math.pi + 1e-3:
+        raise ShapeError(
+            f"body_pose: expected angles of at most pi, got {largest:.4g} rad. "
+            "Degrees become radians with torch.deg2rad; longer vectors are shortened by kinflow.rotations.wrap_rotvec."
+        )
+    return rotvec_to_rotmat(body_pose)
+
+
+def with_hands(rotvec: Tensor) -> Tensor:
+    """(..., 21, 3) -> (..., 23, 3), the hands at rest."""
+    return torch.cat((rotvec, torch.zeros_like(rotvec[..., :2, :])), -2)
+
+
+def clip_inputs(
+    body_pose: Tensor, timestamps: Tensor | None, fps: float | None, valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Checked: rotations (B, T, 21, 3, 3), time stamps (B, T) float64 s, valid (B, T). Invalid frames are at zero pose.
+
+    Raises:
+        ShapeError: shapes or values that do not fit; no frame, or a clip without a valid one. UsageError: no times.
+    """
+    shape = tuple(getattr(body_pose, "shape", ()))
+    if len(shape) not in (4, 5):
+        raise ShapeError(f"body_pose: expected (B, T, joints, 3) or (B, T, joints, 3, 3), got shape {shape}. {REMEDY}")
+    size, frames = shape[:2]
+    if size == 0 or frames == 0:
+        raise ShapeError(f"body_pose: expected at least one clip and one frame, got ({size}, {frames}). {REMEDY}")
+    if valid is None:
+        valid = torch.ones(size, frames, dtype=torch.bool, device=body_pose.device)
+    check_shape("valid", valid, f"{size} {frames}", "One boolean a frame.")
+    valid = valid.bool()
+    if not bool(valid.any(1).all()):
+        raise ShapeError("valid: expected at least one valid frame in each clip, got a clip without. Leave it out.")
+    rotmat = body_rotmat(body_pose, valid)
+    times = time_stamps(timestamps, fps, size, frames).to(rotmat.device)
+    return rotmat, in_order(times, valid), valid
+
+
+def time_stamps(timestamps: Tensor | None, fps: float | None, size: int, frames: int) -> Tensor:
+    """(B, T) float64 s from time stamps (T,) or (B, T), or from frames a second."""
+    if (timestamps is None) == (fps is None):
+        raise UsageError("timestamps, fps: expected one of them, got both or neither. Time stamps are in seconds.")
+    if timestamps is None:
+        if fps is None or not (math.isfinite(fps) and fps > 0):
+            raise UsageError(f"fps: expected frames a second above 0, got {fps}.")
+        return (torch.arange(frames, dtype=torch.float64) / fps).expand(size, -1)
+    if timestamps.dim() == 1:
+        timestamps = timestamps.expand(size, -1)
+    check_shape("timestamps", timestamps, f"{size} {frames}", "One time in seconds a frame, (T,) or (B, T).")
+    return timestamps.double()
+
+
+def in_order(times: Tensor, valid: Tensor) -> Tensor:
+    """Time stamps (B, T), strictly increasing. What stands behind a clip's last valid frame may be padding: where it is
+    not in order, it is replaced by hundredths of a second.
+
+    Raises:
+        ShapeError: not finite or not increasing up to the last valid frame.
+    """
+    place = torch.arange(times.shape[1], device=times.device)
+    last = torch.where(valid, place, -1).amax(1, keepdim=True)
+    rising = torch.diff(times, dim=1, prepend=times[:, :1] - 1) > 0
+    good = torch.isfinite(times) & rising
+    if not bool((good | (place > last)).all()):
+        raise ShapeError("timestamps: expected finite, strictly increasing seconds. Sort the frames and drop repeats.")
+    padded = times.gather(1, last) + 0.01 * (place - last)
+    return torch.where((place > last) & ~good.all(1, keepdim=True), padded, times)

@@ -1,0 +1,343 @@
+"""Smoothing of whole pose files with the motion prior: what ``kinflow-smooth`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .body import Body
+from .data.pose_files import Array, PoseFile
+from .errors import UsageError
+from .metrics import acceleration_magnitude, triplets_valid
+from .prior import MotionPrior
+from .reconstruct.smoothing import smooth as smooth_track
+from .rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
+from .skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
+
+ROOT_DRIFT = 10.0
+"""rad^2/s^3, spectral density of the root's angular acceleration: 8 in the median of motion capture, 17 in its liveliest tenth."""
+TRANSL_DRIFT = 1.0
+"""m^2/s^3 of the root's linear acceleration: 0.3 in the median of motion capture; room for jumps."""
+
+FILL = ("missing", "only", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothingConfig:
+    """How much is smoothed, and in what pieces.
+
+    Attributes:
+        noise_deg: standard deviation of the rotations' noise about each axis, degrees, root and body alike.
+        transl_noise_m: of the translation's noise per axis, m; None: estimated from each file's own jitter.
+        fill: "missing": fill missing frames and smooth the others; "only": fill them and leave the others as they are;
+            "keep": smooth, and leave missing frames as they are in the file.
+        root: whether root orientation and translation are smoothed as well.
+        chunk: frames that go through the prior at once; memory grows with it, not with the file.
+        overlap: frames that neighbouring pieces share; one fades into the other there.
+    """
+
+    noise_deg: float = 3.0
+    transl_noise_m: float | None = None
+    fill: str = "missing"
+    root: bool = True
+    chunk: int = 600
+    overlap: int = 60
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise_deg) and 0 < self.noise_deg <= 60):
+            raise UsageError(f"noise: expected degrees above 0 and up to 60, got {self.noise_deg}.")
+        if self.transl_noise_m is not None and not (math.isfinite(self.transl_noise_m) and self.transl_noise_m > 0):
+            raise UsageError(f"transl_noise: expected metres above 0, got {self.transl_noise_m}.")
+        if self.fill not in FILL:
+            raise UsageError(f"fill: expected one of {', '.join(FILL)}, got {self.fill!r}.")
+        if not 0 < 2 * self.overlap <= self.chunk:
+            raise UsageError(
+                f"chunk, overlap: expected an overlap above 0 and at most half of the chunk, got {self.chunk} and "
+                f"{self.overlap}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothed:
+    """New poses for a :class:`~kinflow.data.pose_files.PoseFile`, shaped as its own, and how they differ.
+
+    Attributes:
+        body_rotmat, roots, translations: as in the file's record.
+        replaced: further arrays that follow from the pose (kinflow's joints3d and z).
+        keep: (P, T) frames that stay as they are in the file.
+        filled: number of missing frames that were filled.
+        change_deg: mean angle between old and new joint rotations over the frames that were there.
+        root_change_deg, transl_change_m: the same of the root; None where the file has none.
+        acceleration: mean joint acceleration before and after, m/s^2, of the open body's mean shape; over frames whose
+            neighbours were there too. NaN where there is no such frame.
+    """
+
+    body_rotmat: Array
+    roots: dict[str, Array]
+    translations: dict[str, Array]
+    replaced: dict[str, Array]
+    keep: NDArray[np.bool_]
+    filled: int
+    change_deg: float
+    root_change_deg: float | None
+    transl_change_m: float | None
+    acceleration: tuple[float, float]
+
+
+def smooth_pose_file(
+    file: PoseFile,
+    prior: MotionPrior,
+    config: SmoothingConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Smoothed:
+    """Smooth and fill everybody in a pose file.
+
+    Body pose goes through :meth:`MotionPrior.denoise` (or ``infill``), in overlapping pieces; root orientation and
+    translation through a constant-velocity Kalman smoother at the true time stamps.
+
+    Args:
+        file: what was read.
+        prior: on the device that is to do the work.
+        config: see :class:`SmoothingConfig`.
+        progress: called with (frames done, frames in all).
+    """
+    config = config or SmoothingConfig()
+    total = file.missing.size
+    done = 0
+
+    def report(frames: int) -> None:
+        nonlocal done
+        done += frames
+        if progress is not None:
+            progress(min(done, total), total)
+
+    only = config.fill == "only"
+    # "only" leaves seen frames alone; "keep" leaves the missing ones.
+    keep = ~file.missing if only else file.missing & (config.fill == "keep")
+    body = file.body_rotmat.copy()
+    for p in range(file.people):
+        if only and not file.missing[p].any():
+            report(file.missing.shape[1])
+            continue
+        body[p] = smooth_body(body[p], file.timestamps, ~file.missing[p], prior, config, report)
+    roots = {k: v.copy() for k, v in file.roots.items()}
+    translations = {k: v.copy() for k, v in file.translations.items()}
+    if config.root:
+        trust = 0.01 if only else 1.0  # seen frames that stay as they are also hold the curve between them
+        for p in range(file.people):
+            seen = ~file.missing[p]
+            for value in roots.values():
+                variance = np.full(3, trust * math.radians(config.noise_deg) ** 2)
+                value[p] = _smooth_root(value[p], variance, file.timestamps, seen, ROOT_DRIFT)
+            for value in translations.values():
+                noise = config.transl_noise_m
+                std = jitter(value[p], seen) if noise is None else np.full(3, noise)
+                value[p] = _smooth_root(value[p], trust * std**2, file.timestamps, seen, TRANSL_DRIFT)
+    else:
+        # Missing frames have nothing to be left at.
+        for p in range(file.people):
+            _bridge(roots, translations, file, p)
+    old = ~file.missing & keep
+    body[old] = file.body_rotmat[old]
+    for key in roots:
+        roots[key][old] = file.roots[key][old]
+    for key in translations:
+        translations[key][old] = file.translations[key][old]
+    replaced = _derived(file, prior, body, roots, translations, keep) if file.kind == "kinflow" else {}
+    there = ~file.missing
+    return Smoothed(
+        body,
+        roots,
+        translations,
+        replaced,
+        keep,
+        0 if config.fill == "keep" else int(file.missing.sum()),
+        _mean_angle(file.body_rotmat[there], body[there]),
+        _mean_angle(*(np.concatenate([r[there] for r in side.values()]) for side in (file.roots, roots)))
+        if roots
+        else None,
+        float(
+            np.mean(
+                [np.linalg.norm(translations[k] - file.translations[k], axis=-1)[there].mean() for k in translations]
+            )
+        )
+        if translations
+        else None,
+        (
+            _acceleration(file, file.body_rotmat, file.roots, file.translations),
+            _acceleration(file, body, roots, translations),
+        ),
+    )
+
+
+def smooth_body(
+    rotmat: Array,
+    timestamps: Array,
+    valid: NDArray[np.bool_],
+    prior: MotionPrior,
+    config: SmoothingConfig,
+    report: Callable[[int], None] | None = None,
+) -> Array:
+    """One person's body pose (T, 21, 3, 3), smoothed in overlapping pieces that fade into each other.
+
+    Pieces are joined on the geodesic between them, so that no seam shows. A piece without a valid frame reaches as far as
+    the nearest ones.
+    """
+    device, dtype = prior.flow.whitening.mean.device, prior.flow.whitening.mean.dtype
+    out: Tensor | None = None
+    for start, stop in pieces(len(rotmat), config.chunk, config.overlap):
+        first, last = _reach(valid, start, stop)
+        pose = rotmat_to_rotvec(torch.from_numpy(rotmat[first:last])).to(device, dtype)[None]
+        times = torch.from_numpy(timestamps[first:last] - timestamps[first]).to(device)
+        mask = torch.from_numpy(valid[first:last]).to(device)[None]
+        if config.fill == "only":
+            result = pose if bool(mask.all()) else prior.infill(pose, times, valid=mask)
+        else:
+            result = prior.denoise(pose, times, noise=math.radians(config.noise_deg), valid=mask)
+        piece = rotvec_to_rotmat(result[0, start - first : stop - first, :NUM_BODY].detach().double().cpu())
+        if out is None:
+            out = piece
+        else:
+            shared = len(out) - start
+            share = (torch.arange(shared, dtype=torch.float64) + 0.5) / shared
+            faded = blend(out[start:], piece[:shared], share[:, None])
+            out = torch.cat((out[:start], faded, piece[shared:]))
+        if report is not None:
+            report(stop - start - (config.overlap if start else 0))
+    return rotmat.copy() if out is None else out.numpy()
+
+
+def pieces(frames: int, chunk: int, overlap: int) -> list[tuple[int, int]]:
+    """Ranges that cover ``frames``, ``chunk`` long at most, each sharing at least ``overlap`` with the one before.
+
+    >>> pieces(10, 6, 2)
+    [(0, 6), (4, 10)]
+    """
+    if frames <= chunk:
+        return [(0, frames)]
+    starts = [*range(0, frames - chunk, chunk - overlap), frames - chunk]
+    return [(s, s + chunk) for s in starts]
+
+
+def blend(a_rotmat: Tensor, b_rotmat: Tensor, share: Tensor) -> Tensor:
+    """From rotations ``a`` (..., 3, 3) a ``share`` (...) of the way to ``b``, along the geodesic."""
+    return a_rotmat @ rotvec_to_rotmat(share[..., None] * rotmat_to_rotvec(a_rotmat.mT @ b_rotmat))
+
+
+def jitter(values: Array, seen: NDArray[np.bool_], least: float = 0.002, most: float = 0.2) -> Array:
+    """Standard deviation (3,) of the noise in positions (T, 3) m, told from their third differences.
+
+    Motion is smooth over four frames, noise is not: a third difference of white noise has 20 times its variance. The
+    median keeps jumps out.
+    """
+    third = np.diff(values, 3, axis=0)
+    whole = seen[3:] & seen[2:-1] & seen[1:-2] & seen[:-3]
+    if not whole.any():
+        return np.full(3, 0.01)
+    return np.clip(1.4826 * np.median(np.abs(third[whole]), 0) / math.sqrt(20), least, most)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def _smooth_root(value: Array, variance: Array, times: Array, seen: NDArray[np.bool_], drift: float) -> Array:
+    covariance = np.broadcast_to(np.diag(variance), (len(value), 3, 3))
+    return smooth_track(value, covariance, times, seen, drift, rate_std=2.0)[0]
+
+
+def _bridge(roots: dict[str, Array], translations: dict[str, Array], file: PoseFile, p: int) -> None:
+    """Fill missing frames of person ``p``'s root alone: straight lines and geodesics between the frames that are there."""
+    seen = np.flatnonzero(~file.missing[p])
+    for t in np.flatnonzero(file.missing[p]):
+        after = min(int(np.searchsorted(seen, t)), len(seen) - 1)
+        before = max(int(np.searchsorted(seen, t)) - 1, 0)
+        i, j = seen[before], seen[after]
+        share = 0.5 if i == j else (file.timestamps[t] - file.timestamps[i]) / (file.timestamps[j] - file.timestamps[i])
+        share = min(max(share, 0.0), 1.0)
+        for value in translations.values():
+            value[p, t] = (1 - share) * value[p, i] + share * value[p, j]
+        for value in roots.values():
+            a, b = torch.from_numpy(value[p, i]), torch.from_numpy(value[p, j])
+            value[p, t] = blend(a, b, torch.tensor(share, dtype=torch.float64)).numpy()
+
+
+def _reach(valid: NDArray[np.bool_], start: int, stop: int) -> tuple[int, int]:
+    """The piece, grown until it holds the nearest valid frame on each side where it has none of its own."""
+    if valid[start:stop].any():
+        return start, stop
+    before, after = np.flatnonzero(valid[:start]), np.flatnonzero(valid[stop:])
+    return (int(before[-1]) if len(before) else start), (stop + int(after[0]) + 1 if len(after) else stop)
+
+
+def _mean_angle(a_rotmat: Array, b_rotmat: Array) -> float:
+    return math.degrees(float(geodesic_distance(torch.from_numpy(a_rotmat), torch.from_numpy(b_rotmat)).mean()))
+
+
+def _full(body: Array, root: Array | None) -> Tensor:
+    """(P, T, 24, 3, 3) of body (P, T, 21, 3, 3) and root (P, T, 3, 3); hands at rest."""
+    pose = np.broadcast_to(np.eye(3), (*body.shape[:2], NUM_JOINTS, 3, 3)).copy()
+    pose[:, :, 1 : NUM_BODY + 1] = body
+    if root is not None:
+        pose[:, :, 0] = root
+    return torch.from_numpy(pose).float()
+
+
+def _acceleration(file: PoseFile, body: Array, roots: dict[str, Array], translations: dict[str, Array]) -> float:
+    root = next(iter(roots.values()), None)
+    transl = next(iter(translations.values()), None)
+    model = Body.open("light")
+    with torch.no_grad():
+        joints = model.joints(
+            torch.zeros(10), _full(body, root), None if transl is None else torch.from_numpy(transl).float()
+        )
+    joints = joints.double()
+    whole = triplets_valid(torch.from_numpy(~file.missing))
+    if not bool(whole.any()):
+        return math.nan
+    times = torch.from_numpy(file.timestamps)
+    return float(acceleration_magnitude(joints, times.expand(file.people, -1))[whole].mean())
+
+
+def _derived(
+    file: PoseFile,
+    prior: MotionPrior,
+    body: Array,
+    roots: dict[str, Array],
+    translations: dict[str, Array],
+    keep: NDArray[np.bool_],
+) -> dict[str, Array]:
+    """kinflow's arrays that follow from the pose, of one person: joints3d and z.
+
+    Bone lengths are those of the file's own joints, so that no body model is needed, whichever it was.
+    """
+    replaced: dict[str, Array] = {}
+    if "z" in file.keys:
+        stored = file.array("z")
+        with torch.no_grad():
+            z = prior.encode(torch.from_numpy(body).to(prior.flow.whitening.mean))[0].cpu().numpy()
+        replaced["z"] = np.where(keep[0, :, None], stored, z.astype(stored.dtype))
+    if "joints3d" in file.keys and roots and translations:
+        stored = file.array("joints3d")
+        (root_key, root), (transl_key, transl) = next(iter(roots.items())), next(iter(translations.items()))
+        there = ~file.missing[0]
+        was = stored[there].astype(np.float64)
+        joints = np.empty(stored.shape)
+        joints[:, 0] = transl[0] + np.median(was[:, 0] - file.translations[transl_key][0, there], 0)
+        turns_was, turns = [file.roots[root_key][0, there]], [root[0]]
+        for j in range(1, NUM_JOINTS):
+            parent = SMPL_PARENTS[j]
+            bone = turns_was[parent].swapaxes(-1, -2) @ (was[:, j] - was[:, parent])[..., None]
+            joints[:, j] = joints[:, parent] + (turns[parent] @ np.median(bone, 0))[..., 0]
+            local_was, local = (
+                (pose[:, j - 1] if j <= NUM_BODY else np.eye(3)) for pose in (file.body_rotmat[0, there], body[0])
+            )
+            turns_was.append(turns_was[parent] @ local_was)
+            turns.append(turns[parent] @ local)
+        replaced["joints3d"] = np.where(keep[0, :, None, None], stored, joints.astype(stored.dtype))
+    return replaced
