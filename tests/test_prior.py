@@ -191,6 +191,16 @@ def test_sum_over_frames_is_the_sum_of_conditionals(prior: MotionPrior) -> None:
     torch.testing.assert_close(torch.stack(total, 1), whole, rtol=0, atol=1e-8)
 
 
+def test_plausibility_is_mean_plus_least(prior: MotionPrior) -> None:
+    pose, valid = motion(), torch.ones(2, 7, dtype=torch.bool)
+    valid[1, 2] = False
+    nats = prior.log_prob(pose, TIMES, valid=valid)
+    own = [n[v][2:] for n, v in zip(nats, valid, strict=True)]
+    expected = torch.stack([x.mean() + x.min() for x in own])
+    torch.testing.assert_close(prior.plausibility(pose, TIMES, valid=valid), expected)
+    assert torch.isfinite(prior.plausibility(pose[:, :1], fps=30)).all()
+
+
 def test_core_exports(prior: MotionPrior) -> None:
     rotmat, valid = rotvec_to_rotmat(motion(frames=3)[..., :21, :]), torch.ones(2, 3, dtype=torch.bool)
     times = TIMES[:3].repeat(2, 1)

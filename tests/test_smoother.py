@@ -11,10 +11,10 @@ import torchdiffeq
 from torch import Tensor
 
 from kinflow.config import SmootherConfig, SmootherTrainingConfig
-from kinflow.dynamics import Smoother
+from kinflow.dynamics import Smoother, regression
 from kinflow.dynamics.field import DecayField, flow_over
-from kinflow.dynamics.regression import GROUP_OF, SPREAD, matern52, regress_rotations
-from kinflow.rotations import geodesic_distance, rotmat_to_rot6d, rotvec_to_rotmat, wrap_rotvec
+from kinflow.dynamics.regression import LENGTHS, SHARES_NOISY, MotionRegression, matern52
+from kinflow.rotations import geodesic_distance, rotvec_to_rotmat, wrap_rotvec
 from kinflow.training.poses import Capture
 from kinflow.training.smoother import damage
 from kinflow.training.windows import WindowSampler
@@ -27,36 +27,54 @@ def swing(frames: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
     return rotvec_to_rotmat(0.3 * torch.sin(3 * times[..., None, None] + phase)), times
 
 
-def test_regression_is_the_dense_posterior_mean() -> None:
+def test_regression_is_the_dense_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With all trust in the capture's own axes, each axis is one Gaussian process of known variance.
+    monkeypatch.setattr(regression, "TRUST", 1e12)
+    monkeypatch.setattr(regression, "CALM", 1.0)
+    model = MotionRegression().double()
+    model.variance.copy_(torch.linspace(0.2, 0.001, 63, dtype=torch.float64))
     rotmat, times = swing()
     valid = torch.ones(2, 12, dtype=torch.bool)
     valid[0, (3, 7, 8)] = False
-    noise = torch.tensor([0.05, 0.1], dtype=torch.float64)
-    mean, _velocity, std = regress_rotations(rotmat, times, valid, noise, 0.3)
-    joint = 17  # an elbow
-    spread = SPREAD[GROUP_OF[joint]]
-    seen = valid[0].nonzero().squeeze(-1)
-    y = rotmat_to_rot6d(rotmat[0, :, joint])[seen]
-    t = times[0]
-    kernel = spread**2 * matern52(t[:, None] - t[None], 0.3)
-    gain = kernel[:, seen] @ torch.linalg.inv(
-        kernel[seen][:, seen] + 0.05**2 * torch.eye(len(seen), dtype=torch.float64)
+    noise = torch.tensor([0.06, 0.1], dtype=torch.float64)
+    known = model(rotmat, times, valid, noise)
+    seen, t = valid[0].nonzero().squeeze(-1), times[0]
+    lag = t[:, None] - t[None]
+    kernel = SHARES_NOISY[0] + sum(
+        w * matern52(lag, length) for w, length in zip(SHARES_NOISY[1:], LENGTHS, strict=True)
     )
-    expected = y.mean(0) + gain @ (y - y.mean(0))
-    first = torch.nn.functional.normalize(expected[:, :3], dim=-1)
-    torch.testing.assert_close(mean[0, :, joint, :, 0], first)
-    variance = kernel.diagonal() - (gain * kernel[:, seen]).sum(-1)
-    torch.testing.assert_close(std[0, :, joint], variance.sqrt(), rtol=1e-6, atol=1e-9)
-    # The velocity, against a difference of two queries close by.
-    extra = torch.cat((times, times[:, -1:] + 0.05, times[:, -1:] + 0.05 + 1e-6), 1)
-    more = torch.cat((valid, valid.new_zeros(2, 2)), 1)
-    longer = torch.cat((rotmat, rotmat[:, :2]), 1)
-    pose, speed, _ = regress_rotations(longer, extra, more, noise, 0.3)
-    change = (pose[:, -1, :, :, 0] - pose[:, -2, :, :, 0]) / 1e-6
-    tangent = (
-        speed[:, -2, :, :3] - (speed[:, -2, :, :3] * pose[:, -2, :, :, 0]).sum(-1, keepdim=True) * pose[:, -2, :, :, 0]
+    for axis in (0, 30, 62):
+        size = float(model.variance[axis])
+        noisy = size * kernel[seen][:, seen] + (0.06**2 + 1e-5 * size) * torch.eye(len(seen), dtype=torch.float64)
+        gain = size * kernel[:, seen] @ torch.linalg.inv(noisy)
+        torch.testing.assert_close(known.mean[0, :, axis], gain @ known.seen[0, seen, axis], rtol=1e-5, atol=1e-8)
+        variance = size * (kernel.diagonal() - (gain * kernel[:, seen]).sum(-1))
+        torch.testing.assert_close(known.std[0, :, axis], variance.sqrt(), rtol=1e-4, atol=1e-7)
+    back = model.place(known.centre, known.seen)
+    torch.testing.assert_close(back[valid], rotmat[valid])
+
+
+def test_regression_adapts_to_the_clip() -> None:
+    # Two joints that move together, the rest at rest: the second pass finds the one way in which this body moves.
+    generator = torch.Generator().manual_seed(0)
+    times = (torch.arange(90, dtype=torch.float64) / 30).expand(4, -1)
+    turn = torch.zeros(4, 90, 21, 3, dtype=torch.float64)
+    turn[..., 3, 0] = 0.6 * torch.sin(5 * times)
+    turn[..., 17, 1] = turn[..., 3, 0]
+    truth = rotvec_to_rotmat(turn)
+    noisy = truth @ rotvec_to_rotmat(0.15 * torch.randn(turn.shape, generator=generator, dtype=torch.float64))
+    model, valid = MotionRegression().double(), torch.ones(4, 90, dtype=torch.bool)
+    level = torch.full((4,), 0.15, dtype=torch.float64)
+    known = model(noisy, times, valid, level)
+    moved, still = (
+        float(geodesic_distance(model.place(known.centre, known.mean), truth)[..., joints].mean())
+        for joints in ([3, 17], [0, 1, 2, 10, 20])
     )
-    assert torch.nn.functional.cosine_similarity(change, tangent, dim=-1).min() > 0.999
+    assert still < 0.05 and moved < 0.1  # noise alone is 0.24 a joint
+    # Its velocity, against a difference of two queries close by.
+    longer = torch.cat((times, times[:, -1:] + 0.05, times[:, -1:] + 0.05 + 1e-6), 1)
+    more = model(torch.cat((noisy, noisy[:, :2]), 1), longer, torch.cat((valid, valid.new_zeros(4, 2)), 1), level)
+    torch.testing.assert_close((more.mean[:, -1] - more.mean[:, -2]) / 1e-6, more.velocity[:, -2], rtol=1e-3, atol=1e-4)
 
 
 def network() -> Smoother:

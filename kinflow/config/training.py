@@ -115,7 +115,8 @@ class SmootherTrainingConfig:
         drops: largest share of frames dropped at random; gaps, future: shares of windows with one gap, and with nothing
             valid after some frame; gap: range of their lengths in s.
         swaps: share of windows in which left and right are exchanged for a while, unannounced.
-        angle, position, acceleration: weights of the joints' angles (rad), positions (m) and second differences (m).
+        angle, position, acceleration: weights of the errors of joint angles, positions and their second differences, each
+            relative to the regression's.
     """
 
     model: SmootherConfig = dataclasses.field(default_factory=SmootherConfig)
@@ -130,16 +131,16 @@ class SmootherTrainingConfig:
     exchange: float = 0.15
     noise: tuple[float, float] = (0.003, 0.22)
     told_error: float = 0.2
-    correlated: float = 0.15
-    outliers: float = 0.02
+    correlated: float = 0.1
+    outliers: float = 0.01
     drops: float = 0.25
-    gaps: float = 0.35
+    gaps: float = 0.4
     future: float = 0.25
     gap: tuple[float, float] = (0.1, 1.3)
-    swaps: float = 0.2
+    swaps: float = 0.12
     angle: float = 1.0
-    position: float = 3.0
-    acceleration: float = 4.0
+    position: float = 0.7
+    acceleration: float = 0.3
 
 
 @dataclasses.dataclass(frozen=True)

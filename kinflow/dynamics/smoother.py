@@ -98,18 +98,24 @@ class Smoother(nn.Module):
         check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
         with torch.autocast(rotmat.device.type, enabled=False):
             known = self.regression(rotmat, timestamps, valid, noise)
-            times = (timestamps - timestamps[:, :1]).to(rotmat.dtype)
-            features = self._features(known, times, valid, noise.to(rotmat.dtype))
+        return self.correct(known, timestamps, valid, noise)
+
+    def correct(self, known: Regressed, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
+        """The network's part: rotations (B, T, 21, 3, 3) from what the regression made of the same clips."""
+        dtype, device = known.mean.dtype, known.mean.device.type
+        with torch.autocast(device, enabled=False):
+            times = (timestamps - timestamps[:, :1]).to(dtype)
+            features = self._features(known, times, valid, noise.to(dtype))
             lag = (times[:, None, :, None] - times[:, None, None, :]).abs()
             lag = lag.masked_fill(~valid[:, None, None, :], math.inf)
             turn = self._turn(times)
         x = self.enter(features)
         for block in self.blocks:
             x = block(x, turn, lag)
-        near, far, gate = self.leave(self.norm(x)).to(rotmat.dtype).split((_BODY, _BODY, 1), -1)
+        near, far, gate = self.leave(self.norm(x)).to(dtype).split((_BODY, _BODY, 1), -1)
         # Two corrections: one that scales with how unsure the regression is, one for frames that are plainly wrong.
-        scale = self.regression.scale().to(rotmat.dtype)
-        with torch.autocast(rotmat.device.type, enabled=False):
+        scale = self.regression.scale().to(dtype)
+        with torch.autocast(device, enabled=False):
             axes = known.mean + known.std * near + torch.sigmoid(gate - 2) * scale * far
             return self.regression.place(known.centre, axes)
 

@@ -82,6 +82,34 @@ class MotionPrior(nn.Module):
         log_prob = self.dynamics.log_prob(z, times, valid, root)
         return log_prob + torch.where(valid, log_det, torch.zeros_like(log_det))
 
+    def plausibility(
+        self,
+        body_pose: Tensor,
+        timestamps: Tensor | None = None,
+        *,
+        fps: float | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """One number a clip, by which broken motion is told from real: the mean of :meth:`log_prob` plus its least.
+
+        The mean alone sees what is wrong throughout (jitter, frames out of order), but a left-right swap of two frames in
+        a minute only at its least. Lower is worse; compare clips of the same frame rate. The first two valid frames, which
+        have no velocity before them, are left out where there are more.
+
+        Returns:
+            (B,) nats. Differentiable.
+
+        Raises:
+            ShapeError: inputs that do not fit, as in :meth:`log_prob`.
+        """
+        if valid is None:
+            valid = torch.ones(body_pose.shape[:2], dtype=torch.bool, device=body_pose.device)
+        nats = self.log_prob(body_pose, timestamps, fps=fps, valid=valid)
+        rank = valid.cumsum(1)
+        counted = valid & ((rank > 2) | (rank[:, -1:] <= 2))
+        mean = torch.where(counted, nats, torch.zeros_like(nats)).sum(1) / counted.sum(1)
+        return mean + nats.masked_fill(~counted, float("inf")).amin(1)
+
     def forward(self, body_pose: Tensor, timestamps: Tensor) -> Tensor:
         """The same as :meth:`log_prob` of body pose at time stamps."""
         return self.log_prob(body_pose, timestamps)

@@ -19,8 +19,9 @@ from ..devices import find_device
 from ..dynamics import Smoother
 from ..rotations import geodesic_distance, rotvec_to_rotmat
 from .loop import fit, seed_everything
+from .noise import ar1
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
-from .windows import Window, WindowSampler
+from .windows import Window, WindowSampler, log_uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +60,11 @@ class SmootherTask:
         self.validation = validation_sets(validation, self.module)
 
     def _fit_regression(self) -> None:
-        """Axes and variances of the regression from windows at 30 frames/s and their mirror images."""
+        """Axes and variances of the regression, from windows at 30 frames/s and their mirror images."""
         rng = np.random.default_rng(self.config.train.seed)
         window = self.sampler.draw(rng, 1200, 48, (30.0, 30.001))
-        even = (window.timestamps - torch.arange(48) / 30).abs().amax(1) < 0.01
-        pose = rotvec_to_rotmat(self.poses[window.frames[even & window.present.all(1)]]).to(self.device)
-        times = torch.arange(48, dtype=torch.float64, device=self.device) / 30
-        self.module.regression.fit(torch.cat((pose, mirror_body(pose))), times)
+        pose = rotvec_to_rotmat(self.poses[window.frames[window.present.all(1)]]).to(self.device)
+        self.module.regression.fit(torch.cat((pose, mirror_body(pose))))
 
     def draw(self, rng: np.random.Generator) -> Damaged:
         """A batch of damaged windows."""
@@ -85,28 +84,41 @@ class SmootherTask:
         return damage(config, target, own, rng).to(self.device)
 
     def loss(self, batch: Damaged) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """Weighted sum of mean errors over the frames that exist."""
-        with torch.autocast(batch.rotmat.device.type, enabled=False):
-            rotmat = self._smooth(batch)
-            angle, position, second = self._errors(rotmat, batch)
-        config = self.config
-        total = config.angle * angle + config.position * position + config.acceleration * second
-        return total, {"degrees": math.degrees(angle.item()), "mm": 1000 * position, "second_mm": 1000 * second}
+        """Mean over windows of the smoothed motion's errors, relative to those of the regression alone.
 
-    def _smooth(self, batch: Damaged) -> Tensor:
+        A window with a long gap has a hundred times the error of one with little noise; relative to what a linear
+        smoother makes of the same window, they count alike.
+        """
+        device = batch.rotmat.device.type
+        valid = batch.valid & batch.present
         precise = self.config.train.precision == "fp32"
-        with torch.autocast(batch.rotmat.device.type, torch.bfloat16, enabled=not precise):
-            return self.module(batch.rotmat, batch.timestamps, batch.valid & batch.present, batch.noise)
+        with torch.autocast(device, enabled=False), torch.no_grad():
+            known = self.module.regression(batch.rotmat, batch.timestamps, valid, batch.noise)
+            linear = self._errors(self.module.regression.place(known.centre, known.mean), batch)
+        with torch.autocast(device, torch.bfloat16, enabled=not precise):
+            rotmat = self.module.correct(known, batch.timestamps, valid, batch.noise)
+        with torch.autocast(device, enabled=False):
+            errors = self._errors(rotmat.float(), batch)
+            ratios = [(e / (r + f)).mean() for e, r, f in zip(errors, linear, (5e-3, 2e-3, 5e-4), strict=True)]
+        config = self.config
+        weights = (config.angle, config.position, config.acceleration)
+        total = sum(w * r for w, r in zip(weights, ratios, strict=True)) / sum(weights)
+        return total, dict(zip(("angle", "position", "second"), ratios, strict=True))
 
     def _errors(self, rotmat: Tensor, batch: Damaged) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean errors of each window (B,): joint angles (rad), positions (m), second differences of positions (m)."""
         chord = (rotmat - batch.target).square().sum((-1, -2))  # 2 angle^2 for small angles
         angle = (0.5 * chord + 1e-6).sqrt().mean(-1)
         off = self._joints(rotmat) - self._joints(batch.target)
         position = (off.square().sum(-1) + 1e-7).sqrt().mean(-1)
         bend = off[:, 2:] - 2 * off[:, 1:-1] + off[:, :-2]
         second = (bend.square().sum(-1) + 1e-8).sqrt().mean(-1)
-        present = batch.present
-        return angle[present].mean(), position[present].mean(), second[present[:, 2:]].mean()
+        here = batch.present.to(angle.dtype)
+
+        def mean(x: Tensor, weight: Tensor) -> Tensor:
+            return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+        return mean(angle, here), mean(position, here), mean(second, here[:, 2:])
 
     def _joints(self, rotmat: Tensor) -> Tensor:
         """Joints (B, T, 24, 3) m of the mean body with its root at rest."""
@@ -131,14 +143,15 @@ def damage(config: SmootherTrainingConfig, target: Tensor, window: Window, rng: 
     size, frames = window.present.shape
     times, present = window.timestamps, window.present
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    level = torch.from_numpy(np.exp(rng.uniform(*np.log(config.noise), size=size))).float()
+    level = torch.from_numpy(log_uniform(rng, config.noise, size)).float()
     told = level * torch.from_numpy(np.exp(rng.uniform(-config.told_error, config.told_error, size))).float()
 
     def some(share: float, *shape: int) -> Tensor:
         return torch.from_numpy(rng.random(shape or size) < share)
 
     draws = torch.randn(*target.shape[:-1], generator=generator)
-    slow = _correlate(draws, times, 0.2)
+    step = torch.diff(times, dim=1, prepend=times[:, :1]).float()
+    slow = ar1(tuple(target.shape[2:-1]), step, torch.full((size,), 0.2), generator)
     draws = torch.where(some(config.correlated)[:, None, None, None], slow, draws)
     odd = some(config.outliers, size, frames, target.shape[2]) & some(0.3)[:, None, None]
     turn = draws * level[:, None, None, None] * torch.where(odd, 6.0, 1.0)[..., None]
@@ -153,7 +166,7 @@ def damage(config: SmootherTrainingConfig, target: Tensor, window: Window, rng: 
     kind = torch.from_numpy(rng.random(size))
     gap = _interval(times, present, rng, config.gap) & (kind < config.gaps)[:, None]
     ends = torch.where(present, times, torch.zeros_like(times)).amax(1)
-    length = torch.from_numpy(np.exp(rng.uniform(*np.log(config.gap), size=size)))
+    length = torch.from_numpy(log_uniform(rng, config.gap, size))
     late = (times > (ends - length).clamp_min(0)[:, None]) & (kind > 1 - config.future)[:, None]
     kept = valid & ~gap & ~late
     kept[:, 0] |= ~kept.any(1)
@@ -163,19 +176,9 @@ def damage(config: SmootherTrainingConfig, target: Tensor, window: Window, rng: 
 def _interval(times: Tensor, present: Tensor, rng: np.random.Generator, length: tuple[float, float]) -> Tensor:
     """One interval of each row, of random length in s: (B, T) bool."""
     ends = torch.where(present, times, torch.zeros_like(times)).amax(1)
-    span = torch.from_numpy(np.exp(rng.uniform(*np.log(length), size=len(times))))
+    span = torch.from_numpy(log_uniform(rng, length, len(times)))
     begin = torch.from_numpy(rng.random(len(times))) * (ends - span).clamp_min(0.0)
     return (times > begin[:, None]) & (times <= (begin + span)[:, None]) & present
-
-
-def _correlate(draws: Tensor, times: Tensor, length: float) -> Tensor:
-    """Standard normal draws (B, T, ...) that a first-order process correlates over ``length`` s."""
-    keep = torch.exp(-torch.diff(times, dim=1).float() / length)
-    out = [draws[:, 0]]
-    for t in range(1, draws.shape[1]):
-        k = keep[:, t - 1].reshape(-1, *[1] * (draws.dim() - 2))
-        out.append(k * out[-1] + (1 - k * k).sqrt() * draws[:, t])
-    return torch.stack(out, 1)
 
 
 def validation_sets(captures: Sequence[Capture], module: Smoother, count: int = 48) -> dict[str, tuple[Damaged, float, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,11 @@ import torch
 from torch import Tensor
 
 from .poses import Capture
+
+
+def log_uniform(rng: np.random.Generator, between: tuple[float, float], size: int) -> np.ndarray:
+    """Numbers (size,) whose logarithm is uniform between two."""
+    return np.exp(rng.uniform(math.log(between[0]), math.log(between[1]), size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class WindowSampler:
         """
         pick = rng.choice(len(self.weights), size=batch, p=self.weights)
         fps, length = self.fps[pick], self.lengths[pick]
-        step = np.maximum(1.0, fps / np.exp(rng.uniform(*np.log(rates), size=batch)))
+        step = np.maximum(1.0, fps / log_uniform(rng, rates, batch))
         start = rng.uniform(0, 1, batch) * np.maximum(0, length - 1 - step * (frames - 1))
         at = start[:, None] + step[:, None] * (np.arange(frames) + jitter * rng.standard_normal((batch, frames)))
         index = np.clip(np.round(at).astype(np.int64), 0, None)
