@@ -40,7 +40,7 @@ def random_poses(count: int, spread: float = 0.2) -> Tensor:
 
 
 def haar_mass(prior: ChartPrior) -> float:
-    """The integral of a one-joint density over SO(3), at evenly spread rotations (Shoemake, Graphics Gems III, 1992)."""
+    """The integral of a one-joint density over SO(3), at evenly spread rotations (Shoemake, 1992)."""
     a, b, c = torch.quasirandom.SobolEngine(3, scramble=True, seed=0).draw(2**16, dtype=torch.float64).unbind(-1)
     b, c = 2 * math.pi * b, 2 * math.pi * c
     low, high = (1 - a).sqrt(), a.sqrt()
