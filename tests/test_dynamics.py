@@ -238,3 +238,20 @@ def test_negative_step_is_named() -> None:
     model = make()
     with pytest.raises(ShapeError, match="dt"):
         model.advance(model.initial_state(2), -0.1)
+
+
+@pytest.mark.parametrize("between", ["ode", "cell"])
+def test_frames_ahead_are_predicted_from_the_start_alone(between: str) -> None:
+    model = make(between=between)
+    z, times, valid = motion()
+    valid[:, (2, 7)] = True
+    start, target = torch.full((3, 1), 2), torch.full((3, 1), 7)
+    one, ahead = model.log_prob_ahead(z, times, valid, None, start, target)
+    torch.testing.assert_close(one, model.log_prob(z, times, valid))
+    state = model.initial_state((3,))
+    for t in range(3):
+        if t:
+            state = model.advance(state, times[:, t] - times[:, t - 1])
+        state = model.update(state, z[:, t], valid=valid[:, t])
+    state = model.advance(state, times[:, 7] - times[:, 2])
+    torch.testing.assert_close(ahead[:, 0], model.predict(state).log_prob(z[:, 7]))

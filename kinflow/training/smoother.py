@@ -101,9 +101,9 @@ class SmootherTask:
             errors = self._errors(rotmat.float(), batch)
             ratios = [(e / (r + f)).mean() for e, r, f in zip(errors, linear, (5e-3, 2e-3, 5e-4), strict=True)]
         config = self.config
-        weights = (config.angle, config.position, config.acceleration)
-        total = sum(w * r for w, r in zip(weights, ratios, strict=True)) / sum(weights)
-        return total, dict(zip(("angle", "position", "second"), ratios, strict=True))
+        weights = torch.tensor((config.angle, config.position, config.acceleration), device=batch.rotmat.device)
+        parts: dict[str, float | Tensor] = dict(zip(("angle", "position", "second"), ratios, strict=True))
+        return (weights * torch.stack(ratios)).sum() / weights.sum(), parts
 
     def _errors(self, rotmat: Tensor, batch: Damaged) -> tuple[Tensor, Tensor, Tensor]:
         """Mean errors of each window (B,): joint angles (rad), positions (m), second differences of positions (m)."""
@@ -181,7 +181,9 @@ def _interval(times: Tensor, present: Tensor, rng: np.random.Generator, length: 
     return (times > begin[:, None]) & (times <= (begin + span)[:, None]) & present
 
 
-def validation_sets(captures: Sequence[Capture], module: Smoother, count: int = 48) -> dict[str, tuple[Damaged, float, Tensor]]:
+def validation_sets(
+    captures: Sequence[Capture], module: Smoother, count: int = 48
+) -> dict[str, tuple[Damaged, float, Tensor]]:
     """Fixed damage of a split: (windows, the regression's error in degrees, frames that count (B, T))."""
     sampler, poses = WindowSampler(captures), torch.cat([c.body_pose for c in captures])
     out = {}
