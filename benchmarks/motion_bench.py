@@ -27,9 +27,9 @@ Score = Callable[[MotionPrior, Tensor, Tensor], Tensor]
 Results = dict[str, Any]
 
 
-def mean_log_prob(prior: MotionPrior, body_pose: Tensor, timestamps: Tensor) -> Tensor:
-    """Nats a frame (B,): how likely the prior finds whole windows (B, T, 21, 3, 3) at (B, T) s."""
-    return prior.log_prob(body_pose, timestamps).mean(1)
+def plausibility(prior: MotionPrior, body_pose: Tensor, timestamps: Tensor) -> Tensor:
+    """(B,): by what the prior tells real windows (B, T, 21, 3, 3) at (B, T) s from broken ones."""
+    return prior.plausibility(body_pose, timestamps)
 
 
 @dataclasses.dataclass(eq=False)
@@ -47,7 +47,7 @@ class Bench:
     humor: HumorSettings = dataclasses.field(default_factory=HumorSettings)
     humor_samples: int = 64
     rates: tuple[str, ...] = tuple(mt.RATES)
-    score: Score = mean_log_prob
+    score: Score = plausibility
 
     def __post_init__(self) -> None:
         if self.quick:

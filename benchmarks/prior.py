@@ -53,8 +53,8 @@ def main() -> int:
             flows = [trained(args.study, "flow_spline", s) for s in args.seeds]
             prior_poses.run(args.data, flows, args.seeds, args.out, args.quick, console, study=args.study)
         if args.only != "poses":
-            # The dynamics of every seed live in the latents of the packaged flow; the smoother is the packaged one.
-            priors = {str(s): MotionPrior.load(None, trained(args.study, "dynamics_ode", s)) for s in args.seeds}
+            # The dynamics of every seed live in the chart of the packaged flow; the smoother is the packaged one.
+            priors = {str(s): MotionPrior.load(None, trained(args.study, "dynamics_chart", s)) for s in args.seeds}
             prior_motion.run(args.data, priors, args.seeds, args.out, args.quick, console, tasks=args.tasks)
     except KinflowError as error:
         print(f"prior.py: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ from typing import Any
 import motion_evaluations as evaluations
 import motion_properties as properties
 import torch
-from motion_bench import Bench, Results, Score, mean_log_prob
+from motion_bench import Bench, Results, Score, plausibility
 from motion_report import report
 from rich.console import Console
 
@@ -57,7 +57,7 @@ def run(
     console: Console,
     tasks: Sequence[str] | None = None,
     *,
-    score: Score = mean_log_prob,
+    score: Score = plausibility,
     **sizes: Any,
 ) -> dict[str, Any]:
     """Measure, print tables, and write ``motion.json``, ``motion.md`` and plots to ``out``.

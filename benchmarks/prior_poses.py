@@ -93,12 +93,12 @@ class Contestant:
 class Sizes:
     """How much is measured."""
 
-    poses: int = 200
-    tuning: int = 40
-    steps: int = 100
+    poses: int = 100
+    tuning: int = 24
+    steps: int = 60
     vae_samples: int = 200
     flow_samples: int = 64
-    rate: float = 10.0
+    rate: float = 5.0
 
 
 QUICK = Sizes(poses=12, tuning=6, steps=4, vae_samples=8, flow_samples=4, rate=0.5)

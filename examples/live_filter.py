@@ -114,7 +114,7 @@ class LandmarkFilter:
         mean = self._predict(0.0 if self.time is None else timestamp - self.time)
         self.time = timestamp
         if points is None:
-            x, body = mean, self.prior.flow.decode(mean[Z])[0]
+            x, body = mean, self.prior.chart.decode(mean[Z])[0]
         else:
             x, body = self._correct(mean, points, seen)
         rotmat = self._pose(body, x)
@@ -162,12 +162,12 @@ class LandmarkFilter:
         precision = torch.linalg.inv(self.covariance.double())
         # The flow is linearised once a frame, by differences, in one batch; every step reuses that.
         steps = mean[Z] + _EPS * torch.cat((torch.zeros(1, 63), torch.eye(63)))
-        rotmat = self.prior.flow.decode(steps)[0]
+        rotmat = self.prior.chart.decode(steps)[0]
         turn = rotmat_to_rotvec(rotmat[0].mT @ rotmat[1:]).flatten(1).T / _EPS  # (63 rotation axes, 63 latents)
         body, x = rotmat[0], mean.clone()
         for i in range(self.iterations if self.last_seen is not None else 6):
             if i:
-                body = self.prior.flow.decode(x[Z])[0]
+                body = self.prior.chart.decode(x[Z])[0]
             pose = self._pose(body, x)
             found, jacobian = self._linearise(pose, x, turn)
             error = (target - found)[USED]

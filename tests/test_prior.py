@@ -185,9 +185,11 @@ def test_sum_over_frames_is_the_sum_of_conditionals(prior: MotionPrior) -> None:
     for t in range(7):
         if t:
             state = prior.dynamics.advance(state, float(TIMES[t] - TIMES[t - 1]))
-        z, log_det = prior.flow.encode(rotvec_to_rotmat(pose[:, t, :21]))
-        total.append(prior.dynamics.predict(state).log_prob(z) + log_det)
-        state = prior.dynamics.update(state, z)
+        rotmat = rotvec_to_rotmat(pose[:, t, :21])
+        x, log_det = prior.chart.encode(rotmat)
+        later = prior.dynamics.predict(state).log_prob(x) + log_det
+        total.append(later if t else prior.flow.log_prob(rotmat))
+        state = prior.dynamics.update(state, x)
     torch.testing.assert_close(torch.stack(total, 1), whole, rtol=0, atol=1e-8)
 
 

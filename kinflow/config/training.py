@@ -69,6 +69,8 @@ class DynamicsTrainingConfig:
 
     Attributes:
         flow: path of the flow's weights; None: the packaged ones.
+        space: "latents" of the flow, which the reconstructor filters in, or coordinates of its "chart", without the
+            coupling layers, for MotionPrior: noise of the same size there is the same whatever the pose.
         frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
             deviation of the time stamps' jitter as a share of the interval.
         drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
@@ -85,6 +87,7 @@ class DynamicsTrainingConfig:
     model: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
     flow: str | None = None
+    space: typing.Literal["latents", "chart"] = "latents"
     frames: int = 48
     fps: tuple[float, float] = (10.0, 120.0)
     rate_jitter: float = 0.15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -68,6 +69,16 @@ class PoseFlow(nn.Module):
         check_shape("pose_rotmat", pose_rotmat, f"N {NUM_BODY} 3 3")
         self.chart.fit(pose_rotmat)
         self.whitening.fit(self.chart(at_least_float32(pose_rotmat))[0].flatten(-2))
+
+    @torch.no_grad()
+    def linear(self) -> PoseFlow:
+        """The same chart, whitening and tails without the coupling layers: 63 coordinates in which small rotations mean
+        the same whatever the pose, for models of how poses change."""
+        flow = PoseFlow(dataclasses.replace(self.config, layers=0))
+        flow.chart.load_state_dict(self.chart.state_dict())
+        flow.whitening.load_state_dict(self.whitening.state_dict())
+        mean = self.whitening.mean
+        return flow.to(device=mean.device, dtype=mean.dtype).eval().requires_grad_(False)
 
     def encode(self, pose_rotmat: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of poses.

@@ -21,13 +21,34 @@ class LogProbCore(nn.Module):
     successive frames, valid or not, are integrated with steps longer than those of training.
     """
 
-    def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, longest: float) -> None:
+    def __init__(self, flow: PoseFlow, chart: PoseFlow, dynamics: LatentDynamics, longest: float) -> None:
         super().__init__()
-        self.flow, self.dynamics = flow, dynamics
+        self.flow, self.chart, self.dynamics = flow, chart, dynamics
         self.most = max(1, math.ceil(longest / dynamics.config.max_step - 1e-6))
 
     def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
         eye = torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)
-        z, log_det = self.flow.encode(torch.where(valid[..., None, None, None], rotmat, eye))
-        log_prob = self.dynamics.log_prob(z, timestamps, valid, None, self.most)
-        return log_prob + torch.where(valid, log_det, torch.zeros_like(log_det))
+        rotmat = torch.where(valid[..., None, None, None], rotmat, eye)
+        return motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, timestamps, valid, None, self.most)
+
+
+def motion_log_prob(
+    flow: PoseFlow,
+    chart: PoseFlow,
+    dynamics: LatentDynamics,
+    rotmat: Tensor,
+    timestamps: Tensor,
+    valid: Tensor,
+    root: Tensor | None,
+    most: int | None = None,
+) -> Tensor:
+    """log p of each valid frame given those before it (B, T): the flow's density of the first, the dynamics' of the rest.
+
+    Rotations (B, T, 21, 3, 3) must be rotations in frames that are not valid, too.
+    """
+    x, log_det = chart.encode(rotmat)
+    later = dynamics.log_prob(x, timestamps, valid, root, most) + log_det
+    first = valid & (valid.cumsum(1) == 1)
+    place = first.to(torch.int64).argmax(1)[:, None, None, None, None].expand(-1, -1, *rotmat.shape[2:])
+    alone = flow.log_prob(rotmat.gather(1, place))  # (B, 1)
+    return torch.where(valid, torch.where(first, alone, later), torch.zeros_like(later))

@@ -12,7 +12,7 @@ from ..dynamics.root import root_motion
 from ..errors import ShapeError, UsageError, check_shape
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
-from .core import LogProbCore
+from .core import LogProbCore, motion_log_prob
 from .inputs import body_rotmat, clip_inputs, time_stamps, with_hands
 from .smoothing import meet, recent_past, smooth_clip
 
@@ -28,11 +28,15 @@ class MotionPrior(nn.Module):
     integrated through. Clips of a batch do not influence each other, and nothing is kept between calls.
 
     Densities are in nats with respect to the Haar measure on SO(3)^21, each factor of total 8 pi^2.
+
+    Attributes:
+        flow: the density of single poses, and of a motion's first frame. chart: its coordinates without the coupling
+            layers, (..., 21, 3, 3) <-> (..., 63). dynamics: how the coordinates go on. smoother: for past and future at once.
     """
 
     def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, smoother: Smoother) -> None:
         super().__init__()
-        self.flow, self.dynamics, self.smoother = flow, dynamics, smoother
+        self.flow, self.chart, self.dynamics, self.smoother = flow, flow.linear(), dynamics, smoother
 
     @classmethod
     def load(
@@ -47,7 +51,11 @@ class MotionPrior(nn.Module):
         Raises:
             MissingAssetError: a file is not there.
         """
-        return cls(load_flow(flow), load_dynamics(dynamics), load_smoother(smoother)).eval().requires_grad_(False)
+        return (
+            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_smoother(smoother))
+            .eval()
+            .requires_grad_(False)
+        )
 
     # -- density ------------------------------------------------------------------------------------------------------
 
@@ -77,10 +85,8 @@ class MotionPrior(nn.Module):
             ShapeError: shapes, values or time stamps that do not fit.
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
-        z, log_det = self.flow.encode(rotmat)
-        root = self._root(global_orient, transl, times, z.dtype)
-        log_prob = self.dynamics.log_prob(z, times, valid, root)
-        return log_prob + torch.where(valid, log_det, torch.zeros_like(log_det))
+        root = self._root(global_orient, transl, times, rotmat.dtype)
+        return motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, times, valid, root)
 
     def plausibility(
         self,
@@ -120,7 +126,7 @@ class MotionPrior(nn.Module):
         Args:
             longest: s, the longest interval between successive frames that it is made for.
         """
-        return LogProbCore(self.flow, self.dynamics, longest)
+        return LogProbCore(self.flow, self.chart, self.dynamics, longest)
 
     def encode(self, body_pose: Tensor) -> Tensor:
         """Latents (..., 63) of poses (..., 23 or 21, 3) or (..., 23 or 21, 3, 3)."""
@@ -155,8 +161,11 @@ class MotionPrior(nn.Module):
         """
         times = time_stamps(timestamps, None, 1, int(timestamps.shape[-1])).to(self.dynamics.start.device)
         times = times.expand(samples, -1)
-        state = self.dynamics.initial_state((samples,))
-        return self.decode(self._roll(state, times[:, :1], times, temperature, generator))
+        first = self.flow.sample((samples, 1), generator, temperature)
+        x = self.chart.encode(first)[0]
+        state = self.dynamics.update(self.dynamics.initial_state((samples,)), x[:, 0])
+        later = self._roll(state, times[:, :1], times[:, 1:], temperature, generator)
+        return self._poses(torch.cat((x, later), 1))
 
     @torch.no_grad()
     def forecast(
@@ -198,11 +207,11 @@ class MotionPrior(nn.Module):
                 "future: expected increasing times after the last valid frame. Times are in seconds, on the same clock."
             )
         if samples:
-            state = self._filter(self.flow.encode(rotmat)[0], times, valid)
+            state = self._filter(self.chart.encode(rotmat)[0], times, valid)
             state = State(*(x.repeat_interleave(samples, 0) for x in state))
             here = times[:, -1:].repeat_interleave(samples, 0)
-            z = self._roll(state, here, ahead.repeat_interleave(samples, 0), temperature, generator)
-            return self.decode(z).unflatten(0, (size, samples))
+            x = self._roll(state, here, ahead.repeat_interleave(samples, 0), temperature, generator)
+            return self._poses(x).unflatten(0, (size, samples))
         pose, asked, told = recent_past(rotmat, times, valid)
         frames = ahead.shape[1]
         shown = torch.cat((pose, pose[:, -1:].expand(-1, frames, -1, -1, -1)), 1)
@@ -293,11 +302,15 @@ class MotionPrior(nn.Module):
     def _roll(
         self, state: State, here: Tensor, times: Tensor, temperature: float, generator: torch.Generator | None
     ) -> Tensor:
-        """Latents (B, F, 63) drawn one after the other at ``times`` (B, F), from a state at time ``here`` (B, 1)."""
+        """Coordinates (B, F, 63) drawn one after the other at ``times`` (B, F), from a state at time ``here`` (B, 1)."""
         steps, out = torch.diff(times, dim=1, prepend=here), []
         for t in range(times.shape[1]):
             state = self.dynamics.advance(state, steps[:, t])
-            z = self.dynamics.predict(state).sample(generator, temperature)
-            state = self.dynamics.update(state, z)
-            out.append(z)
-        return torch.stack(out, 1)
+            x = self.dynamics.predict(state).sample(generator, temperature)
+            state = self.dynamics.update(state, x)
+            out.append(x)
+        return torch.stack(out, 1) if out else state.z.new_zeros(len(here), 0, state.z.shape[-1])
+
+    def _poses(self, x: Tensor) -> Tensor:
+        """Coordinates (..., 63) -> (..., 23, 3) rad."""
+        return with_hands(rotmat_to_rotvec(self.chart.decode(x)[0]))

@@ -69,6 +69,7 @@ class DynamicsTask:
         validation: Sequence[Capture],
         device: torch.device,
     ) -> None:
+        flow = flow.linear() if config.space == "chart" else flow
         self.config, self.device, self.flow = config, device, flow.to(device).eval()
         self.module = LatentDynamics(config.model).to(device)
         if config.init is not None:
@@ -231,7 +232,7 @@ def train(
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
     minutes = sum(len(c.body_pose) / c.fps for c in training) / 60
     card = {
-        "what": "recurrent neural-ODE dynamics in the latents of flow.safetensors",
+        "what": f"recurrent neural-ODE dynamics in the {config.space} of flow.safetensors",
         "data": f"{data.name}: {len(training)} runs of motion capture, {minutes:.0f} min (see NOTICE)",
         "validation, nats a frame": ", ".join(f"{k[4:]} {-v:.2f}" for k, v in result.scores.items() if k != "score"),
         "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",

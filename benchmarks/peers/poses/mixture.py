@@ -16,7 +16,7 @@ from kinflow.flow.chart import RotationChart
 
 from .base import DIM, ChartPrior
 
-FLOORS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+FLOORS = (3e-5, 1e-4, 3e-4)
 """Variances, rad^2, from which the floor is chosen (0.003 to 0.03 rad)."""
 
 

@@ -55,7 +55,7 @@ def exchanges() -> tuple[float, ...]:
 
 def settings_of(kind: str, seed: int, quick: bool = False) -> PeerSettings:
     """Settings of a gradient-trained peer: Adam at 1e-3 as published, early stopping on validation."""
-    lengths = {"vae": 5000, "nsf": 1200}
+    lengths = {"vae": 3000, "nsf": 800}
     steps = 60 if quick else lengths[kind]
     train = TrainConfig(seed=seed, steps=steps, batch=256, lr=1e-3, weight_decay=0.0 if kind == "nsf" else 1e-4,
                         warmup=100, ema=0.995, validate_every=max(30, steps // 15), patience=4)  # fmt: skip
@@ -169,10 +169,10 @@ class Peers:
                 choices = sorted({_best(scores, i) for i in (0, 1)})
             saved = {"components": {}, "scores": {}}
             for floor, share in choices:
-                u = self._mixture_poses(10 if count == 1 else 5, share)
+                u = self._mixture_poses(10 if count == 1 else 4, share)
                 if count > 1 and self.quick:
                     u = u[:: max(1, len(u) // QUICK_POSES)]
-                components = fit_components(u, count, floor, seed, 5 if self.quick else 40)
+                components = fit_components(u, count, floor, seed, 5 if self.quick else 25)
                 prior = MixturePrior(self.chart, components)
                 saved["components"][floor, share] = tuple(components)
                 saved["scores"][floor, share] = (self._score(prior), self._score(prior, NOISE))
