@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=("poses", "motion"))
     parser.add_argument("--tasks", nargs="+", choices=prior_motion.TASKS, help="of the half over time; default: all")
+    parser.add_argument("--windows", type=int, default=64, help="of each rate, over time")
     parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
     args = parser.parse_args()
     console = Console(width=130)
@@ -55,7 +56,8 @@ def main() -> int:
         if args.only != "poses":
             # The dynamics of every seed live in the chart of the packaged flow; the smoother is the packaged one.
             priors = {str(s): MotionPrior.load(None, trained(args.study, "dynamics_chart", s)) for s in args.seeds}
-            prior_motion.run(args.data, priors, args.seeds, args.out, args.quick, console, tasks=args.tasks)
+            sizes = {"windows": args.windows, "estimate_windows": args.windows}
+            prior_motion.run(args.data, priors, args.seeds, args.out, args.quick, console, tasks=args.tasks, **sizes)
     except KinflowError as error:
         print(f"prior.py: {error}", file=sys.stderr)
         return error.exit_code

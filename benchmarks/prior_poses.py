@@ -333,14 +333,24 @@ def cost(contestants: list[Contestant], test: Poses, repeats: int) -> tuple[Repo
 
 
 def contestants_of(
-    peers: Peers, flows: Sequence[Path | None], seeds: Sequence[int], study: Path, console: Console
+    peers: Peers,
+    flows: Sequence[Path | None],
+    seeds: Sequence[int],
+    study: Path,
+    console: Console,
+    without: Sequence[str] = (),
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """Every prior, fitted or read; those without weights are left out with the command that makes them."""
+    """Every prior but those ``without``, fitted or read; those without weights are left out with the command that makes
+    them."""
     out, hashes = [], {}
     for count, name in MIXTURES.items():
+        if name in without:
+            continue
         fits = [peers.mixture(count, s) for s in (seeds[:1] if count == 1 else seeds)]
         out.append(Contestant(name, [f.prior for f in fits], [f.captured or f.prior for f in fits], fits[0].chosen))
     for kind, name in GRADIENT.items():
+        if name in without:
+            continue
         fits = [peers.trained(kind, s) for s in seeds]
         out.append(Contestant(name, [f.prior for f in fits], [f.prior for f in fits], fits[0].chosen))
         hashes[name] = config_hash(settings_of(kind, seeds[0], peers.quick))
@@ -371,6 +381,8 @@ def run(
     quick: bool,
     console: Console,
     study: Path = Path("runs/study"),
+    without: Sequence[str] = (),
+    tasks: bool = True,
 ) -> dict[str, Any]:
     """Measure everything; print it and write ``poses.json``, ``poses.md`` and plots to ``out``.
 
@@ -381,6 +393,8 @@ def run(
         out: folder; fitted peers are kept under ``out/peers``.
         quick: a smoke run on a few poses with hardly trained peers.
         study: folder of the trained variants, ``flow_VARIANT_SEED/flow.safetensors``.
+        without: names of peers to leave out (the mixture of 32 and the VAE take longest to fit).
+        tasks: the estimation tasks as well; otherwise the likelihoods alone, and nothing is written.
 
     Returns:
         What the JSON file holds.
@@ -391,7 +405,7 @@ def run(
     began, sizes = time.monotonic(), QUICK if quick else Sizes()
     splits = {s: read_captures(data, s) for s in ("train", "validation", "test")}
     peers = Peers(splits["train"], splits["validation"], Cache(out / "peers", data), quick)
-    contestants, hashes = contestants_of(peers, flows, seeds, study, console)
+    contestants, hashes = contestants_of(peers, flows, seeds, study, console, without)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -411,6 +425,8 @@ def run(
     report.show(console)
     reports.append(report)
     results["likelihood"] = {k: record(v, every.clip) for k, v in nats.items()}
+    if not tasks:
+        return results
     bench = Bench(peers.chart, poses_of(splits["validation"], sizes.rate).spread(sizes.tuning), test, sizes.steps)
     rows, preferred = estimates(contestants, bench, console)
     results["estimates"] = {k: record(v, test.clip) for k, v in rows.items()}
@@ -454,6 +470,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_prior"))
     parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads; 0: leave")
+    names = [*MIXTURES.values(), *GRADIENT.values()]
+    parser.add_argument("--without", nargs="+", choices=names, default=[], metavar="PEER", help=", ".join(names))
+    parser.add_argument("--likelihood", action="store_true", help="the likelihoods alone; writes nothing")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.threads:
@@ -462,7 +481,8 @@ def main() -> None:
     flows: list[Path | None] = args.flow or (
         [None] if args.packaged else [trained_flow(args.study, "spline", s) for s in seeds]
     )
-    run(args.data, flows, seeds, args.out, args.quick, Console(width=190), args.study)
+    console = Console(width=190)
+    run(args.data, flows, seeds, args.out, args.quick, console, args.study, args.without, not args.likelihood)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ class MotionPrior(nn.Module):
             timestamps: (T,) s, strictly increasing.
             samples: N.
             temperature: scales the draws' spread. At 1 they follow the density itself, and an error of one step feeds
-                the next: with the packaged weights, more than half of such motions leave the range of human poses
-                within 3 s. At 0.6 none of 64 did.
+                the next: with the packaged weights, 45 % of such motions leave the range of human poses within
+                3 s at 24 frames/s. At 0.6 none of 64 did.
 
         Returns:
             (N, T, 23, 3) rad.
