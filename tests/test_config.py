@@ -13,6 +13,7 @@ from kinflow.config import (
     FlowTrainingConfig,
     PipelineConfig,
     ReconstructorTrainingConfig,
+    SmootherTrainingConfig,
     config_hash,
     from_dict,
     load_config,
@@ -23,6 +24,8 @@ from kinflow.errors import ConfigError
 TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
+    "motion": DynamicsTrainingConfig,
+    "smoother": SmootherTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
 
