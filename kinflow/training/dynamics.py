@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..assets.weights import save_weights
-from ..config import DynamicsTrainingConfig, config_hash, load_config
+from ..config import DynamicsTrainingConfig, load_config
 from ..devices import find_device
 from ..dynamics import LatentDynamics, load_dynamics
 from ..dynamics.root import root_motion
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotvec_to_rotmat
+from .cards import save_trained
 from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures
 from .windows import WindowSampler
@@ -230,13 +230,8 @@ def train(
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
     task = DynamicsTask(config, load_flow(config.flow), training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    minutes = sum(len(c.body_pose) / c.fps for c in training) / 60
-    card = {
-        "what": f"recurrent neural-ODE dynamics in the {config.space} of flow.safetensors",
-        "data": f"{data.name}: {len(training)} runs of motion capture, {minutes:.0f} min (see NOTICE)",
+    what = f"recurrent neural-ODE dynamics in the {config.space} of flow.safetensors"
+    scores = {
         "validation, nats a frame": ", ".join(f"{k[4:]} {-v:.2f}" for k, v in result.scores.items() if k != "score"),
-        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
-        "training config hash": config_hash(config),
-        "licence": "Apache-2.0",
     }
-    return save_weights(out / "dynamics.safetensors", task.module, config.model, card)
+    return save_trained(out / "dynamics.safetensors", task.module, config, result, what, scores, data, training, where)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..assets.weights import save_weights
-from ..config import FlowTrainingConfig, config_hash, load_config
+from ..config import FlowTrainingConfig, load_config
 from ..devices import find_device
 from ..flow import PoseFlow, Rot6dFlow, build_flow, load_flow
 from ..rotations import rotvec_to_rotmat
+from .cards import save_trained
 from .loop import fit, seed_everything
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
 
@@ -103,13 +103,8 @@ def train(
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
     task = FlowTask(config, training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    minutes = sum(len(c.body_pose) / c.fps for c in training) / 60
-    card = {
-        "what": "kinematic normalizing flow over SMPL's 21 body joints",
-        "data": f"{data.name}: {len(training)} runs of motion capture, {minutes:.0f} min (see NOTICE)",
+    what = "kinematic normalizing flow over SMPL's 21 body joints"
+    scores = {
         "validation, nats a pose": f"{-result.score:.2f}",
-        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
-        "training config hash": config_hash(config),
-        "licence": "Apache-2.0",
     }
-    return save_weights(out / "flow.safetensors", task.module, config.model, card)
+    return save_trained(out / "flow.safetensors", task.module, config, result, what, scores, data, training, where)

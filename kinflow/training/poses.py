@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..data.clips import load_clips
-from ..dynamics.root import root_motion
 from ..errors import UsageError
 from ..rotations import mirror_rotmat, rotvec_to_rotmat
 from ..skeleton import MIRROR_SMPL, NUM_BODY, SMPL_JOINTS
@@ -78,8 +77,3 @@ def perturb(rotmat: Tensor, std: Tensor | float, rng: torch.Generator) -> Tensor
     """Turn each rotation (..., 3, 3) by a random rotation vector of standard deviation ``std`` rad."""
     noise = torch.randn(rotmat.shape[:-1], generator=rng, dtype=rotmat.dtype)
     return rotmat @ rotvec_to_rotmat(noise * std)
-
-
-def root_of(capture: Capture, frames: Tensor, times: Tensor) -> Tensor:
-    """Root motion (T, 6) of a capture at some of its frames (T,) with time stamps (T,)."""
-    return root_motion(capture.global_rotmat[frames][None], capture.transl[frames][None], times[None])[0]

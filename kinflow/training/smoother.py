@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..assets.weights import save_weights
 from ..body import Body
 from ..body.kinematics import forward_kinematics
-from ..config import SmootherTrainingConfig, config_hash, load_config
+from ..config import SmootherTrainingConfig, load_config
 from ..devices import find_device
 from ..dynamics import Smoother
 from ..rotations import geodesic_distance, rotvec_to_rotmat
+from .cards import save_trained
 from .loop import fit, seed_everything
 from .noise import ar1
 from .poses import Capture, exchange, mirror_body, perturb, read_captures
@@ -234,15 +234,10 @@ def train(
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
     task = SmootherTask(config, training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    minutes = sum(len(c.body_pose) / c.fps for c in training) / 60
-    card = {
-        "what": "bidirectional smoother of body motion: noise, drop-outs, gaps, the near future",
-        "data": f"{data.name}: {len(training)} runs of motion capture, {minutes:.0f} min (see NOTICE)",
+    what = "bidirectional smoother of body motion: noise, drop-outs, gaps, the near future"
+    scores = {
         "validation, error over a Gaussian-process regression's": ", ".join(
             f"{k} {v:.2f}" for k, v in result.scores.items() if k != "score"
         ),
-        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
-        "training config hash": config_hash(config),
-        "licence": "Apache-2.0",
     }
-    return save_weights(out / "smoother.safetensors", task.module, config.model, card)
+    return save_trained(out / "smoother.safetensors", task.module, config, result, what, scores, data, training, where)
