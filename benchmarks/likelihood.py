@@ -31,8 +31,8 @@ from kinflow.config import DynamicsTrainingConfig
 from kinflow.dynamics import LatentDynamics, load_dynamics
 from kinflow.flow import PoseFlow, load_flow
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.dynamics import RATES, encode_all
 from kinflow.training.poses import Capture, mirror_body, perturb, read_captures
+from kinflow.training.tasks.dynamics import RATES, encode_all
 
 FLOORS = (0.0, 0.003, 0.01, 0.03, 0.1)
 

@@ -54,7 +54,7 @@ def main() -> int:
             flows = [trained(args.study, "flow_spline", s) for s in args.seeds]
             prior_poses.run(args.data, flows, args.seeds, args.out, args.quick, console, study=args.study)
         if args.only != "poses":
-            # The dynamics of every seed live in the chart of the packaged flow; the smoother is the packaged one.
+            # The dynamics of every seed live in the chart of the packaged flow; the denoiser is the packaged one.
             priors = {str(s): MotionPrior.load(None, trained(args.study, "dynamics_chart", s)) for s in args.seeds}
             sizes = {"windows": args.windows, "estimate_windows": args.windows}
             prior_motion.run(args.data, priors, args.seeds, args.out, args.quick, console, tasks=args.tasks, **sizes)

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/mocap.npz"))
     parser.add_argument("--flow", type=Path, default=None)
     parser.add_argument("--dynamics", type=Path, default=None)
-    parser.add_argument("--smoother", type=Path, default=None)
+    parser.add_argument("--denoiser", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_prior"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trained peer")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=None)
@@ -126,7 +126,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     sizes = {} if args.quick else {"windows": args.windows, "estimate_windows": args.estimate_windows}
-    prior = MotionPrior.load(args.flow, args.dynamics, args.smoother)
+    prior = MotionPrior.load(args.flow, args.dynamics, args.denoiser)
     run(args.data, {"0": prior}, args.seeds, args.out, args.quick, Console(width=160), args.tasks, **sizes)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kinflow.pipeline import run
+from kinflow.apps.video import run
 
 
 def main() -> None:

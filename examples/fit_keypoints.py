@@ -27,7 +27,7 @@ from kinflow.errors import KinflowError, MissingAssetError, NobodyFoundError, Sh
 from kinflow.evidence import Evidence
 from kinflow.losses import geman_mcclure, second_difference
 from kinflow.prior import MotionPrior
-from kinflow.reconstruct.geometry import root_rotmat, solve_translation
+from kinflow.reconstruction.geometry import root_rotmat, solve_translation
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.skeleton import BLAZEPOSE_TO_SMPL
 

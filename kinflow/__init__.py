@@ -10,14 +10,12 @@ training or data module.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import Any
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "reconstruct": "kinflow.pipeline",
+    "reconstruct": "kinflow.apps.video",
     "Motion": "kinflow.motion",
     "Evidence": "kinflow.evidence",
     "Body": "kinflow.body",
@@ -37,17 +35,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(types.ModuleType):
-    """Keeps ``kinflow.reconstruct`` the function: importing the subpackage of that name would bind it here instead.
-
-    ``from kinflow.reconstruct import ...`` reaches the subpackage all the same.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "reconstruct" and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

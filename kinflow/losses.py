@@ -1,8 +1,8 @@
 """Losses of reconstruction: alignment with the image, time, likelihood and shape, each a pure function of tensors.
 
 Every function returns one value per frame (or per interval, or per person), never a mean over the batch, so that a
-caller weighs missing frames as it sees fit: :func:`masked_mean` does. Training (``training/reconstructor.py``) and
-test-time refinement (``reconstruct/refine.py``) share them. The set follows Zanfir et al., "Weakly Supervised 3D Human
+caller weighs missing frames as it sees fit: :func:`masked_mean` does. Training (``training/tasks/reconstructor.py``) and
+test-time refinement (``reconstruction/refine.py``) share them. The set follows Zanfir et al., "Weakly Supervised 3D Human
 Pose and Shape Reconstruction with Normalizing Flows", ECCV 2020, section 3.2-3.3, with true time steps.
 """
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from kinflow.data.amass import SMPL_PELVIS, read_amass
-from kinflow.data.prepare import amass_clips
 from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.mocap.amass import SMPL_PELVIS, read_amass
+from kinflow.mocap.prepare import amass_clips
 
 
 def sequence(width: int, frames: int = 12, **changes: object) -> dict[str, object]:

@@ -12,14 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kinflow"
 FLOORS = (
-    {"errors", "skeleton", "rotations", "cameras", "config", "records", "devices"},
-    {"body", "evidence", "motion", "video", "assets"},
+    {"errors", "skeleton", "rotations", "timing", "cameras", "devices", "config", "records"},
+    {"clip", "evidence", "motion", "body", "video", "assets"},
     {"flow"},
-    {"dynamics", "perception"},
+    {"dynamics", "denoiser", "tracks", "perception"},
     {"prior", "losses", "metrics"},
-    {"reconstruct"},
-    {"data", "render", "export"},
-    {"pipeline", "training", "evaluation", "smoothing"},
+    {"reconstruction"},
+    {"world", "mocap", "datasets", "render", "formats"},
+    {"training", "evaluation", "apps"},
     {"cli"},
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -71,7 +71,7 @@ def test_only_dynamics_imports_torchdiffeq() -> None:
 def test_prior_pulls_in_no_video_rendering_training_or_data() -> None:
     code = (
         "import sys, kinflow.prior\n"
-        "bad = ('kinflow.video', 'kinflow.render', 'kinflow.export', 'kinflow.training', 'kinflow.data', 'decord', 'av', 'cv2')\n"
+        "bad = ('kinflow.video', 'kinflow.render', 'kinflow.formats', 'kinflow.training', 'kinflow.mocap', 'kinflow.datasets', 'decord', 'av', 'cv2')\n"
         "print([m for m in sys.modules if m.startswith(bad)])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -9,11 +9,11 @@ from typing import Literal
 import pytest
 
 from kinflow.config import (
+    DenoiserTrainingConfig,
     DynamicsTrainingConfig,
     FlowTrainingConfig,
     PipelineConfig,
     ReconstructorTrainingConfig,
-    SmootherTrainingConfig,
     config_hash,
     from_dict,
     load_config,
@@ -25,7 +25,7 @@ TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
     "motion": DynamicsTrainingConfig,
-    "smoother": SmootherTrainingConfig,
+    "denoiser": DenoiserTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from kinflow.assets.weights import save_weights
-from kinflow.config import DynamicsConfig, FlowConfig, SmootherConfig
-from kinflow.data.clips import MotionClip, save_clips
-from kinflow.dynamics import LatentDynamics, Smoother
+from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig
+from kinflow.denoiser import Denoiser
+from kinflow.dynamics import LatentDynamics
 from kinflow.flow import PoseFlow
+from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
 from kinflow.skeleton import SMPL_JOINTS
 from kinflow.video import open_clip
@@ -47,9 +48,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     flow = PoseFlow(FlowConfig(layers=2, hidden=8, bins=4, dropout=0.0))
     flow.fit_chart(rotvec_to_rotmat(0.2 * torch.randn(400, 21, 3)))
     dynamics = LatentDynamics(DynamicsConfig(hidden=8, ode_hidden=8, head_hidden=8, rank=2, dropout=0.0))
-    smoother = Smoother(SmootherConfig(width=24, hidden=16, layers=1, heads=2, dropout=0.0))
+    denoiser = Denoiser(DenoiserConfig(width=24, hidden=16, layers=1, heads=2, dropout=0.0))
     out = []
-    for name, module in (("flow", flow), ("dynamics", dynamics), ("smoother", smoother)):
+    for name, module in (("flow", flow), ("dynamics", dynamics), ("denoiser", denoiser)):
         path = save_weights(folder / f"{name}.safetensors", module, module.config, {})
         out += [f"--{name}", str(path)]
     return out

@@ -19,7 +19,7 @@ import kinflow
 from kinflow.body import Body
 from kinflow.cameras import intrinsics
 from kinflow.cli.video import main
-from kinflow.data.synthetic import random_look, render_clip
+from kinflow.datasets.synthetic import random_look, render_clip
 from kinflow.metrics import acceleration_error, pa_mpjpe
 from kinflow.skeleton import keypoint_map
 

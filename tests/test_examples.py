@@ -13,8 +13,8 @@ from walker import walk
 
 from kinflow.body import Body
 from kinflow.cameras import intrinsics, project
-from kinflow.data.pose_files import read_pose_file
 from kinflow.errors import ShapeError, UsageError
+from kinflow.formats.pose_files import read_pose_file
 from kinflow.losses import second_difference
 from kinflow.prior import MotionPrior
 

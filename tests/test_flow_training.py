@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from kinflow.cli.train import main
 from kinflow.config import FlowConfig, FlowTrainingConfig, TrainConfig
-from kinflow.data.clips import MotionClip, save_clips
 from kinflow.dynamics import load_dynamics
 from kinflow.errors import ConfigError, KinflowError
 from kinflow.flow import load_flow
+from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.dynamics import frames_at_rate
-from kinflow.training.flow import FlowTask
 from kinflow.training.loop import fit, learning_rate
 from kinflow.training.poses import exchange, mirror_body, mirror_root, read_captures
+from kinflow.training.tasks.dynamics import frames_at_rate
+from kinflow.training.tasks.flow import FlowTask
 
 
 @pytest.fixture(scope="module")

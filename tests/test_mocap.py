@@ -10,18 +10,18 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from kinflow.data.asfamc import CMU_UNIT, read_asf, read_asfamc
-from kinflow.data.bvh import read_bvh
-from kinflow.data.calibrate import hand_swing, level_feet, settle_hands
-from kinflow.data.clips import MotionClip, load_clips, save_clips
-from kinflow.data.mend import MB_TPOSE, has_bone_frames, to_world_frames
-from kinflow.data.prepare import resample
-from kinflow.data.retarget import REST_OFFSETS, SmplMotion, retarget, smpl_forward, twist_about
-from kinflow.data.rigs import CGSPEED_MB, CMU_ASF, RIGS
-from kinflow.data.source import SourceMotion, between, euler_to_rotmat
-from kinflow.data.split import load_split
-from kinflow.data.validity import hinge_flexion, valid_frames
 from kinflow.errors import ConfigError, MissingAssetError, OutputError, ShapeError, UsageError
+from kinflow.mocap.asfamc import CMU_UNIT, read_asf, read_asfamc
+from kinflow.mocap.bvh import read_bvh
+from kinflow.mocap.calibrate import hand_swing, level_feet, settle_hands
+from kinflow.mocap.clips import MotionClip, load_clips, save_clips
+from kinflow.mocap.mend import MB_TPOSE, has_bone_frames, to_world_frames
+from kinflow.mocap.prepare import resample
+from kinflow.mocap.retarget import REST_OFFSETS, SmplMotion, retarget, smpl_forward, twist_about
+from kinflow.mocap.rigs import CGSPEED_MB, CMU_ASF, RIGS
+from kinflow.mocap.source import SourceMotion, between, euler_to_rotmat
+from kinflow.mocap.split import load_split
+from kinflow.mocap.validity import hinge_flexion, valid_frames
 from kinflow.skeleton import SMPL_JOINTS
 
 J = {name: i for i, name in enumerate(SMPL_JOINTS)}

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from kinflow.data.augment import (
+from kinflow.errors import UsageError
+from kinflow.mocap.augment import (
     LOWER_BODY,
     UPPER_BODY,
     Moves,
@@ -18,8 +19,7 @@ from kinflow.data.augment import (
     time_warp,
     turn_heading,
 )
-from kinflow.data.retarget import smpl_forward
-from kinflow.errors import UsageError
+from kinflow.mocap.retarget import smpl_forward
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
 from kinflow.skeleton import MIRROR_SMPL
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinflow.data.clips import load_clips
-from kinflow.data.prepare import IndexEntry, prepare_clips, read_index, read_source
-from kinflow.data.retarget import SmplMotion, bone_direction_errors, retarget, smpl_forward
-from kinflow.data.rigs import RIGS
-from kinflow.data.split import load_split
-from kinflow.data.validity import hinge_flexion, valid_frames
+from kinflow.mocap.clips import load_clips
+from kinflow.mocap.prepare import IndexEntry, prepare_clips, read_index, read_source
+from kinflow.mocap.retarget import SmplMotion, bone_direction_errors, retarget, smpl_forward
+from kinflow.mocap.rigs import RIGS
+from kinflow.mocap.split import load_split
+from kinflow.mocap.validity import hinge_flexion, valid_frames
 from kinflow.skeleton import SMPL_JOINTS
 
 J = {name: i for i, name in enumerate(SMPL_JOINTS)}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from kinflow.data.threedpw import image_path, load_numpy_pickle, read_3dpw, sequence_files
+from kinflow.datasets.threedpw import image_path, load_numpy_pickle, read_3dpw, sequence_files
 from kinflow.errors import MissingAssetError, ShapeError, UsageError
 
 

@@ -12,12 +12,12 @@ from walker import rotvecs, walk
 from kinflow.body import Body
 from kinflow.cameras import intrinsics, project
 from kinflow.config import PerceptionConfig
-from kinflow.data.clips import MotionClip
 from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.mocap.clips import MotionClip
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.skeleton import MIRROR_BLAZEPOSE
 from kinflow.training.calibration import calibrate
-from kinflow.training.perceived import PerceivedClip, draw_scene, load_perceived, make_shard, save_perceived
+from kinflow.training.streams.perceived import PerceivedClip, draw_scene, load_perceived, make_shard, save_perceived
 
 
 def captured(frames: int = 240) -> MotionClip:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinflow.config import DynamicsConfig, FlowConfig, SmootherConfig
-from kinflow.dynamics import LatentDynamics, Smoother
+from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig
+from kinflow.denoiser import Denoiser
+from kinflow.dynamics import LatentDynamics
 from kinflow.errors import KinflowError, ShapeError, UsageError
 from kinflow.flow import PoseFlow
 from kinflow.prior import MotionPrior
@@ -23,11 +24,11 @@ def prior() -> MotionPrior:
     flow = PoseFlow(FlowConfig(layers=2, hidden=8, bins=4, dropout=0.0))
     dynamics = LatentDynamics(DynamicsConfig(hidden=8, ode_hidden=8, head_hidden=8, rank=2, dropout=0.0))
     flow.fit_chart(rotvec_to_rotmat(0.4 * torch.randn(400, 21, 3)))
-    smoother = Smoother(SmootherConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0))
+    denoiser = Denoiser(DenoiserConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0))
     with torch.no_grad():
-        for p in [*flow.parameters(), *dynamics.parameters(), *smoother.parameters()]:
+        for p in [*flow.parameters(), *dynamics.parameters(), *denoiser.parameters()]:
             p.add_(0.05 * torch.randn_like(p))
-    return MotionPrior(flow, dynamics, smoother).double().eval().requires_grad_(False)
+    return MotionPrior(flow, dynamics, denoiser).double().eval().requires_grad_(False)
 
 
 def motion(batch: int = 2, frames: int = 7, seed: int = 0) -> Tensor:

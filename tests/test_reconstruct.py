@@ -26,14 +26,14 @@ from kinflow.errors import ShapeError, UsageError
 from kinflow.evidence import Evidence
 from kinflow.flow import PoseFlow
 from kinflow.motion import Motion
-from kinflow.reconstruct import Observations, ReconstructionNetwork, Reconstructor
-from kinflow.reconstruct.gaussian import Gaussian
-from kinflow.reconstruct.pose import full_pose
+from kinflow.reconstruction import Observations, ReconstructionNetwork, Reconstructor
+from kinflow.reconstruction.gaussian import Gaussian
+from kinflow.reconstruction.pose import full_pose
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.noise import ar1
 from kinflow.training.poses import Capture
-from kinflow.training.projected import ProjectedMotions, true_view
-from kinflow.training.reconstructor import ReconstructorTask
+from kinflow.training.streams.noise import ar1
+from kinflow.training.streams.projected import ProjectedMotions, true_view
+from kinflow.training.tasks.reconstructor import ReconstructorTask
 
 SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, lifter_width=16, chunk=20, context=4)
 DYNAMICS = DynamicsConfig(hidden=12, ode_hidden=12, head_hidden=16, components=2, rank=2, dropout=0.0)
@@ -152,7 +152,7 @@ def test_frames_not_observed_are_not_looked_at_but_predicted(network: Reconstruc
 
 def test_filter_reads_the_dynamics_prediction(network: ReconstructionNetwork, body: Body) -> None:
     """Without evidence at a frame the filtered Gaussian is what the dynamics predict; evidence moves it by its precision."""
-    from kinflow.reconstruct.filter import predict
+    from kinflow.reconstruction.filter import predict
 
     z = torch.randn(1, 2, 63, dtype=torch.float64)
     evidence = Gaussian(z, torch.full_like(z, -3.0))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from kinflow.cameras import project
-from kinflow.reconstruct.batching import cut
-from kinflow.reconstruct.encoder import gather_time, reverse_index
-from kinflow.reconstruct.gaussian import Gaussian, fuse, fuse_over_prior, standard
-from kinflow.reconstruct.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
-from kinflow.reconstruct.kernel import kernel_of
-from kinflow.reconstruct.refine import inside_crops, mask_pixels
-from kinflow.reconstruct.smoothing import exp_so3, log_so3, smooth
+from kinflow.reconstruction.batching import cut
+from kinflow.reconstruction.encoder import gather_time, reverse_index
+from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, standard
+from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
+from kinflow.reconstruction.kernel import kernel_of
+from kinflow.reconstruction.refine import inside_crops, mask_pixels
 from kinflow.rotations import rotvec_to_rotmat
+from kinflow.tracks import exp_so3, log_so3, smooth
 
 D = torch.float64
 K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=D)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from walker import rotvecs, walk
 
 import kinflow
+from kinflow.apps.smooth import SmoothingConfig, jitter, pieces, smooth_body, smooth_pose_file
 from kinflow.body import Body
 from kinflow.cli.smooth import main, parser
-from kinflow.data.pose_files import read_pose_file, write_pose_file
 from kinflow.errors import ShapeError
+from kinflow.formats.pose_files import read_pose_file, write_pose_file
 from kinflow.motion import Motion
 from kinflow.prior import MotionPrior
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
-from kinflow.smoothing import SmoothingConfig, jitter, pieces, smooth_body, smooth_pose_file
 
 Array = NDArray[Any]
 FRAMES, FPS = 24, 24.0

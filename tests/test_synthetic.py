@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinflow.data.synthetic import Look, background, clothes, join, random_look, render_clip, render_frames
+from kinflow.datasets.synthetic import Look, background, clothes, join, random_look, render_clip, render_frames
 from kinflow.errors import ShapeError, UsageError
 from kinflow.skeleton import SMPL_JOINTS
 from kinflow.video import open_clip

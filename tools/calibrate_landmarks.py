@@ -18,7 +18,7 @@ from kinflow.body import Body
 from kinflow.records import atomic_write
 from kinflow.skeleton import BLAZEPOSE
 from kinflow.training.calibration import calibrate
-from kinflow.training.perceived import load_perceived
+from kinflow.training.streams.perceived import load_perceived
 
 FILES = ("open_body.npz", "open_body_light.npz")
 

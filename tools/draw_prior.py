@@ -32,8 +32,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from kinflow.body import Body
-from kinflow.data.clips import MotionClip, load_clips
 from kinflow.errors import KinflowError, MissingAssetError, UsageError
+from kinflow.mocap.clips import MotionClip, load_clips
 from kinflow.prior import MotionPrior
 from kinflow.records import atomic_write
 from kinflow.render import person_colour
@@ -45,7 +45,7 @@ from kinflow.video import VideoWriter
 EPILOG = """\
 examples:
   python tools/draw_prior.py --out /tmp/prior                                  the packaged prior
-  python tools/draw_prior.py --flow F.safetensors --dynamics D.safetensors --smoother S.safetensors --out /tmp/prior
+  python tools/draw_prior.py --flow F.safetensors --dynamics D.safetensors --denoiser S.safetensors --out /tmp/prior
   python tools/draw_prior.py --out docs/images --prefix prior_                 the pictures of the documentation
   python tools/draw_prior.py --out /tmp/prior --only forecast infill --clip 131_02
 
@@ -361,7 +361,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", choices=DRAWN + CAPTURED, metavar="PICTURE", default=DRAWN + CAPTURED,
                    help="some of: " + ", ".join(DRAWN + CAPTURED))  # fmt: skip
     weights = p.add_argument_group("weights that kinflow-train wrote (default: the packaged ones)")
-    for part in ("flow", "dynamics", "smoother"):
+    for part in ("flow", "dynamics", "denoiser"):
         weights.add_argument(f"--{part}", type=Path, metavar="FILE")
     data = p.add_argument_group("captured motion")
     data.add_argument("--data", type=Path, default=Path("data/mocap.npz"), help="prepared motion capture (default: data/mocap.npz)")  # fmt: skip
@@ -407,7 +407,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 f"no {args.data}: {', '.join(left)} left out. tools/prepare_mocap.py writes it.", style="yellow"
             )
     try:
-        prior = MotionPrior.load(args.flow, args.dynamics, args.smoother).float()
+        prior = MotionPrior.load(args.flow, args.dynamics, args.denoiser).float()
     except RuntimeError as error:  # torch lists every parameter that differs: its first line says in which network
         what = str(error).splitlines()[0].rstrip(": ")
         raise UsageError(

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kinflow.data.clips import SPLITS, MotionClip, save_clips
-from kinflow.data.prepare import TARGET_FPS, amass_clips, prepare_clips
-from kinflow.data.split import load_split
 from kinflow.errors import KinflowError, MissingAssetError
+from kinflow.mocap.clips import SPLITS, MotionClip, save_clips
+from kinflow.mocap.prepare import TARGET_FPS, amass_clips, prepare_clips
+from kinflow.mocap.split import load_split
 
 ACKNOWLEDGEMENT = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. "

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from kinflow.config import PerceptionConfig
-from kinflow.data.clips import load_clips
-from kinflow.training.perceived import make_shard, save_perceived
+from kinflow.mocap.clips import load_clips
+from kinflow.training.streams.perceived import make_shard, save_perceived
 
 log = logging.getLogger("render_and_perceive")
 

@@ -75,10 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
-    from ..data.pose_files import check_output, read_pose_file, write_pose_file
+    from ..apps.smooth import SmoothingConfig, smooth_pose_file
     from ..devices import find_device
+    from ..formats.pose_files import check_output, read_pose_file, write_pose_file
     from ..prior import MotionPrior
-    from ..smoothing import SmoothingConfig, smooth_pose_file
     from .progress import StageProgress
 
     quiet = args.quiet or args.json

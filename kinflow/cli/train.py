@@ -1,4 +1,4 @@
-"""``kinflow-train {flow,dynamics,smoother,reconstructor}``."""
+"""``kinflow-train {flow,dynamics,denoiser,reconstructor}``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import KinflowError, MissingAssetError, OutputError
 
-NETWORKS = ("flow", "dynamics", "smoother", "reconstructor")
+NETWORKS = ("flow", "dynamics", "denoiser", "reconstructor")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingAssetError(
                 f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data."
             )
-        training = importlib.import_module(f"kinflow.training.{args.network}")
+        training = importlib.import_module(f"kinflow.training.tasks.{args.network}")
         weights = training.train(
             config_path=args.config,
             overrides=args.overrides,

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
+    from ..apps.video import check_writable, run, write
     from ..config import PipelineConfig, load_config
-    from ..pipeline import check_writable, run, write
     from .progress import StageProgress, summary
 
     if args.start is not None and args.end is not None and args.end <= args.start:

@@ -7,19 +7,21 @@ override. An unknown key, or a value of the wrong type, is an error that names t
 from __future__ import annotations
 
 from .loading import config_hash, from_dict, load_config, to_dict
-from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig, SmootherConfig
+from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig
 from .pipeline import PerceptionConfig, PipelineConfig, RenderConfig, VideoConfig
 from .training import (
+    DenoiserTrainingConfig,
     DynamicsTrainingConfig,
     FlowTrainingConfig,
     NoiseConfig,
     ProjectionConfig,
     ReconstructorTrainingConfig,
-    SmootherTrainingConfig,
     TrainConfig,
 )
 
 __all__ = [
+    "DenoiserConfig",
+    "DenoiserTrainingConfig",
     "DynamicsConfig",
     "DynamicsTrainingConfig",
     "FlowConfig",
@@ -33,8 +35,6 @@ __all__ = [
     "ReconstructorTrainingConfig",
     "RefineConfig",
     "RenderConfig",
-    "SmootherConfig",
-    "SmootherTrainingConfig",
     "TrainConfig",
     "VideoConfig",
     "config_hash",

@@ -71,8 +71,8 @@ class DynamicsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SmootherConfig:
-    """The learned smoother.
+class DenoiserConfig:
+    """The learned denoiser.
 
     Attributes:
         width: of the frames' tokens; hidden: of the feed-forward layers; layers, heads: of the transformer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from .networks import DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, SmootherConfig
+from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +106,8 @@ class DynamicsTrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SmootherTrainingConfig:
-    """``kinflow-train smoother``.
+class DenoiserTrainingConfig:
+    """``kinflow-train denoiser``.
 
     Attributes:
         frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
@@ -122,7 +122,7 @@ class SmootherTrainingConfig:
             relative to the regression's.
     """
 
-    model: SmootherConfig = dataclasses.field(default_factory=SmootherConfig)
+    model: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(batch=24, steps=12000, lr=6e-4, ema=0.998, precision="bf16")
     )
@@ -148,7 +148,7 @@ class SmootherTrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NoiseConfig:
-    """Errors given to projected motion capture: :mod:`kinflow.training.noise`.
+    """Errors given to projected motion capture: :mod:`kinflow.training.streams.noise`.
 
     Attributes:
         jitter2d: range of the keypoints' standard deviation, as a fraction of the person's size; bias2d: of each
@@ -173,7 +173,7 @@ class NoiseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProjectionConfig:
-    """The stream of projected motion capture: :mod:`kinflow.training.projected`.
+    """The stream of projected motion capture: :mod:`kinflow.training.streams.projected`.
 
     Attributes:
         noise: of the front end.

@@ -1,4 +1,4 @@
-"""The embeddable face of flow, dynamics and smoother."""
+"""The embeddable face of flow, dynamics and denoiser."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..dynamics import LatentDynamics, Smoother, State, load_dynamics, load_smoother
+from ..denoiser import Denoiser, load_denoiser
+from ..denoiser.windows import denoise_clip, meet, recent_past
+from ..dynamics import LatentDynamics, State, load_dynamics
 from ..dynamics.root import root_motion
 from ..errors import ShapeError, UsageError, check_shape
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from .core import LogProbCore, motion_log_prob
 from .inputs import body_rotmat, clip_inputs, time_stamps, with_hands
-from .smoothing import meet, recent_past, smooth_clip
 
 _EXACT = 0.002  # rad: noise that motion capture is taken to have where a user says that there is none
 
@@ -31,19 +32,19 @@ class MotionPrior(nn.Module):
 
     Attributes:
         flow: the density of single poses, and of a motion's first frame. chart: its coordinates without the coupling
-            layers, (..., 21, 3, 3) <-> (..., 63). dynamics: how the coordinates go on. smoother: for past and future at once.
+            layers, (..., 21, 3, 3) <-> (..., 63). dynamics: how the coordinates go on. denoiser: for past and future at once.
     """
 
-    def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, smoother: Smoother) -> None:
+    def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, denoiser: Denoiser) -> None:
         super().__init__()
-        self.flow, self.chart, self.dynamics, self.smoother = flow, flow.linear(), dynamics, smoother
+        self.flow, self.chart, self.dynamics, self.denoiser = flow, flow.linear(), dynamics, denoiser
 
     @classmethod
     def load(
         cls,
         flow: str | Path | None = None,
         dynamics: str | Path | None = None,
-        smoother: str | Path | None = None,
+        denoiser: str | Path | None = None,
     ) -> MotionPrior:
         """The packaged prior, or one from files written by ``kinflow-train``; in evaluation mode, without gradients of
         its own parameters.
@@ -52,7 +53,7 @@ class MotionPrior(nn.Module):
             MissingAssetError: a file is not there.
         """
         return (
-            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_smoother(smoother))
+            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_denoiser(denoiser))
             .eval()
             .requires_grad_(False)
         )
@@ -181,7 +182,7 @@ class MotionPrior(nn.Module):
     ) -> Tensor:
         """What comes after a motion.
 
-        The expected motion (``samples`` = 0) is the smoother's, which looks at the last 2 s at 12 frames/s whatever the
+        The expected motion (``samples`` = 0) is the denoiser's, which looks at the last 2 s at 12 frames/s whatever the
         rate of recording, so that it does not depend on that rate. Draws are the dynamics'.
 
         Args:
@@ -217,7 +218,7 @@ class MotionPrior(nn.Module):
         shown = torch.cat((pose, pose[:, -1:].expand(-1, frames, -1, -1, -1)), 1)
         told = torch.cat((told, told.new_zeros(size, frames)), 1)
         stamps = torch.cat((asked, ahead), 1)
-        filled = self.smoother(shown, stamps, told, self._noise(rotmat, _EXACT))
+        filled = self.denoiser(shown, stamps, told, self._noise(rotmat, _EXACT))
         return with_hands(rotmat_to_rotvec(meet(filled, shown, stamps, told)[:, -frames:]))
 
     # -- estimates ----------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class MotionPrior(nn.Module):
             ShapeError: inputs that do not fit, or a clip without a valid frame.
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
-        filled = smooth_clip(self.smoother, rotmat, times, valid, self._noise(rotmat, _EXACT))
+        filled = denoise_clip(self.denoiser, rotmat, times, valid, self._noise(rotmat, _EXACT))
         return with_hands(rotmat_to_rotvec(meet(filled, rotmat, times, valid)))
 
     @torch.no_grad()
@@ -270,7 +271,7 @@ class MotionPrior(nn.Module):
         level = self._noise(rotmat, noise)
         if not bool(((level > 0) & torch.isfinite(level)).all()):
             raise UsageError(f"noise: expected positive angles in rad, got {noise}. 3 degrees are 0.05.")
-        return with_hands(rotmat_to_rotvec(smooth_clip(self.smoother, rotmat, times, valid, level)))
+        return with_hands(rotmat_to_rotvec(denoise_clip(self.denoiser, rotmat, times, valid, level)))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

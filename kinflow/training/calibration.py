@@ -17,7 +17,7 @@ from ..body import Body
 from ..cameras import project
 from ..errors import ShapeError
 from ..skeleton import MIRROR_BLAZEPOSE
-from .perceived import PerceivedClip
+from .streams.perceived import PerceivedClip
 
 MIN_CONFIDENCE = 0.7
 FACE = slice(0, 11)

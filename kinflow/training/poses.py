@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.clips import load_clips
 from ..errors import UsageError
+from ..mocap.clips import load_clips
 from ..rotations import mirror_rotmat, rotvec_to_rotmat
 from ..skeleton import MIRROR_SMPL, NUM_BODY, SMPL_JOINTS
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from kinflow.config import FlowConfig, FlowTrainingConfig, TrainConfig, load_config
 from kinflow.flow.chart import RotationChart
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.flow import FlowTask
 from kinflow.training.loop import fit, seed_everything
 from kinflow.training.poses import Capture, exchange, mirror_body, perturb
+from kinflow.training.tasks.flow import FlowTask
 
 from . import base, mixture, spline, vae
 from .base import ChartPrior, in_parts, sampled, training_chart

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import check_shape
+from .errors import check_shape
 
 Array = NDArray[Any]
 

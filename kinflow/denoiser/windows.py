@@ -1,15 +1,15 @@
-"""The smoother over clips of any length: in overlapping windows, joined along the shortest turn."""
+"""The denoiser over clips of any length: in overlapping windows, joined along the shortest turn."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..dynamics import Smoother
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from .network import Denoiser
 
 WINDOW, OVERLAP = 96, 32
-"""Frames that the smoother sees at once, and how many of them neighbouring windows share."""
+"""Frames that the denoiser sees at once, and how many of them neighbouring windows share."""
 REACH = 1.5
 """Seconds: a frame further than this from every valid one is on the shortest turn between its valid neighbours."""
 FADE = 0.5
@@ -20,14 +20,14 @@ FORECAST_PAST = 2.0
 """Seconds of the past that a forecast looks at."""
 
 
-def smooth_clip(smoother: Smoother, rotmat: Tensor, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
+def denoise_clip(denoiser: Denoiser, rotmat: Tensor, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
     """Smoothed rotations (B, T, 21, 3, 3) of clips (B, T, 21, 3, 3) with times (B, T) s, valid (B, T), noise (B,) rad."""
     frames = times.shape[1]
     nearby = slerp_between(rotmat, times, valid)
     step = WINDOW - OVERLAP
     count = 1 + max(0, -(-(frames - WINDOW) // step))
     if count == 1:
-        out = smoother(rotmat, times, valid, noise)
+        out = denoiser(rotmat, times, valid, noise)
     else:
         length = WINDOW + (count - 1) * step
         index = (torch.arange(length, device=times.device)).clamp(max=frames - 1)
@@ -43,7 +43,7 @@ def smooth_clip(smoother: Smoother, rotmat: Tensor, times: Tensor, valid: Tensor
         # A window in which nothing was seen is given the turn between its valid neighbours instead.
         empty = ~part_valid.any(1)
         poses = torch.where(empty[:, None, None, None, None], cut(nearby[:, index]), cut(rotmat[:, index]))
-        parts = smoother(poses, cut(all_times), part_valid | empty[:, None], noise.repeat_interleave(count))
+        parts = denoiser(poses, cut(all_times), part_valid | empty[:, None], noise.repeat_interleave(count))
         # A window is joined where it brings frames that were seen, so that padding behind a clip changes nothing.
         place = torch.arange(frames, device=times.device)
         last = torch.where(valid, place, -1).amax(1, keepdim=True)

@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import losses, metrics
-from ..assets.weights import load_weights, save_weights
-from ..body import Body
-from ..config import ReconstructorTrainingConfig, config_hash, load_config
-from ..devices import find_device
-from ..dynamics import LatentDynamics, load_dynamics
-from ..errors import MissingAssetError
-from ..flow import PoseFlow, load_flow
-from ..reconstruct.encoder import gather_time
-from ..reconstruct.fingerprint import fingerprint
-from ..reconstruct.gaussian import Gaussian
-from ..reconstruct.network import Prediction, ReconstructionNetwork, Traces
-from ..reconstruct.observation import Observations
-from ..reconstruct.pose import full_pose
-from ..rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
-from ..skeleton import MIRROR_BLAZEPOSE
-from .loop import fit, seed_everything
-from .perceived import PerceivedClip, load_perceived
-from .poses import mirror_body, read_captures
-from .projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
+from ... import losses, metrics
+from ...assets.weights import load_weights, save_weights
+from ...body import Body
+from ...config import ReconstructorTrainingConfig, config_hash, load_config
+from ...devices import find_device
+from ...dynamics import LatentDynamics, load_dynamics
+from ...errors import MissingAssetError
+from ...flow import PoseFlow, load_flow
+from ...reconstruction.encoder import gather_time
+from ...reconstruction.fingerprint import fingerprint
+from ...reconstruction.gaussian import Gaussian
+from ...reconstruction.network import Prediction, ReconstructionNetwork, Traces
+from ...reconstruction.observation import Observations
+from ...reconstruction.pose import full_pose
+from ...rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
+from ...skeleton import MIRROR_BLAZEPOSE
+from ..loop import fit, seed_everything
+from ..poses import mirror_body, read_captures
+from ..streams.perceived import PerceivedClip, load_perceived
+from ..streams.projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
 _NLL_CAP = 6.0  # nats per latent beyond which a frame's pull is bounded
@@ -38,7 +38,7 @@ LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
 
 
 class PerceivedMotions:
-    """Draws windows of :class:`~kinflow.training.projected.Sample` from rendered and perceived clips."""
+    """Draws windows of :class:`~kinflow.training.streams.projected.Sample` from rendered and perceived clips."""
 
     def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int, augment: bool = True) -> None:
         self.augment = augment
@@ -397,7 +397,7 @@ def train(
 
 def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:
     """Sources among ``clips`` that belong to the validation or test split of the prepared capture."""
-    from ..data.clips import load_clips
+    from ...mocap.clips import load_clips
 
     held = {c.name for split in ("validation", "test") for c in load_clips(data, split)}
     return {c.source for c in clips} & held

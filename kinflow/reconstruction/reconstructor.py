@@ -21,13 +21,13 @@ from ..evidence import Evidence
 from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..tracks import smooth
 from .batching import collate, cut
 from .fingerprint import fingerprint
 from .geometry import solve_translation
 from .network import Prediction, ReconstructionNetwork
 from .pose import full_pose
 from .refine import Progress, refine_motions
-from .smoothing import smooth
 
 _GROUP = 16
 """Chunks that go through the network at once."""
@@ -155,7 +155,7 @@ class Reconstructor:
         losses: LossConfig | None = None,
         progress: Progress | None = None,
     ) -> list[Motion]:
-        """Fit motions to their evidence under the losses of training: see :func:`kinflow.reconstruct.refine.refine_motions`."""
+        """Fit motions to their evidence under the losses of training: see :func:`kinflow.reconstruction.refine.refine_motions`."""
         return refine_motions(
             motions, evidences, self.flow, self.network.filter.dynamics, self.body,
             config or RefineConfig(), losses or LossConfig(), progress, self.finish,

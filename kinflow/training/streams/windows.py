@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .poses import Capture
+from ..poses import Capture
 
 
 def log_uniform(rng: np.random.Generator, between: tuple[float, float], size: int) -> np.ndarray:

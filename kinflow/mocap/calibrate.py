@@ -79,7 +79,7 @@ def settle_hands(rotmats: Array, rest: dict[str, Array]) -> Array:
     CMU's hand bone runs from the wrist to one finger marker, 20 to 40 degrees off the hand's line, differently by subject.
 
     Args:
-        rotmats: as :func:`kinflow.data.retarget.retarget` gives them.
+        rotmats: as :func:`kinflow.mocap.retarget.retarget` gives them.
         rest: (3,) rad, the median swing of a subject's hand, by ``"left"`` and ``"right"``. A hand that swings or twists beyond
             the limits above follows the forearm; so does one that does not swing at all.
     """

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .body import Body
-from .data.pose_files import Array, PoseFile
-from .errors import UsageError
-from .metrics import acceleration_magnitude, triplets_valid
-from .prior import MotionPrior
-from .reconstruct.smoothing import smooth as smooth_track
-from .rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
-from .skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
+from ..body import Body
+from ..errors import UsageError
+from ..formats.pose_files import Array, PoseFile
+from ..metrics import acceleration_magnitude, triplets_valid
+from ..prior import MotionPrior
+from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
+from ..skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
+from ..tracks import smooth as smooth_track
 
 ROOT_DRIFT = 10.0
 """rad^2/s^3, spectral density of the root's angular acceleration: 8 in the median of motion capture, 17 in its liveliest tenth."""
@@ -65,7 +65,7 @@ class SmoothingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Smoothed:
-    """New poses for a :class:`~kinflow.data.pose_files.PoseFile`, shaped as its own, and how they differ.
+    """New poses for a :class:`~kinflow.formats.pose_files.PoseFile`, shaped as its own, and how they differ.
 
     Attributes:
         body_rotmat, roots, translations: as in the file's record.

@@ -1,4 +1,4 @@
-"""The smoother, the regression it starts from, and the windows it learns on."""
+"""The denoiser, the regression it starts from, and the windows it learns on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from kinflow.config import SmootherConfig, SmootherTrainingConfig
-from kinflow.dynamics import Smoother, regression
+from kinflow.config import DenoiserConfig, DenoiserTrainingConfig
+from kinflow.denoiser import Denoiser, gp
+from kinflow.denoiser.gp import LENGTHS, SHARES_NOISY, MotionRegression, matern52
 from kinflow.dynamics.field import DecayField, flow_over
-from kinflow.dynamics.regression import LENGTHS, SHARES_NOISY, MotionRegression, matern52
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat, wrap_rotvec
 from kinflow.training.poses import Capture
-from kinflow.training.smoother import damage
-from kinflow.training.windows import WindowSampler
+from kinflow.training.streams.windows import WindowSampler
+from kinflow.training.tasks.denoiser import damage
 
 
 def swing(frames: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -29,8 +29,8 @@ def swing(frames: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def test_regression_is_the_dense_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     # With all trust in the capture's own axes, each axis is one Gaussian process of known variance.
-    monkeypatch.setattr(regression, "TRUST", 1e12)
-    monkeypatch.setattr(regression, "CALM", 1.0)
+    monkeypatch.setattr(gp, "TRUST", 1e12)
+    monkeypatch.setattr(gp, "CALM", 1.0)
     model = MotionRegression().double()
     model.variance.copy_(torch.linspace(0.2, 0.001, 63, dtype=torch.float64))
     rotmat, times = swing()
@@ -77,9 +77,9 @@ def test_regression_adapts_to_the_clip() -> None:
     torch.testing.assert_close((more.mean[:, -1] - more.mean[:, -2]) / 1e-6, more.velocity[:, -2], rtol=1e-3, atol=1e-4)
 
 
-def network() -> Smoother:
+def network() -> Denoiser:
     torch.manual_seed(0)
-    model = Smoother(SmootherConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0)).double().eval()
+    model = Denoiser(DenoiserConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0)).double().eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -145,7 +145,7 @@ def test_windows_keep_true_times() -> None:
 
 
 def test_damage_leaves_what_it_says() -> None:
-    config = SmootherTrainingConfig(noise=(0.02, 0.02), told_error=0.0, outliers=0.0, swaps=0.0, correlated=0.0)
+    config = DenoiserTrainingConfig(noise=(0.02, 0.02), told_error=0.0, outliers=0.0, swaps=0.0, correlated=0.0)
     sampler = WindowSampler(captures()[1:])
     window = sampler.draw(np.random.default_rng(0), 256, 32, (30.0, 60.0))
     target = rotvec_to_rotmat(captures()[1].body_pose[window.frames])

@@ -18,22 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
-from .body import Body
-from .cameras import intrinsics, project, read_intrinsics
-from .config import PipelineConfig, config_hash, to_dict
-from .devices import find_device
-from .errors import KinflowError, NobodyFoundError, OutputError, UsageError
-from .evidence import Evidence
-from .metrics import pck, torso_length
-from .motion import Motion
-from .perception import Perceiver
-from .perception.keypoints import read_keypoints
-from .reconstruct import Reconstructor
-from .records import atomic_write
-from .render import overlay, person_colour
-from .skeleton import BLAZEPOSE_TO_SMPL
-from .video import VideoWriter, open_clip
+from .. import __version__
+from ..body import Body
+from ..cameras import intrinsics, project, read_intrinsics
+from ..config import PipelineConfig, config_hash, to_dict
+from ..devices import find_device
+from ..errors import KinflowError, NobodyFoundError, OutputError, UsageError
+from ..evidence import Evidence
+from ..metrics import pck, torso_length
+from ..motion import Motion
+from ..perception import Perceiver
+from ..perception.keypoints import read_keypoints
+from ..reconstruction import Reconstructor
+from ..records import atomic_write
+from ..render import overlay, person_colour
+from ..skeleton import BLAZEPOSE_TO_SMPL
+from ..video import VideoWriter, open_clip
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import NoiseConfig
-from ..skeleton import BLAZEPOSE, COCO17, MIRROR_BLAZEPOSE, keypoint_map
+from ...config import NoiseConfig
+from ...skeleton import BLAZEPOSE, COCO17, MIRROR_BLAZEPOSE, keypoint_map
 
 _LIMBS = {
     "left_arm": (11, (13, 15, 17, 19, 21)), "right_arm": (12, (14, 16, 18, 20, 22)),

@@ -1,4 +1,4 @@
-"""Training of the smoother: motion capture back from what noise and masks leave of it."""
+"""Training of the denoiser: motion capture back from what noise and masks leave of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..body import Body
-from ..body.kinematics import forward_kinematics
-from ..config import SmootherTrainingConfig, load_config
-from ..devices import find_device
-from ..dynamics import Smoother
-from ..rotations import geodesic_distance, rotvec_to_rotmat
-from .cards import save_trained
-from .loop import fit, seed_everything
-from .noise import ar1
-from .poses import Capture, exchange, mirror_body, perturb, read_captures
-from .windows import Window, WindowSampler, log_uniform
+from ...body import Body
+from ...body.kinematics import forward_kinematics
+from ...config import DenoiserTrainingConfig, load_config
+from ...denoiser import Denoiser
+from ...devices import find_device
+from ...rotations import geodesic_distance, rotvec_to_rotmat
+from ..cards import save_trained
+from ..loop import fit, seed_everything
+from ..poses import Capture, exchange, mirror_body, perturb, read_captures
+from ..streams.noise import ar1
+from ..streams.windows import Window, WindowSampler, log_uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Damaged:
         return Damaged(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
-class SmootherTask:
+class DenoiserTask:
     """Least absolute errors of the smoothed motion's angles, joints and second differences."""
 
     def __init__(
         self,
-        config: SmootherTrainingConfig,
+        config: DenoiserTrainingConfig,
         training: Sequence[Capture],
         validation: Sequence[Capture],
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
-        self.module = Smoother(config.model).to(device)
+        self.module = Denoiser(config.model).to(device)
         self.sampler = WindowSampler(training)
         self.poses = torch.cat([c.body_pose for c in training])
         body = Body.open("light")
@@ -87,7 +87,7 @@ class SmootherTask:
         """Mean over windows of the smoothed motion's errors, relative to those of the regression alone.
 
         A window with a long gap has a hundred times the error of one with little noise; relative to what a linear
-        smoother makes of the same window, they count alike.
+        denoiser makes of the same window, they count alike.
         """
         device = batch.rotmat.device.type
         valid = batch.valid & batch.present
@@ -138,7 +138,7 @@ class SmootherTask:
         return {"score": float(np.mean(list(scores.values()))), **scores}
 
 
-def damage(config: SmootherTrainingConfig, target: Tensor, window: Window, rng: np.random.Generator) -> Damaged:
+def damage(config: DenoiserTrainingConfig, target: Tensor, window: Window, rng: np.random.Generator) -> Damaged:
     """What noise, wrong frames and masks leave of motions (B, T, 21, 3, 3)."""
     size, frames = window.present.shape
     times, present = window.timestamps, window.present
@@ -182,7 +182,7 @@ def _interval(times: Tensor, present: Tensor, rng: np.random.Generator, length: 
 
 
 def validation_sets(
-    captures: Sequence[Capture], module: Smoother, count: int = 48
+    captures: Sequence[Capture], module: Denoiser, count: int = 48
 ) -> dict[str, tuple[Damaged, float, Tensor]]:
     """Fixed damage of a split: (windows, the regression's error in degrees, frames that count (B, T))."""
     sampler, poses = WindowSampler(captures), torch.cat([c.body_pose for c in captures])
@@ -223,21 +223,21 @@ def train(
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
-    """Train the smoother and write ``out/smoother.safetensors`` with its card. Returns its path.
+    """Train the denoiser and write ``out/denoiser.safetensors`` with its card. Returns its path.
 
     Raises:
         ConfigError, MissingAssetError, UsageError: settings or data that do not fit.
     """
-    config = load_config(SmootherTrainingConfig, config_path, overrides)
+    config = load_config(DenoiserTrainingConfig, config_path, overrides)
     seed_everything(config.train.seed)
     where = find_device(device)
     training, validation = read_captures(data, "train"), read_captures(data, "validation")
-    task = SmootherTask(config, training, validation, where)
+    task = DenoiserTask(config, training, validation, where)
     result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    what = "bidirectional smoother of body motion: noise, drop-outs, gaps, the near future"
+    what = "bidirectional denoiser of body motion: noise, drop-outs, gaps, the near future"
     scores = {
         "validation, error over a Gaussian-process regression's": ", ".join(
             f"{k} {v:.2f}" for k, v in result.scores.items() if k != "score"
         ),
     }
-    return save_trained(out / "smoother.safetensors", task.module, config, result, what, scores, data, training, where)
+    return save_trained(out / "denoiser.safetensors", task.module, config, result, what, scores, data, training, where)

@@ -1,4 +1,4 @@
-"""The learned smoother: the motion behind noisy, partly missing frames, in one pass over past and future."""
+"""The learned denoiser: the motion behind noisy, partly missing frames, in one pass over past and future."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..config import SmootherConfig
+from ..config import DenoiserConfig
 from ..errors import check_shape
 from ..rotations import rotmat_to_rot6d
 from ..skeleton import NUM_BODY
-from .regression import MotionRegression, Regressed
+from .gp import MotionRegression, Regressed
 
 _LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
 _BODY = 3 * NUM_BODY
@@ -45,7 +45,7 @@ class TimeAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, config: SmootherConfig) -> None:
+    def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         self.norm_a, self.norm_b = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.attend = TimeAttention(config.width, config.heads)
@@ -57,7 +57,7 @@ class Block(nn.Module):
         return x + self.drop(self.down(functional.gelu(self.up(self.norm_b(x)))))
 
 
-class Smoother(nn.Module):
+class Denoiser(nn.Module):
     """E[motion | noisy or missing frames]: a transformer over frames, which corrects a Gaussian-process regression.
 
     One network for noise, drop-outs, gaps and the future (frames that are not valid after the last that is). It is
@@ -65,15 +65,15 @@ class Smoother(nn.Module):
     Frames attend to those that are valid alone, so that a frame's answer depends on what was seen and on its own time,
     not on which other times are asked for, nor on padding.
 
-    >>> model = Smoother(SmootherConfig(width=32, hidden=32, layers=1, heads=2))
+    >>> model = Denoiser(DenoiserConfig(width=32, hidden=32, layers=1, heads=2))
     >>> pose = torch.eye(3).expand(2, 9, 21, 3, 3)
     >>> model(pose, torch.arange(9.0).expand(2, 9) / 30, torch.ones(2, 9, dtype=torch.bool), torch.full((2,), 0.05)).shape
     torch.Size([2, 9, 21, 3, 3])
     """
 
-    def __init__(self, config: SmootherConfig | None = None) -> None:
+    def __init__(self, config: DenoiserConfig | None = None) -> None:
         super().__init__()
-        self.config = config = config or SmootherConfig()
+        self.config = config = config or DenoiserConfig()
         self.regression = MotionRegression()
         self.enter = nn.Linear(4 * _BODY + 6 * NUM_BODY + 3, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))

@@ -1,6 +1,6 @@
 """Gaussian-process regression of body motion: a smooth motion through noisy frames, at any time stamps.
 
-The answer that the learned smoother starts from. Around a clip's mean pose the joints' rotation vectors are a linear mix
+The answer that the learned denoiser starts from. Around a clip's mean pose the joints' rotation vectors are a linear mix
 of independent Gaussian processes in time (a constant plus Matern-5/2 processes of several length scales). The mix is found
 for each clip by empirical Bayes: a first pass in the principal axes of motion capture, with the variance that the clip
 shows in them, then a second in the principal axes of what the first one found. People move in few ways at a time, and

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import DynamicsTrainingConfig, load_config
-from ..devices import find_device
-from ..dynamics import LatentDynamics, load_dynamics
-from ..dynamics.root import root_motion
-from ..flow import PoseFlow, load_flow
-from ..rotations import rotvec_to_rotmat
-from .cards import save_trained
-from .loop import fit, seed_everything
-from .poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures
-from .windows import WindowSampler
+from ...config import DynamicsTrainingConfig, load_config
+from ...devices import find_device
+from ...dynamics import LatentDynamics, load_dynamics
+from ...dynamics.root import root_motion
+from ...flow import PoseFlow, load_flow
+from ...rotations import rotvec_to_rotmat
+from ..cards import save_trained
+from ..loop import fit, seed_everything
+from ..poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures
+from ..streams.windows import WindowSampler
 
 RATES = (12.0, 24.0, 30.0, 60.0)
 """Frame rates (Hz) at which the dynamics are validated and compared."""

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..body import Body
-from ..cameras import intrinsics, project
-from ..config import PerceptionConfig
-from ..data.clips import MotionClip
-from ..data.synthetic import random_look, render_frames
-from ..errors import MissingAssetError, ShapeError
-from ..evidence import Evidence
-from ..perception import Perceiver
-from ..records import atomic_write
-from ..rotations import mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
-from ..skeleton import MIRROR_SMPL
+from ...body import Body
+from ...cameras import intrinsics, project
+from ...config import PerceptionConfig
+from ...datasets.synthetic import random_look, render_frames
+from ...errors import MissingAssetError, ShapeError
+from ...evidence import Evidence
+from ...mocap.clips import MotionClip
+from ...perception import Perceiver
+from ...records import atomic_write
+from ...rotations import mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
+from ...skeleton import MIRROR_SMPL
 
 log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..body import Body
-from ..cameras import project, rays
-from ..config import ProjectionConfig
-from ..flow import PoseFlow
-from ..reconstruct.geometry import ray_rotmat, spread, torso_centre
-from ..reconstruct.observation import Observations, time_steps
-from ..reconstruct.pose import full_pose
-from ..rotations import mirror_rotmat, rotvec_to_rotmat
+from ...body import Body
+from ...cameras import project, rays
+from ...config import ProjectionConfig
+from ...flow import PoseFlow
+from ...reconstruction.geometry import ray_rotmat, spread, torso_centre
+from ...reconstruction.observation import Observations, time_steps
+from ...reconstruction.pose import full_pose
+from ...rotations import mirror_rotmat, rotvec_to_rotmat
+from ..poses import Capture, exchange, mirror_body
 from .noise import Noisy, ar1, bursts, corrupt, keep_coco, log_uniform
-from .poses import Capture, exchange, mirror_body
 
 FEET = (29, 31, 30, 32)
 """BlazePose landmarks of left heel, left toe, right heel, right toe."""

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import FlowTrainingConfig, load_config
-from ..devices import find_device
-from ..flow import PoseFlow, Rot6dFlow, build_flow, load_flow
-from ..rotations import rotvec_to_rotmat
-from .cards import save_trained
-from .loop import fit, seed_everything
-from .poses import Capture, exchange, mirror_body, perturb, read_captures
+from ...config import FlowTrainingConfig, load_config
+from ...devices import find_device
+from ...flow import PoseFlow, Rot6dFlow, build_flow, load_flow
+from ...rotations import rotvec_to_rotmat
+from ..cards import save_trained
+from ..loop import fit, seed_everything
+from ..poses import Capture, exchange, mirror_body, perturb, read_captures
 
 
 class FlowTask:

@@ -1,0 +1,1 @@
+"""What each command does, for a caller in Python as well."""

@@ -1,1 +1,0 @@
-"""Motion data: importers for motion capture, AMASS and 3DPW, retargeting, clips, augmentation, synthetic clips."""
