@@ -14,10 +14,18 @@ import pytest
 import torch
 
 from kinflow.assets import asset_path
-from kinflow.errors import ShapeError
-from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, LandmarkOutput, PoseDetector, PoseLandmarker
+from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.perception.blazepose import (
+    DETECTOR_SIZE,
+    LANDMARK_SIZE,
+    LANDMARKERS,
+    LandmarkOutput,
+    PoseDetector,
+    PoseLandmarker,
+    Variant,
+)
 from kinflow.perception.convolution import Conv, fuse_convolutions
-from kinflow.perception.perceiver import DETECTOR_ASSET, LANDMARK_ASSET, load_network
+from kinflow.perception.perceiver import DETECTOR_ASSET, LANDMARK_ASSET, load_landmarker, load_network
 
 HERE = Path(__file__).parent / "golden"
 
@@ -32,8 +40,19 @@ def maker() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    with np.load(HERE / "blazepose.npz") as file:
+def detections() -> dict[str, np.ndarray]:
+    with np.load(HERE / "blazepose_detector.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module", params=list(LANDMARKERS))
+def variant(request: pytest.FixtureRequest) -> Variant:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def golden(variant: Variant) -> dict[str, np.ndarray]:
+    with np.load(HERE / f"blazepose_{variant}.npz") as file:
         return dict(file)
 
 
@@ -43,8 +62,8 @@ def detector() -> PoseDetector:
 
 
 @pytest.fixture(scope="module")
-def landmarker() -> PoseLandmarker:
-    return load_network(PoseLandmarker(), LANDMARK_ASSET)  # type: ignore[return-value]
+def landmarker(variant: Variant) -> PoseLandmarker:
+    return load_landmarker(variant)
 
 
 def _picture(maker: ModuleType, size: int) -> torch.Tensor:
@@ -64,12 +83,12 @@ def _compare(output: LandmarkOutput, golden: dict[str, np.ndarray], px: float, m
     assert (mask & wanted).sum() >= 0.99 * (mask | wanted).sum()
 
 
-def test_golden_detector(maker: ModuleType, golden: dict[str, np.ndarray], detector: PoseDetector) -> None:
+def test_golden_detector(maker: ModuleType, detections: dict[str, np.ndarray], detector: PoseDetector) -> None:
     with torch.inference_mode():
         boxes, logits = detector(_picture(maker, DETECTOR_SIZE) * 2 - 1)
     assert boxes.shape == (1, 2254, 12) and logits.shape == (1, 2254)
-    np.testing.assert_allclose(boxes[0, golden["anchors"]].numpy(), golden["boxes"], atol=0.05)
-    np.testing.assert_allclose(logits[0, golden["anchors"]].numpy(), golden["logits"], atol=0.01)
+    np.testing.assert_allclose(boxes[0, detections["anchors"]].numpy(), detections["boxes"], atol=0.05)
+    np.testing.assert_allclose(logits[0, detections["anchors"]].numpy(), detections["logits"], atol=0.01)
 
 
 def test_golden_landmarks(maker: ModuleType, golden: dict[str, np.ndarray], landmarker: PoseLandmarker) -> None:
@@ -79,8 +98,8 @@ def test_golden_landmarks(maker: ModuleType, golden: dict[str, np.ndarray], land
     _compare(output, golden, px=0.05, metres=1e-3, logit=0.01)
 
 
-def test_fused_is_the_same_network(maker: ModuleType, golden: dict[str, np.ndarray]) -> None:
-    fused = load_network(PoseLandmarker(), LANDMARK_ASSET)
+def test_fused_is_the_same_network(maker: ModuleType, golden: dict[str, np.ndarray], variant: Variant) -> None:
+    fused = load_landmarker(variant)
     picture = _picture(maker, LANDMARK_SIZE).contiguous(memory_format=torch.channels_last)
     if not fuse_convolutions(fused, picture):
         pytest.skip("this torch build has no oneDNN fusion")
@@ -90,8 +109,8 @@ def test_fused_is_the_same_network(maker: ModuleType, golden: dict[str, np.ndarr
     np.testing.assert_allclose(pair.landmarks[0].numpy(), golden["landmarks"], atol=0.05)
 
 
-def test_bfloat16_stays_close(maker: ModuleType, golden: dict[str, np.ndarray]) -> None:
-    network = load_network(PoseLandmarker(), LANDMARK_ASSET).to(torch.bfloat16)
+def test_bfloat16_stays_close(maker: ModuleType, golden: dict[str, np.ndarray], variant: Variant) -> None:
+    network = load_landmarker(variant).to(torch.bfloat16)
     with torch.inference_mode():
         output = network(_picture(maker, LANDMARK_SIZE).to(torch.bfloat16))
     assert np.abs(output.landmarks[0, :, :2].numpy() - golden["landmarks"][:, :2]).mean() < 3.0
@@ -113,9 +132,9 @@ def test_without_mask(maker: ModuleType, landmarker: PoseLandmarker) -> None:
     assert output.mask is None and output.features.shape == (1, 288) and output.pyramid.shape == (1, 48, 64, 64)
 
 
-def test_gradients_reach_picture_and_weights(maker: ModuleType) -> None:
-    network = PoseLandmarker()
-    network.load_state_dict(load_network(PoseLandmarker(), LANDMARK_ASSET).state_dict())
+def test_gradients_reach_picture_and_weights(maker: ModuleType, variant: Variant) -> None:
+    network = PoseLandmarker(variant)
+    network.load_state_dict(load_landmarker(variant).state_dict())
     picture = _picture(maker, LANDMARK_SIZE).requires_grad_()
     output = network(picture)
     assert output.mask is not None
@@ -140,23 +159,29 @@ def test_fused_convolution(act: bool, residual: bool) -> None:
         torch.testing.assert_close(conv(x, extra), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_wrong_sizes_are_named(detector: PoseDetector, landmarker: PoseLandmarker) -> None:
+def test_wrong_sizes_are_named(detector: PoseDetector) -> None:
     with pytest.raises(ShapeError, match="224"):
         detector(torch.zeros(1, 3, 256, 256))
     with pytest.raises(ShapeError, match="256"):
-        landmarker(torch.zeros(3, 256, 256))
+        PoseLandmarker("full")(torch.zeros(3, 256, 256))
 
 
-@pytest.mark.parametrize("asset", [DETECTOR_ASSET, LANDMARK_ASSET])
+@pytest.mark.parametrize("asset", [DETECTOR_ASSET, *[LANDMARK_ASSET.format(variant) for variant in LANDMARKERS]])
 def test_weights_have_a_card(asset: str) -> None:
-    assert asset_path(asset).stat().st_size <= 16 * 2**20
+    assert asset_path(asset).stat().st_size <= (28 if "heavy" in asset else 16) * 2**20
     card = asset_path(asset).with_suffix(".md").read_text()
     assert "Apache-2.0" in card and "sha256" in card
 
 
+def test_missing_weights_name_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinflow.assets.FOLDER", tmp_path)
+    with pytest.raises(MissingAssetError, match=r"blazepose_landmark_heavy.*perception\.landmarks=full"):
+        load_landmarker("heavy")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda(maker: ModuleType, golden: dict[str, np.ndarray], landmarker: PoseLandmarker) -> None:
-    network = load_network(PoseLandmarker(), LANDMARK_ASSET).cuda()
+def test_cuda(maker: ModuleType, golden: dict[str, np.ndarray], variant: Variant) -> None:
+    network = load_landmarker(variant).cuda()
     with torch.inference_mode():
         output = network(_picture(maker, LANDMARK_SIZE).cuda())
     assert np.abs(output.landmarks[0, :, :2].cpu().numpy() - golden["landmarks"][:, :2]).max() < 0.5

@@ -1,7 +1,8 @@
 """BlazePose in torch against LiteRT running MediaPipe's own files on real frames.
 
 Needs the shared clips, ai-edge-litert, and the tflite files: an installed mediapipe, or its wheel named by the environment
-variable KINFLOW_BLAZEPOSE_WHEEL (pip download mediapipe==0.10.21 --no-deps).
+variable KINFLOW_BLAZEPOSE_WHEEL (pip download mediapipe==0.10.21 --no-deps); the wheel lacks pose_landmark_heavy.tflite,
+which is in the shared data.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker
+from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, Variant
 from kinflow.perception.crops import box_iou, letterbox, warp_crops
 from kinflow.perception.detection import decode_detections, weighted_nms
 from kinflow.perception.landmarks import refine_landmarks
-from kinflow.perception.perceiver import DETECTOR_ASSET, LANDMARK_ASSET, load_network
+from kinflow.perception.perceiver import DETECTOR_ASSET, load_landmarker, load_network
 
 FRAMES = {
     "walk_past.mp4": (0, 90, 150),
@@ -30,10 +31,11 @@ FRAMES = {
     "squats_5fps.mp4": (10,),
 }
 DETECTION = "mediapipe/modules/pose_detection/pose_detection.tflite"
-LANDMARK = "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
+FULL = "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
+HEAVY = "networks/pose_landmark_heavy.tflite"  #: of the shared data
 
 
-def _tflite(name: str) -> bytes:
+def _of_mediapipe(name: str) -> bytes:
     wheel = os.environ.get("KINFLOW_BLAZEPOSE_WHEEL")
     if wheel:
         with zipfile.ZipFile(wheel) as archive:
@@ -45,9 +47,9 @@ def _tflite(name: str) -> bytes:
 
 
 class LiteRT:
-    def __init__(self, name: str) -> None:
+    def __init__(self, data: bytes) -> None:
         interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed")
-        self._run = interpreter.Interpreter(model_content=_tflite(name), num_threads=1)
+        self._run = interpreter.Interpreter(model_content=data, num_threads=1)
         self._run.allocate_tensors()
 
     def __call__(self, image: torch.Tensor) -> dict[tuple[int, ...], np.ndarray]:
@@ -74,38 +76,47 @@ def frames(shared_clips: Path) -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def detections(frames: list[torch.Tensor]) -> list[tuple[torch.Tensor, Any]]:
-    """(frame, its first detection in px of the frame), from the torch detector, each held against LiteRT's."""
-    reference, network = LiteRT(DETECTION), load_network(PoseDetector(), DETECTOR_ASSET)
-    pairs = []
+def found(frames: list[torch.Tensor]) -> list[tuple[torch.Tensor, Any]]:
+    """(frame, the torch detector's input and detections in its px, the mapping to px of the frame)."""
+    network = load_network(PoseDetector(), DETECTOR_ASSET)
+    rows = []
     for frame in frames:
         height, width = frame.shape[:2]
         image, scale, dx, dy = letterbox(frame, (0, 0, width, height), DETECTOR_SIZE)
         with torch.inference_mode():
             boxes, logits = network(image[None])
         ours = weighted_nms(decode_detections(boxes[0].numpy(), logits[0].numpy(), 0.5), 0.3)
+        rows.append((frame, image, ours, (scale, dx, dy)))
+    return rows
+
+
+def test_detector_boxes(found: list[Any]) -> None:
+    reference, count = LiteRT(_of_mediapipe(DETECTION)), 0
+    for _, image, ours, _ in found:
         outputs = reference(image)
         theirs = weighted_nms(decode_detections(outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0], 0.5), 0.3)
-        pairs.append((frame, ours, theirs, (scale, dx, dy)))
-    return pairs
-
-
-def test_detector_boxes(detections: list[Any]) -> None:
-    assert sum(len(theirs) for _, _, theirs, _ in detections) >= len(FRAMES)
-    for _, ours, theirs, _ in detections:
+        count += len(theirs)
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             assert box_iou(a.box_xyxy[None], b.box_xyxy[None])[0, 0] >= 0.99
             np.testing.assert_allclose(a.keypoints, b.keypoints, atol=0.5)
             assert abs(a.score - b.score) < 1e-3
+    assert count >= len(FRAMES)
 
 
-def test_landmarks_and_masks(detections: list[Any]) -> None:
-    reference, network = LiteRT(LANDMARK), load_network(PoseLandmarker(), LANDMARK_ASSET)
+@pytest.mark.parametrize("variant", ["full", "heavy"])
+def test_landmarks_and_masks(found: list[Any], shared_data: Path, variant: Variant) -> None:
+    if variant == "full":
+        data = _of_mediapipe(FULL)
+    elif (shared_data / HEAVY).is_file():
+        data = (shared_data / HEAVY).read_bytes()
+    else:
+        pytest.skip(f"the shared data lack {HEAVY}")
+    reference, network = LiteRT(data), load_landmarker(variant)
     tried = 0
-    for frame, ours, _, mapping in detections:
-        for found in ours[:1]:
-            crop = warp_crops([frame], found.mapped(*mapping).roi[None], LANDMARK_SIZE)
+    for frame, _, ours, mapping in found:
+        for detection in ours[:1]:
+            crop = warp_crops([frame], detection.mapped(*mapping).roi[None], LANDMARK_SIZE)
             with torch.inference_mode():
                 output = network(crop)
             expected = reference(crop[0])

@@ -14,7 +14,10 @@ import av
 import numpy as np
 import pytest
 
+from kinflow import assets
 from kinflow.cli.video import main, parser
+from kinflow.config import PipelineConfig
+from kinflow.errors import NobodyFoundError
 
 COMMAND = [sys.executable, "-m", "kinflow.cli.video"]
 
@@ -60,6 +63,7 @@ def test_help_teaches() -> None:
         "--intrinsics",
         "--body",
         "--body-path",
+        "--quality",
         "--refine",
         "--no-overlay",
         "--keypoints",
@@ -88,6 +92,40 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "intrinsics" in fails(capsys, 2, empty_room, "-o", out, "--intrinsics", "1,2", "--quiet")
     assert "licensed" in fails(capsys, 2, empty_room, "-o", out, "--body", "smpl", "--quiet")
     assert not out.exists()
+
+
+def test_quality_chooses_the_landmark_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_room: Path
+) -> None:
+    asked = []
+
+    def run(*arguments: object, config: PipelineConfig, **more: object) -> None:
+        asked.append(config.perception.landmarks)
+        raise NobodyFoundError("nobody")
+
+    monkeypatch.setattr("kinflow.pipeline.run", run)
+    room = (empty_room, "-o", tmp_path / "out", "--quiet")
+    for more in [(), ("--quality", "best"), ("--quality", "fast")]:
+        fails(capsys, 5, *room, *more)
+    fails(capsys, 5, *room, "--set", "perception.landmarks=full")
+    fails(capsys, 5, *room, "--quality", "fast", "--set", "perception.landmarks=full")
+    assert asked == ["heavy", "heavy", "full", "full", "full"]
+    line = fails(capsys, 2, *room, "--quality", "fast", "--set", "perception.landmarks=heavy")
+    assert "--quality fast" in line and "perception.landmarks=heavy" in line
+
+
+def test_missing_weights_are_three(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_room: Path
+) -> None:
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for file in assets.FOLDER.iterdir():
+        if "heavy" not in file.name:
+            (folder / file.name).symlink_to(file)
+    monkeypatch.setattr(assets, "FOLDER", folder)
+    line = fails(capsys, 3, empty_room, "-o", tmp_path / "out", "--quiet")
+    assert "blazepose_landmark_heavy" in line and "perception.landmarks=full" in line
+    fails(capsys, 5, empty_room, "-o", tmp_path / "out", "--quiet", "--quality", "fast")
 
 
 def test_missing_model_file_is_three(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:

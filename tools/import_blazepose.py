@@ -2,9 +2,11 @@
 
     python tools/import_blazepose.py --source mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl
     python tools/import_blazepose.py                     # from the installed mediapipe
+    python tools/import_blazepose.py --heavy mediapipe-pose-0.5.1675469404.tgz    # npm pack @mediapipe/pose@0.5.1675469404
 
-Needs the `tflite` package (flatbuffer schema) at tool time only. Writes blazepose_detector.safetensors,
-blazepose_landmark_full.safetensors and their cards to kinflow/assets. Sparse constants (DENSIFY) are decoded here.
+The detector and the landmark network "full" come out of mediapipe's wheel; "heavy", which it lacks, out of the npm package
+@mediapipe/pose or as a file pose_landmark_heavy.tflite. Needs the `tflite` package (flatbuffer schema) at tool time only.
+Writes blazepose_*.safetensors and their cards to kinflow/assets. Sparse constants (DENSIFY) are decoded here.
 """
 
 from __future__ import annotations
@@ -13,33 +15,56 @@ import argparse
 import hashlib
 import importlib.util
 import logging
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from kinflow.perception.blazepose import PoseDetector, PoseLandmarker
+from kinflow.perception.blazepose import LANDMARKERS, PoseDetector, PoseLandmarker, Variant
 
-TFLITE = {
-    "blazepose_detector": "mediapipe/modules/pose_detection/pose_detection.tflite",
-    "blazepose_landmark_full": "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
-}
 ASSETS = Path(__file__).resolve().parent.parent / "kinflow" / "assets"
 log = logging.getLogger("import_blazepose")
 
 
+class Origin(NamedTuple):
+    """Where a network comes from."""
+
+    package: str
+    path: str  #: inside the package
+
+
+ORIGINS = {
+    "blazepose_detector": Origin("mediapipe 0.10.21", "mediapipe/modules/pose_detection/pose_detection.tflite"),
+    "blazepose_landmark_full": Origin("mediapipe 0.10.21", "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"),
+    "blazepose_landmark_heavy": Origin("npm @mediapipe/pose 0.5.1675469404", "package/pose_landmark_heavy.tflite"),
+}
+
+
 def read_tflite(source: Path | None, name: str) -> bytes:
-    """One of MediaPipe's files, from its wheel, or from the installed package where no wheel is given."""
-    if source is not None:
-        with zipfile.ZipFile(source) as wheel:
-            return wheel.read(TFLITE[name])
-    spec = importlib.util.find_spec("mediapipe")
-    if spec is None or spec.origin is None:
-        raise SystemExit("mediapipe is not installed; pass --source WHEEL (pip download mediapipe==0.10.21 --no-deps)")
-    return (Path(spec.origin).parent.parent / TFLITE[name]).read_bytes()
+    """One of MediaPipe's files: from a wheel, an npm package or the file itself, else from the installed mediapipe."""
+    path = ORIGINS[name].path
+    if source is None:
+        spec = importlib.util.find_spec("mediapipe")
+        if spec is None or spec.origin is None:
+            raise SystemExit(
+                "mediapipe is not installed; pass --source WHEEL (pip download mediapipe==0.10.21 --no-deps)"
+            )
+        return (Path(spec.origin).parent.parent / path).read_bytes()
+    try:
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as wheel:
+                return wheel.read(path)
+        if tarfile.is_tarfile(source):
+            with tarfile.open(source) as package:
+                return package.extractfile(path).read()  # type: ignore[union-attr]
+    except KeyError:
+        raise SystemExit(f"{source}: holds no {path}; it is in {ORIGINS[name].package}") from None
+    return source.read_bytes()
 
 
 class Graph:
@@ -121,9 +146,9 @@ def _pair(*prefixes: str) -> list[str]:
 STEM = ["stem.conv", "stem.depthwise", "stem.project"]
 
 
-def _branch_after_expand(stage: str, count: int, skip: str) -> list[str]:
-    """A stage whose input also feeds `skip`: the graph lists the skip behind the stage's first expansion."""
-    return [f"{stage}.0.expand", *_pair(skip), *_blocks(stage, count)[1:]]
+def _branch_after_expand(stage: str, count: int, *sides: str) -> list[str]:
+    """A stage whose input also feeds `sides`: the graph lists them behind the stage's first expansion."""
+    return [f"{stage}.0.expand", *_pair(*sides), *_blocks(stage, count)[1:]]
 
 
 DETECTOR_ORDER = [
@@ -133,14 +158,27 @@ DETECTOR_ORDER = [
     "lateral14", *_pair("fuse14.0", "fuse14.1"), "lateral28", *_pair("fuse28.0", "fuse28.1"),
     *[name for head in ("head28", "head14", "head7") for name in _pair(f"{head}.score", f"{head}.box")],
 ]  # fmt: skip
-LANDMARK_ORDER = [
-    *STEM, *_branch_after_expand("stage1", 2, "skip128"), *_branch_after_expand("stage2", 2, "skip64"),
-    *_branch_after_expand("stage3", 6, "skip32"), *_branch_after_expand("stage4", 4, "skip16"),
-    "top.expand", "top.depthwise", *_pair("lateral8", "mask64"),
-    *_pair("mask128.0", "mask128.1", "mask256.0", "mask256.1"), "mask_out", "heatmap_out",
-    *_pair("regress8", *[f"regress4.{i}" for i in range(5)], *[f"regress2.{i}" for i in range(6)]),
-    "landmark_out", "world_out", "score_out",
-]  # fmt: skip
+
+
+def landmark_order(network: PoseLandmarker) -> list[str]:
+    """Names of the landmark network's convolutions in the graph's order."""
+    descent = [
+        name
+        for i, level in enumerate(LANDMARKERS[network.variant].descent)
+        for name in _pair(*[f"descent.{i}.{k}" for k in range(1 + level[1])])
+    ]
+    sides = [[f"sides.{i}"] for i in range(len(network.sides))] or [[], []]
+    return [
+        *STEM, *_branch_after_expand("stage1", len(network.stage1), "skip128"),
+        *_branch_after_expand("stage2", len(network.stage2), "skip64"),
+        *_branch_after_expand("stage3", len(network.stage3), "skip32", *sides[0]),
+        *_branch_after_expand("stage4", len(network.stage4), "skip16", *sides[1]),
+        "top.expand", "top.depthwise", *_pair("lateral8"), *descent[:2],
+        *_pair("mask64", "mask128.0", "mask128.1", "mask256.0", "mask256.1"), "mask_out",
+        *descent[2:], "heatmap_out", *_pair("regress8"),
+        *_pair(*[f"regress4.{i}" for i in range(len(network.regress4))]),
+        *_pair(*[f"regress2.{i}" for i in range(len(network.regress2))]), "landmark_out", "world_out", "score_out",
+    ]  # fmt: skip
 
 
 def state_dict(module: torch.nn.Module, order: list[str], graph: Graph) -> dict[str, torch.Tensor]:
@@ -164,7 +202,7 @@ CARD = """# {name}
 
 Weights of MediaPipe's `{file}` as `{module}` reads them; constants as stored there ({dtypes}), {count} parameters.
 
-* Source: mediapipe 0.10.21, `{path}`, sha256 `{sha256}`
+* Source: {package}, `{path}`, sha256 `{sha256}`
 * Licence: Apache-2.0, Copyright The MediaPipe Authors (see NOTICE)
 * Paper: Bazarevsky et al., BlazePose: On-device Real-time Body Pose tracking, arXiv 2006.10204
 * Training data, scores and intended use: MediaPipe's model card "BlazePose GHUM 3D"
@@ -172,31 +210,41 @@ Weights of MediaPipe's `{file}` as `{module}` reads them; constants as stored th
 """
 
 
+def write(name: str, module: torch.nn.Module, order: list[str], data: bytes, folder: Path) -> None:
+    """Weights and card of one network."""
+    origin = ORIGINS[name]
+    state = state_dict(module, order, Graph(data))
+    digest = hashlib.sha256(data).hexdigest()
+    target = folder / f"{name}.safetensors"
+    partial = target.with_suffix(".partial")
+    save_file(state, partial, metadata={"source": origin.path, "sha256": digest, "licence": "Apache-2.0"})
+    partial.replace(target)
+    card = CARD.format(
+        name=name, file=Path(origin.path).name, module=f"kinflow.perception.blazepose.{type(module).__name__}",
+        dtypes=", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in state.values()})),
+        count=sum(v.numel() for v in state.values()), package=origin.package, path=origin.path, sha256=digest,
+    )  # fmt: skip
+    target.with_suffix(".md").write_text(card)
+    log.info("%s: %d tensors, %d bytes", target.name, len(state), target.stat().st_size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="mediapipe wheel; default: the installed mediapipe")
+    parser.add_argument("--heavy", type=Path, help="pose_landmark_heavy.tflite, or the npm package's tarball; alone: write this network only")  # fmt: skip
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parts: dict[str, tuple[torch.nn.Module, list[str]]] = {
-        "blazepose_detector": (PoseDetector(), DETECTOR_ORDER),
-        "blazepose_landmark_full": (PoseLandmarker(), LANDMARK_ORDER),
-    }
-    for name, (module, order) in parts.items():
-        data = read_tflite(args.source, name)
-        state = state_dict(module, order, Graph(data))
-        digest = hashlib.sha256(data).hexdigest()
-        target = args.out / f"{name}.safetensors"
-        partial = target.with_suffix(".partial")
-        save_file(state, partial, metadata={"source": TFLITE[name], "sha256": digest, "licence": "Apache-2.0"})
-        partial.replace(target)
-        card = CARD.format(
-            name=name, file=Path(TFLITE[name]).name, module=f"kinflow.perception.blazepose.{type(module).__name__}",
-            dtypes=", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in state.values()})),
-            count=sum(v.numel() for v in state.values()), path=TFLITE[name], sha256=digest,
-        )  # fmt: skip
-        target.with_suffix(".md").write_text(card)
-        log.info("%s: %d tensors, %d bytes", target.name, len(state), target.stat().st_size)
+    sources: dict[Variant, Path | None] = {}
+    if args.source is not None or args.heavy is None:
+        data = read_tflite(args.source, "blazepose_detector")
+        write("blazepose_detector", PoseDetector(), DETECTOR_ORDER, data, args.out)
+        sources["full"] = args.source
+    if args.heavy is not None:
+        sources["heavy"] = args.heavy
+    for variant, source in sources.items():
+        name, network = f"blazepose_landmark_{variant}", PoseLandmarker(variant)
+        write(name, network, landmark_order(network), read_tflite(source, name), args.out)
 
 
 if __name__ == "__main__":

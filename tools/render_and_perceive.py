@@ -31,18 +31,20 @@ def main() -> None:
     p.add_argument("--clips", type=int, default=16, help="clips a shard")
     p.add_argument("--frames", type=int, default=48, help="frames a clip")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--landmarks", choices=("heavy", "full"), default="heavy", help="the landmark network")
     p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the perception networks")
     args = p.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     clips = load_clips(args.mocap, args.split)
+    config = PerceptionConfig(landmarks=args.landmarks, precision=args.precision)
     for shard in range(args.first, args.first + args.shards):
         path = args.out / f"{args.split}_{shard:04d}.npz"
         if path.exists():
             continue
         began = time.perf_counter()
         seed = shard + (0 if args.split == "train" else 1_000_000)
-        made = make_shard(clips, args.clips, args.frames, seed, PerceptionConfig(precision=args.precision))
+        made = make_shard(clips, args.clips, args.frames, seed, config)
         save_perceived(path, made)
         log.info("%s: %.1f frames/s", path, sum(map(len, made)) / (time.perf_counter() - began))
 

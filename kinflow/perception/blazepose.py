@@ -1,15 +1,16 @@
-"""The two BlazePose networks as torch modules: a person detector and a landmark network.
+"""The BlazePose networks as torch modules: a person detector, and a landmark network in two sizes, heavy and full.
 
-Architecture of ``pose_detection.tflite`` and ``pose_landmark_full.tflite`` (MediaPipe 0.10, Apache-2.0), written out from
-their graphs; the weights are imported by ``tools/import_blazepose.py``. Source: Bazarevsky et al., "BlazePose: On-device
-Real-time Body Pose tracking" (arXiv 2006.10204); MediaPipe ``modules/pose_detection`` and ``modules/pose_landmark``.
+Architecture of ``pose_detection.tflite``, ``pose_landmark_full.tflite`` and ``pose_landmark_heavy.tflite`` (MediaPipe,
+Apache-2.0), written out from their graphs; the weights are imported by ``tools/import_blazepose.py``. Source: Bazarevsky et
+al., "BlazePose: On-device Real-time Body Pose tracking" (arXiv 2006.10204); MediaPipe ``modules/pose_detection`` and
+``modules/pose_landmark``.
 
 Inputs are float tensors (N, 3, H, W), RGB. Everything is batched, differentiable, and runs on any torch device.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,60 @@ from torch import Tensor, nn
 from kinflow.errors import check_shape
 from kinflow.perception.convolution import Conv
 
-__all__ = ["DETECTOR_SIZE", "LANDMARK_SIZE", "LandmarkOutput", "PoseDetector", "PoseLandmarker"]
+__all__ = [
+    "DETECTOR_SIZE",
+    "LANDMARKERS",
+    "LANDMARK_SIZE",
+    "LandmarkNetwork",
+    "LandmarkOutput",
+    "PoseDetector",
+    "PoseLandmarker",
+    "Variant",
+]
 
 DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
 NUM_POINTS = 39
+
+Block = tuple[int, int, int, int]  #: an inverted bottleneck: outputs, expanded, kernel, stride
+Variant = Literal["heavy", "full"]
+
+
+class LandmarkNetwork(NamedTuple):
+    """Widths and depths in which the landmark networks differ."""
+
+    stem: int  #: channels at 128 x 128
+    stage1: tuple[Block, ...]  #: at 64 x 64
+    stage2: tuple[Block, ...]  #: at 32 x 32
+    stage3: tuple[Block, ...]  #: at 16 x 16
+    stage4: tuple[Block, ...]  #: at 8 x 8
+    top: int  #: channels of the trunk's last map, at 8 x 8
+    descent: tuple[tuple[int, int], ...]  #: width, residual blocks at 32, 16, 8, down from the decoder's map; or none
+    regress: tuple[int, int]  #: residual blocks at 4 x 4 and at 2 x 2
+
+
+LANDMARKERS: dict[Variant, LandmarkNetwork] = {
+    "full": LandmarkNetwork(
+        stem=16,
+        stage1=((24, 64, 3, 2), (24, 144, 3, 1)),
+        stage2=((32, 144, 5, 2), (32, 192, 5, 1)),
+        stage3=((64, 192, 3, 2), *[(64, 384, 3, 1)] * 2, (88, 384, 5, 1), *[(88, 528, 5, 1)] * 2),
+        stage4=((144, 528, 5, 2), *[(144, 864, 5, 1)] * 3),
+        top=864,
+        descent=(),
+        regress=(4, 5),
+    ),
+    "heavy": LandmarkNetwork(
+        stem=24,
+        stage1=((32, 96, 3, 2), (32, 128, 3, 1), *[(32, 192, 3, 1)] * 2),
+        stage2=((56, 192, 5, 2), *[(56, 336, 5, 1)] * 3),
+        stage3=((112, 336, 3, 2), *[(112, 672, 3, 1)] * 5, (160, 672, 5, 1), *[(160, 960, 5, 1)] * 5),
+        stage4=((272, 960, 5, 2), *[(272, 1632, 5, 1)] * 7),
+        top=1632,
+        descent=((96, 6), (192, 7), (288, 7)),
+        regress=(7, 7),
+    ),
+}
 
 
 class LandmarkOutput(NamedTuple):
@@ -34,7 +84,7 @@ class LandmarkOutput(NamedTuple):
     mask: Tensor | None  #: (N, 256, 256) person logit, or None where it was not asked for
     heatmaps: Tensor  #: (N, 39, 64, 64) logits
     world: Tensor  #: (N, 39, 3) metres, hip-centred, axes of the (rotated) crop
-    features: Tensor  #: (N, 288) trunk features, mean over the crop
+    features: Tensor  #: (N, 288) features the pose is read off, mean over the crop
     pyramid: Tensor  #: (N, 48, 64, 64) decoder features, the input of the heatmap and mask heads
 
 
@@ -72,15 +122,27 @@ class SeparableResidual(nn.Module):
 
 
 class SeparableDown(nn.Module):
-    """relu6(maxpool(x) + separable(x)) at half resolution; the padding is TFLite's SAME: one row below, one right."""
+    """relu6(maxpool(x) + separable(x)) at half resolution; the padding is TFLite's SAME: one row below, one right.
 
-    def __init__(self, width: int) -> None:
+    Where it widens, zeros stand for the maximum in the new channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.depthwise = Conv(width, width, 3, 2, groups=width, act=True, padding=0)
-        self.pointwise = Conv(width, width, 1, act=True)
+        self.depthwise = Conv(inputs, inputs, 3, 2, groups=inputs, act=True, padding=0)
+        self.pointwise = Conv(inputs, outputs, 1, act=True)
+        self.wider = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(F.pad(x, (0, 1, 0, 1))), residual=F.max_pool2d(x, 2))
+        largest = F.max_pool2d(x, 2)
+        if self.wider:
+            largest = F.pad(largest, (0, 0, 0, 0, 0, self.wider))
+        return self.pointwise(self.depthwise(F.pad(x, (0, 1, 0, 1))), residual=largest)
+
+
+def _down(inputs: int, outputs: int, residuals: int) -> nn.Sequential:
+    """To half resolution, then residual blocks."""
+    return nn.Sequential(SeparableDown(inputs, outputs), *[SeparableResidual(outputs) for _ in range(residuals)])
 
 
 class InvertedBottleneck(nn.Module):
@@ -98,20 +160,20 @@ class InvertedBottleneck(nn.Module):
 
 
 class Stem(nn.Module):
-    """3x3 stride 2, depthwise 3x3, linear 1x1: (N, 3, S, S) -> (N, 16, S/2, S/2)."""
+    """3x3 stride 2, depthwise 3x3, linear 1x1: (N, 3, S, S) -> (N, outputs, S/2, S/2)."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
         self.conv = Conv(3, 24, 3, 2, act=True)
         self.depthwise = Conv(24, 24, 3, groups=24, act=True)
-        self.project = Conv(24, 16, 1, act=False)
+        self.project = Conv(24, outputs, 1, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.depthwise(self.conv(x)))
 
 
-def _stage(inputs: int, *blocks: tuple[int, int, int, int]) -> nn.Sequential:
-    """Inverted bottlenecks from rows (outputs, expanded, kernel, stride)."""
+def _stage(inputs: int, *blocks: Block) -> nn.Sequential:
+    """Inverted bottlenecks, one after the other."""
     modules = []
     for outputs, expanded, kernel, stride in blocks:
         modules.append(InvertedBottleneck(inputs, outputs, expanded, kernel, stride))
@@ -149,7 +211,7 @@ class PoseDetector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = Stem()
+        self.stem = Stem(16)
         self.stage1 = _stage(16, (24, 64, 3, 2), (24, 144, 3, 1))
         self.stage2 = _stage(24, (40, 144, 5, 2), (40, 240, 5, 1))
         self.stage3 = _stage(
@@ -194,31 +256,42 @@ class PoseDetector(nn.Module):
 
 
 class PoseLandmarker(nn.Module):
-    """Landmark network ("full"): 33 body landmarks and 6 auxiliary points of one person in a square crop."""
+    """Landmark network: 33 body landmarks and 6 auxiliary points of one person in a square crop.
 
-    def __init__(self) -> None:
+    Args:
+        variant: "heavy" (13.8 M parameters) sees turned and bent people better; "full" (3.2 M) is several times as fast.
+            A network's widths and depths are in :data:`LANDMARKERS`; inputs and outputs are the same.
+    """
+
+    def __init__(self, variant: Variant) -> None:
         super().__init__()
-        self.stem = Stem()
-        self.stage1 = _stage(16, (24, 64, 3, 2), (24, 144, 3, 1))
-        self.stage2 = _stage(24, (32, 144, 5, 2), (32, 192, 5, 1))
-        self.stage3 = _stage(
-            32, (64, 192, 3, 2), (64, 384, 3, 1), (64, 384, 3, 1), (88, 384, 5, 1), (88, 528, 5, 1), (88, 528, 5, 1)
-        )
-        self.stage4 = _stage(88, (144, 528, 5, 2), *[(144, 864, 5, 1)] * 3)
-        self.top = _Top(144, 864)
-        self.skip128 = Separable(16, 8)
-        self.skip64 = Separable(24, 48)
-        self.skip32 = Separable(32, 48)
-        self.skip16 = Separable(88, 48)
-        self.lateral8 = Separable(864, 48)
+        self.variant = variant
+        net = LANDMARKERS[variant]
+        at64, at32, at16, at8 = (stage[-1][0] for stage in (net.stage1, net.stage2, net.stage3, net.stage4))
+        self.stem = Stem(net.stem)
+        self.stage1 = _stage(net.stem, *net.stage1)
+        self.stage2 = _stage(at64, *net.stage2)
+        self.stage3 = _stage(at32, *net.stage3)
+        self.stage4 = _stage(at16, *net.stage4)
+        self.top = _Top(at8, net.top)
+        self.skip128 = Separable(net.stem, 8)
+        self.skip64 = Separable(at64, 48)
+        self.skip32 = Separable(at32, 48)
+        self.skip16 = Separable(at16, 48)
+        self.lateral8 = Separable(net.top, 48)
         self.mask64 = Separable(48, 8)
         self.mask128 = nn.Sequential(*[SeparableResidual(8) for _ in range(2)])
         self.mask256 = nn.Sequential(*[SeparableResidual(8) for _ in range(2)])
         self.mask_out = Conv(8, 1, 3, act=False)
         self.heatmap_out = Conv(48, NUM_POINTS, 1, act=False)
-        self.regress8 = Separable(864, 288)
-        self.regress4 = nn.Sequential(SeparableDown(288), *[SeparableResidual(288) for _ in range(4)])
-        self.regress2 = nn.Sequential(SeparableDown(288), *[SeparableResidual(288) for _ in range(5)])
+        widths = [48, *[width for width, _ in net.descent]]
+        self.descent = nn.ModuleList(
+            _down(above, *level) for above, level in zip(widths[:-1], net.descent, strict=True)
+        )
+        self.sides = nn.ModuleList(Separable(at, width) for at, width in zip((at32, at16), widths[1:-1], strict=False))
+        self.regress8 = Separable(net.top, 288)
+        self.regress4 = _down(288, 288, net.regress[0])
+        self.regress2 = _down(288, 288, net.regress[1])
         self.landmark_out = Conv(288, NUM_POINTS * 5, 2, act=False, padding=0)
         self.world_out = Conv(288, NUM_POINTS * 3, 2, act=False, padding=0)
         self.score_out = Conv(288, 1, 2, act=False, padding=0)
@@ -228,7 +301,7 @@ class PoseLandmarker(nn.Module):
 
         Args:
             crop: (N, 3, 256, 256) RGB in [0, 1].
-            with_mask: compute the 256 x 256 mask (about a third of the time on a CPU).
+            with_mask: compute the 256 x 256 mask (about a third of full's time on a CPU).
         Raises:
             ShapeError: the input has another shape.
         """
@@ -245,6 +318,11 @@ class PoseLandmarker(nn.Module):
         mask = self._mask(pyramid, at128) if with_mask else None
 
         trunk = self.regress8(top)
+        if self.descent:  # heavy reads the pose off the decoder's map too
+            levels = (self.sides[0](at32), self.sides[1](at16), trunk)
+            trunk = pyramid
+            for down, side in zip(self.descent, levels, strict=True):
+                trunk = down(trunk) + side
         pose = self.regress2(self.regress4(trunk))
         return LandmarkOutput(
             landmarks=self.landmark_out(pose).reshape(-1, NUM_POINTS, 5).float(),

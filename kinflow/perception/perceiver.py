@@ -16,33 +16,44 @@ from kinflow.assets import asset_path
 from kinflow.config import PerceptionConfig
 from kinflow.errors import ShapeError, check_shape
 from kinflow.evidence import Evidence
-from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker
+from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker, Variant
 from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
 from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows
 
-__all__ = ["Perceiver", "load_network"]
+__all__ = ["Perceiver", "load_landmarker", "load_network"]
 
 log = logging.getLogger(__name__)
 
 DETECTOR_ASSET = "blazepose_detector.safetensors"
-LANDMARK_ASSET = "blazepose_landmark_full.safetensors"
+LANDMARK_ASSET = "blazepose_landmark_{}.safetensors"  #: by variant
 CONFIRMED_ROWS = 3  #: sightings after which a detection is taken for a person and followed backwards
 HISTORY_BYTES = 256 * 2**20  #: at most so many bytes of frames are held for that
 TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
 
 
-def load_network(network: nn.Module, asset: str) -> nn.Module:
+def load_network(network: nn.Module, asset: str, remedy: str = "Install the package again.") -> nn.Module:
     """Packaged weights into `network`, for inference, in float32.
 
     Raises:
-        MissingAssetError: the installation lacks the file.
+        MissingAssetError: the installation lacks the file; the message ends with `remedy`.
     """
-    state = safetensors.torch.load_file(asset_path(asset))
+    state = safetensors.torch.load_file(asset_path(asset, remedy))
     network.load_state_dict({name: value.float() for name, value in state.items()})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_landmarker(variant: Variant) -> PoseLandmarker:
+    """The landmark network with its packaged weights, for inference, in float32.
+
+    Raises:
+        MissingAssetError: the installation lacks its weights.
+    """
+    other = "full" if variant == "heavy" else "heavy"
+    remedy = f"Install the package again, or set perception.landmarks={other}."
+    return load_network(PoseLandmarker(variant), LANDMARK_ASSET.format(variant), remedy)  # type: ignore[return-value]
 
 
 class Frame(NamedTuple):
@@ -70,7 +81,7 @@ class Perceiver:
         self.device = torch.device(device)
         self._dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
         self._detector = self._prepare(load_network(PoseDetector(), DETECTOR_ASSET), DETECTOR_SIZE)
-        self._landmarker = self._prepare(load_network(PoseLandmarker(), LANDMARK_ASSET), LANDMARK_SIZE)
+        self._landmarker = self._prepare(load_landmarker(self.config.landmarks), LANDMARK_SIZE)
         self.reset()
 
     def reset(self) -> None:

@@ -1,8 +1,8 @@
-"""Writes blazepose.npz: what LiteRT makes of a synthetic picture of a person, for tests/test_blazepose.py.
+"""Writes blazepose_*.npz: what LiteRT makes of a synthetic picture of a person, for tests/test_blazepose.py.
 
-    python tests/golden/make_blazepose.py --source mediapipe-0.10.21-...whl
+    python tests/golden/make_blazepose.py --source mediapipe-0.10.21-...whl --heavy pose_landmark_heavy.tflite
 
-Needs ai-edge-litert and the tflite files (in mediapipe's wheel).
+Needs ai-edge-litert and the tflite files: two in mediapipe's wheel, heavy in the npm package @mediapipe/pose.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-GOLDEN = Path(__file__).with_name("blazepose.npz")
+HERE = Path(__file__).parent
 TFLITE = "mediapipe/modules/pose_{0}/pose_{0}{1}.tflite"
 ANCHORS = 40  #: so many of the highest-scoring anchors are kept
 STRIDE = 8  #: every so many-th mask pixel is kept
@@ -67,24 +67,31 @@ def run(data: bytes, image: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="mediapipe wheel")
-    with zipfile.ZipFile(parser.parse_args().source) as wheel:
+    parser.add_argument("--heavy", type=Path, required=True, help="pose_landmark_heavy.tflite")
+    args = parser.parse_args()
+    with zipfile.ZipFile(args.source) as wheel:
         detection = run(wheel.read(TFLITE.format("detection", "")), synthetic_person(224) * 2 - 1)
-        landmark = run(wheel.read(TFLITE.format("landmark", "_full")), synthetic_person(256))
+        full = wheel.read(TFLITE.format("landmark", "_full"))
     logits = detection[1, 2254, 1].reshape(-1)
     top = np.sort(np.argsort(-logits, kind="stable")[:ANCHORS])
-    heatmaps = landmark[1, 64, 64, 39][0]
     np.savez_compressed(
-        GOLDEN,
+        HERE / "blazepose_detector.npz",
         anchors=top.astype(np.int16),
         boxes=detection[1, 2254, 12][0, top],
         logits=logits[top],
-        landmarks=landmark[1, 195].reshape(39, 5),
-        score=landmark[1, 1].reshape(()),
-        mask=landmark[1, 256, 256, 1][0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE, 0],
-        heatmap_peaks=heatmaps.reshape(-1, 39).max(0),
-        heatmap_sites=heatmaps.reshape(-1, 39).argmax(0).astype(np.int16),
-        world=landmark[1, 117].reshape(39, 3),
     )
+    for name, data in (("full", full), ("heavy", args.heavy.read_bytes())):
+        landmark = run(data, synthetic_person(256))
+        heatmaps = landmark[1, 64, 64, 39][0]
+        np.savez_compressed(
+            HERE / f"blazepose_{name}.npz",
+            landmarks=landmark[1, 195].reshape(39, 5),
+            score=landmark[1, 1].reshape(()),
+            mask=landmark[1, 256, 256, 1][0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE, 0],
+            heatmap_peaks=heatmaps.reshape(-1, 39).max(0),
+            heatmap_sites=heatmaps.reshape(-1, 39).argmax(0).astype(np.int16),
+            world=landmark[1, 117].reshape(39, 3),
+        )
 
 
 if __name__ == "__main__":
