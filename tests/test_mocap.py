@@ -468,9 +468,6 @@ def test_clip_views() -> None:
     assert len(one) == 6 and one.seconds == pytest.approx(0.1)
     assert one.valid_runs() == [(0, 2), (3, 6)] and one.valid_runs(3) == [(3, 6)]
     assert len(one.frames(1, 4)) == 3
-    np.testing.assert_allclose(one.scaled_to(0.4).transl, one.transl / 2)
-    with pytest.raises(UsageError, match="leg"):
-        replace(one, leg_length=0.0).scaled_to(0.8)
     with pytest.raises(UsageError, match="split"):
         replace(one, split="dev")
     with pytest.raises(ShapeError):

@@ -12,13 +12,19 @@ import pytest
 
 from kinflow.mocap.clips import load_clips
 from kinflow.mocap.prepare import IndexEntry, prepare_clips, read_index, read_source
-from kinflow.mocap.retarget import SmplMotion, bone_direction_errors, retarget, smpl_forward
-from kinflow.mocap.rigs import RIGS
+from kinflow.mocap.retarget import SmplMotion, retarget, smpl_forward, world_motion
+from kinflow.mocap.rigs import RIGS, Rig
+from kinflow.mocap.source import SourceMotion
 from kinflow.mocap.split import load_split
 from kinflow.mocap.validity import hinge_flexion, valid_frames
 from kinflow.skeleton import SMPL_JOINTS
 
 J = {name: i for i, name in enumerate(SMPL_JOINTS)}
+LIMBS = tuple(
+    (f"{side}_{a}", f"{side}_{b}")
+    for side in ("left", "right")
+    for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
+)
 WALKS = (
     "cmu/asfamc/35_01",
     "cmu/cgspeed_mb/07_01",
@@ -64,6 +70,20 @@ def retargeted(raw: Path, entries: dict[str, IndexEntry]) -> dict[str, SmplMotio
 
 def test_every_rig_is_tested(entries: dict[str, IndexEntry]) -> None:
     assert {e.rig for e in entries.values()} == set(RIGS)
+
+
+def bone_direction_errors(motion: SourceMotion, rig: Rig, result: SmplMotion) -> dict[str, np.ndarray]:
+    """Angles in degrees (T,) between the source's limb bones and the result's in a plain T-pose body, by upper joint."""
+    motion = rig.mend(motion) if rig.mend is not None else motion
+    _, positions = world_motion(motion, rig)
+    mine = smpl_forward(result.rotmats, result.transl)
+    errors = {}
+    for a, b in LIMBS:
+        theirs = positions[:, motion.index(rig.points[b])] - positions[:, motion.index(rig.points[a])]
+        ours = mine[:, J[b]] - mine[:, J[a]]
+        cosine = (theirs * ours).sum(-1) / np.linalg.norm(theirs, axis=-1) / np.linalg.norm(ours, axis=-1)
+        errors[a] = np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    return errors
 
 
 @pytest.mark.parametrize("name", CLIPS)

@@ -1,1 +1,1 @@
-"""Motion capture: importers of BVH, ASF/AMC, DeepMimic and AMASS, rigs, retargeting, clips and their augmentation."""
+"""Motion capture: importers of BVH, ASF/AMC, DeepMimic and AMASS, rigs, retargeting, clips."""

@@ -79,16 +79,6 @@ class MotionClip:
             valid=self.valid[part],
         )
 
-    def scaled_to(self, leg_length: float) -> MotionClip:
-        """The clip with its path scaled for a body of another leg length (m, hip to ankle), so that feet stay put.
-
-        Raises UsageError where the clip's own leg length is unknown.
-        """
-        if self.leg_length <= 0 or leg_length <= 0:
-            raise UsageError(f"{self.name}: both leg lengths must be known, got {self.leg_length} and {leg_length} m.")
-        scale = np.float32(leg_length / self.leg_length)
-        return replace(self, transl=self.transl * scale, leg_length=leg_length)
-
     def valid_runs(self, min_frames: int = 1) -> list[tuple[int, int]]:
         """Stretches of valid frames as (start, stop), at least ``min_frames`` long."""
         edges = np.flatnonzero(np.diff(np.concatenate(([0], self.valid.astype(np.int8), [0]))))

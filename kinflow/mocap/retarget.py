@@ -23,13 +23,6 @@ REST_OFFSETS: Array = np.array(
 )  # fmt: skip
 """(24, 3) m: a plain T-pose, arms straight and level, legs straight and vertical; an adult's rounded lengths."""
 
-LIMBS: tuple[tuple[str, str], ...] = tuple(
-    (f"{side}_{a}", f"{side}_{b}")
-    for side in ("left", "right")
-    for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
-)
-"""Limb bones as pairs of SMPL joints: those whose directions the source and the result must share."""
-
 
 @dataclass(frozen=True)
 class SmplMotion:
@@ -136,17 +129,3 @@ def twist_about(rotmat: Array, axis: Array, part: float = 1.0) -> Array:
     angle = 2.0 * np.arctan2(quat[..., 1:] @ axis, quat[..., 0])
     angle = (angle + np.pi) % (2.0 * np.pi) - np.pi
     return rotvec_to_rotmat(torch.from_numpy(part * angle[..., None] * axis)).numpy()
-
-
-def bone_direction_errors(motion: SourceMotion, rig: Rig, result: SmplMotion) -> dict[str, Array]:
-    """Angles in degrees (T,) between the source's limb bones and the result's on :data:`REST_OFFSETS`, by upper joint."""
-    motion = rig.mend(motion) if rig.mend is not None else motion
-    _, positions = world_motion(motion, rig)
-    mine = smpl_forward(result.rotmats, result.transl)
-    errors = {}
-    for a, b in LIMBS:
-        theirs = positions[:, motion.index(rig.points[b])] - positions[:, motion.index(rig.points[a])]
-        ours = mine[:, SMPL_JOINTS.index(b)] - mine[:, SMPL_JOINTS.index(a)]
-        cosine = (theirs * ours).sum(-1) / np.linalg.norm(theirs, axis=-1) / np.linalg.norm(ours, axis=-1)
-        errors[a] = np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0)))
-    return errors
