@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinflow import timing
 from kinflow.body import Body
 from kinflow.cameras import intrinsics, project
 from kinflow.errors import KinflowError, MissingAssetError, NobodyFoundError, ShapeError, check_shape
 from kinflow.evidence import Evidence
-from kinflow.losses import geman_mcclure, second_difference
+from kinflow.losses import geman_mcclure
 from kinflow.prior import MotionPrior
 from kinflow.reconstruction.geometry import root_rotmat, solve_translation
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
@@ -90,8 +91,8 @@ def fit(
         data = (seen.confidence * geman_mcclure((error / noise).square().sum(-1), scale)).sum() / 2
         shape = betas.square().sum() / 2
         # The prior speaks of the body; the root gets a plain bound on its accelerations (30 rad/s^2, 5 m/s^2).
-        root = (second_difference(orient[:, None], seen.timestamps) / 30).square().sum()
-        root = root + (second_difference(transl[:, None], seen.timestamps) / 5).square().sum()
+        root = (timing.acceleration(orient[:, None], seen.timestamps) / 30).square().sum()
+        root = root + (timing.acceleration(transl[:, None], seen.timestamps) / 5).square().sum()
         loss = data + shape + root / 2
         if weight > 0:
             loss = loss - weight * prior.log_prob(body_pose[None], seen.timestamps).sum()
@@ -180,7 +181,7 @@ def reprojection(result: Fit, seen: Keypoints) -> float:
 
 def acceleration(result: Fit, seen: Keypoints) -> float:
     """Mean acceleration of the joints, m/s^2."""
-    return float(second_difference(result.joints.double(), seen.timestamps).norm(dim=-1).mean())
+    return float(timing.acceleration(result.joints.double(), seen.timestamps).norm(dim=-1).mean())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,13 +8,13 @@ Pose and Shape Reconstruction with Normalizing Flows", ECCV 2020, section 3.2-3.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from . import timing
 from .cameras import project
 from .errors import ShapeError, check_shape
+from .flow.normal import LOG_2PI, standard_normal_log_prob
 from .rotations import geodesic_distance
 
 _TINY = 1e-12
@@ -192,13 +192,6 @@ def landmark_alignment(
     return (huber(residual2.sum(-1), scale) / (scale * scale) * w[..., 0]).sum(-1)
 
 
-def second_difference(x: Tensor, timestamps: Tensor) -> Tensor:
-    """Acceleration of positions (..., T, J, 3) at times (..., T) s -> (..., T-2, J, 3), exact for parabolas at any steps."""
-    dt = timestamps.diff(dim=-1)[..., None, None].clamp_min(1e-6)
-    velocity = x.diff(dim=-3) / dt
-    return 2 * velocity.diff(dim=-3) / (dt[..., 1:, :, :] + dt[..., :-1, :, :])
-
-
 def acceleration(joints: Tensor, timestamps: Tensor, target: Tensor | None = None, scale: float = 10.0) -> Tensor:
     """Pseudo-Huber magnitude of joints' acceleration (or of its error), in true time.
 
@@ -213,7 +206,7 @@ def acceleration(joints: Tensor, timestamps: Tensor, target: Tensor | None = Non
     """
     check_shape("joints", joints, "... T J 3")
     check_shape("timestamps", timestamps, f"... {joints.shape[-3]}")
-    accel = second_difference(joints if target is None else joints - target, timestamps)
+    accel = timing.acceleration(joints if target is None else joints - target, timestamps)
     return (huber(accel.square().sum(-1), scale) / (scale * scale)).mean(-1)
 
 
@@ -230,12 +223,12 @@ def latent_smoothness(z: Tensor, timestamps: Tensor) -> Tensor:
 
 def latent_nll(z: Tensor) -> Tensor:
     """Negative log-density of flow latents (..., D) under their standard normal -> (...), nats: the flow's prior."""
-    return 0.5 * z.square().sum(-1) + 0.5 * z.shape[-1] * math.log(2 * math.pi)
+    return -standard_normal_log_prob(z)
 
 
 def gaussian_nll(value: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """Negative log-density of (..., D) under independent Gaussians -> (...), nats."""
-    return 0.5 * ((value - mean).square() * torch.exp(-log_var) + log_var + math.log(2 * math.pi)).sum(-1)
+    return 0.5 * ((value - mean).square() * torch.exp(-log_var) + log_var + LOG_2PI).sum(-1)
 
 
 def dynamics_nll(log_prob: Tensor, timestamps: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -275,7 +268,6 @@ def contact_velocity(feet_cam: Tensor, contacts: Tensor, timestamps: Tensor, sca
         (..., T-1) in units of ``scale`` squared, weighted by the probability of contact at both ends.
     """
     check_shape("feet_cam", feet_cam, "... T 4 3")
-    dt = timestamps.diff(dim=-1).clamp_min(1e-6)[..., None]
-    speed2 = feet_cam.diff(dim=-3).square().sum(-1) / dt.square()
+    speed2 = timing.velocity(feet_cam, timestamps).square().sum(-1)
     weight = contacts[..., 1:, :] * contacts[..., :-1, :]
     return (huber(speed2, scale) / (scale * scale) * weight).mean(-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import check_shape
-from .losses import second_difference
+from .timing import acceleration
 
 
 def _pair(predicted: Tensor, target: Tensor, last: int = 3) -> None:
@@ -70,12 +70,12 @@ def acceleration_error(predicted: Tensor, target: Tensor, timestamps: Tensor) ->
     """Mean joint acceleration error of (..., T, J, 3) -> (..., T-2), m/s^2, by the true time steps (..., T) s."""
     _pair(predicted, target)
     check_shape("timestamps", timestamps, f"... {predicted.shape[-3]}")
-    return second_difference(predicted - target, timestamps).norm(dim=-1).mean(-1)
+    return acceleration(predicted - target, timestamps).norm(dim=-1).mean(-1)
 
 
 def acceleration_magnitude(joints: Tensor, timestamps: Tensor) -> Tensor:
     """Mean joint acceleration of (..., T, J, 3) -> (..., T-2), m/s^2: the jitter where the truth is not known."""
-    return second_difference(joints, timestamps).norm(dim=-1).mean(-1)
+    return acceleration(joints, timestamps).norm(dim=-1).mean(-1)
 
 
 def triplets_valid(valid: Tensor) -> Tensor:

@@ -1,15 +1,23 @@
-"""Conversions between rotation forms, through ``roma``.
+"""Rotations: conversions between their forms, exponential map and logarithm, slerp, geodesic distance.
 
 A rotation vector (rad) is the default form and has no suffix; every other form carries its suffix: ``_rotmat``
 (..., 3, 3), ``_rot6d`` (..., 6) the first two **columns** concatenated (Zhou et al., CVPR 2019), ``_quat_wxyz`` (..., 4).
-All functions are batched over leading dimensions, differentiable, and keep dtype and device.
+All functions are batched over leading dimensions, differentiable, and keep dtype and device; only :func:`exp_so3` and
+:func:`log_so3` are numpy's.
+
+``roma`` is imported where it is called: it loads ``torch._dynamo``, half of the time that ``import kinflow.prior`` took.
 """
 
 from __future__ import annotations
 
-import roma
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = NDArray[Any]
 
 
 def rotvec_to_rotmat(rotvec: Tensor) -> Tensor:
@@ -60,17 +68,9 @@ def rotmat_to_quat_wxyz(rotmat: Tensor) -> Tensor:
 
 def quat_wxyz_to_rotmat(quat_wxyz: Tensor) -> Tensor:
     """(..., 4) unit quaternion, real part first -> (..., 3, 3)."""
+    import roma
+
     return roma.unitquat_to_rotmat(torch.cat((quat_wxyz[..., 1:], quat_wxyz[..., :1]), -1))
-
-
-def rotvec_to_quat_wxyz(rotvec: Tensor) -> Tensor:
-    """(..., 3) rad -> (..., 4) unit quaternion, real part first."""
-    angle2 = (rotvec * rotvec).sum(-1, keepdim=True)
-    small = angle2 < 1e-8
-    angle = torch.where(small, torch.ones_like(angle2), angle2).sqrt()
-    real = torch.where(small, 1 - angle2 / 8, torch.cos(angle / 2))
-    scale = torch.where(small, 0.5 - angle2 / 48, torch.sin(angle / 2) / angle)
-    return torch.cat((real, scale * rotvec), -1)
 
 
 def quat_wxyz_to_rotvec(quat_wxyz: Tensor) -> Tensor:
@@ -95,6 +95,18 @@ def rot6d_to_rotmat(rot6d: Tensor) -> Tensor:
     x = torch.nn.functional.normalize(a, dim=-1)
     y = torch.nn.functional.normalize(b - (x * b).sum(-1, keepdim=True) * x, dim=-1)
     return torch.stack((x, y, torch.linalg.cross(x, y)), -1)
+
+
+def slerp(a_rotmat: Tensor, b_rotmat: Tensor, share: Tensor) -> Tensor:
+    """The rotation a ``share`` (...) of the way, 0 to 1, along the shortest turn from ``a`` (..., 3, 3) to ``b`` (..., 3, 3)."""
+    return a_rotmat @ rotvec_to_rotmat(share[..., None] * rotmat_to_rotvec(a_rotmat.mT @ b_rotmat))
+
+
+def nearest_rotmat(matrix: Tensor) -> Tensor:
+    """The rotation nearest to a matrix (..., 3, 3) in the Frobenius norm; of a mean of rotations: their chordal mean."""
+    import roma
+
+    return roma.special_procrustes(matrix)
 
 
 def geodesic_distance(a_rotmat: Tensor, b_rotmat: Tensor) -> Tensor:
@@ -133,3 +145,44 @@ def mirror_rotmat(rotmat: Tensor) -> Tensor:
     """Reflect rotations (..., 3, 3) in the plane x = 0 (left and right of a body that faces z)."""
     flip = torch.tensor([-1.0, 1.0, 1.0], dtype=rotmat.dtype, device=rotmat.device)
     return flip[:, None] * rotmat * flip
+
+
+# -- one rotation at a time -----------------------------------------------------------------------------------------------
+
+
+def exp_so3(rotvec: Array) -> Array:
+    """:func:`rotvec_to_rotmat` in numpy, (..., 3) -> (..., 3, 3): for loops over single frames, where it takes a sixth of
+    the time (42 against 248 us a call)."""
+    angle = np.linalg.norm(rotvec, axis=-1)[..., None, None]
+    small = angle < 1e-6
+    safe = np.where(small, 1.0, angle)
+    k = np.zeros((*rotvec.shape[:-1], 3, 3))
+    k[..., 0, 1], k[..., 0, 2], k[..., 1, 2] = -rotvec[..., 2], rotvec[..., 1], -rotvec[..., 0]
+    k[..., 1, 0], k[..., 2, 0], k[..., 2, 1] = rotvec[..., 2], -rotvec[..., 1], rotvec[..., 0]
+    return (
+        np.eye(3)
+        + np.where(small, 1.0, np.sin(safe) / safe) * k
+        + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (k @ k)
+    )
+
+
+def log_so3(rotmat: Array) -> Array:
+    """:func:`rotmat_to_rotvec` in numpy, (..., 3, 3) -> (..., 3) with angle in [0, pi]."""
+    twice = np.stack(
+        (
+            rotmat[..., 2, 1] - rotmat[..., 1, 2],
+            rotmat[..., 0, 2] - rotmat[..., 2, 0],
+            rotmat[..., 1, 0] - rotmat[..., 0, 1],
+        ),
+        -1,
+    )
+    sin, cos = np.linalg.norm(twice, axis=-1), np.trace(rotmat, axis1=-2, axis2=-1) - 1  # twice each
+    angle = np.arctan2(sin, cos)
+    # Near a half turn the antisymmetric part vanishes; the axis is then a column of the symmetric part less cos I.
+    square = rotmat + np.swapaxes(rotmat, -1, -2) - cos[..., None, None] * np.eye(3)
+    column = np.argmax(np.diagonal(square, axis1=-2, axis2=-1), -1)
+    axis = np.take_along_axis(square, column[..., None, None], -1)[..., 0]
+    axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-12)
+    axis = np.where((axis * twice).sum(-1, keepdims=True) < 0, -axis, axis)
+    factor = np.where(sin < 1e-9, 0.5, angle / np.where(sin < 1e-9, 1.0, sin))
+    return np.where((angle > 3.0)[..., None], axis * angle[..., None], twice * factor[..., None])

@@ -27,6 +27,9 @@ BLAZEPOSE: tuple[str, ...] = (
 )  # fmt: skip
 """The 33 landmarks of MediaPipe's BlazePose: kinflow's keypoint layout."""
 
+FEET: tuple[int, ...] = (29, 31, 30, 32)
+"""BlazePose landmarks of left heel, left toe, right heel, right toe: the order of contacts."""
+
 COCO17: tuple[str, ...] = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",

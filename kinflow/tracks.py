@@ -14,43 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import check_shape
+from .rotations import exp_so3, log_so3
 
 Array = NDArray[Any]
-
-
-def _skew(v: Array) -> Array:
-    out = np.zeros((*v.shape[:-1], 3, 3))
-    out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
-    out[..., 1, 0], out[..., 2, 0], out[..., 2, 1] = v[..., 2], -v[..., 1], v[..., 0]
-    return out
-
-
-def exp_so3(v: Array) -> Array:
-    """Rotation vectors (..., 3) -> matrices (..., 3, 3)."""
-    angle = np.linalg.norm(v, axis=-1)[..., None, None]
-    small = angle < 1e-6
-    safe = np.where(small, 1.0, angle)
-    k = _skew(v)
-    return (
-        np.eye(3)
-        + np.where(small, 1.0, np.sin(safe) / safe) * k
-        + np.where(small, 0.5, (1 - np.cos(safe)) / safe**2) * (k @ k)
-    )
-
-
-def log_so3(R: Array) -> Array:
-    """Matrices (..., 3, 3) -> rotation vectors (..., 3), accurate up to just short of a half turn."""
-    twice = np.stack((R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]), -1)
-    sin = np.linalg.norm(twice, axis=-1)
-    angle = np.arctan2(sin, np.trace(R, axis1=-2, axis2=-1) - 1)
-    # At a half turn the antisymmetric part vanishes; the axis is then a column of R + I.
-    half = R + np.eye(3)
-    column = np.argmax(np.diagonal(half, axis1=-2, axis2=-1), -1)
-    axis = np.take_along_axis(half, column[..., None, None], -1)[..., 0]
-    axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-12)
-    near_half = (sin < 1e-6) & (angle > 1)
-    factor = np.where(sin < 1e-9, 0.5, angle / np.where(sin < 1e-9, 1.0, sin))
-    return np.where(near_half[..., None], axis * angle[..., None], twice * factor[..., None])
 
 
 def smooth(

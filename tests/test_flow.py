@@ -14,7 +14,7 @@ from kinflow.errors import ShapeError
 from kinflow.flow import PoseFlow, Rot6dFlow, build_flow
 from kinflow.flow.chart import RotationChart, Tail, Whitening, ball_to_space, space_to_ball
 from kinflow.flow.coupling import spline_forward, spline_inverse, tree_masks
-from kinflow.flow.pose import standard_normal_log_prob
+from kinflow.flow.normal import standard_normal_log_prob
 from kinflow.rotations import rotvec_to_rotmat, so3_log_jacobian_logdet
 
 VARIANTS = ({"coupling": "spline", "bins": 5}, {"coupling": "affine"})

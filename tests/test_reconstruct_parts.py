@@ -8,13 +8,12 @@ import torch
 
 from kinflow.cameras import project
 from kinflow.reconstruction.batching import cut
-from kinflow.reconstruction.encoder import gather_time, reverse_index
 from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, standard
 from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
 from kinflow.reconstruction.kernel import kernel_of
 from kinflow.reconstruction.refine import inside_crops, mask_pixels
-from kinflow.rotations import rotvec_to_rotmat
-from kinflow.tracks import exp_so3, log_so3, smooth
+from kinflow.rotations import exp_so3, log_so3, rotvec_to_rotmat
+from kinflow.tracks import smooth
 
 D = torch.float64
 K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=D)
@@ -85,16 +84,6 @@ def test_translation_without_keypoints_is_finite_and_differentiable() -> None:
 
 
 # -- smoothing --------------------------------------------------------------------------------------------------------
-
-
-def test_rotation_logarithm_inverts_the_exponential_up_to_a_half_turn() -> None:
-    rng = np.random.default_rng(0)
-    axis = rng.normal(size=(40, 3))
-    axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
-    for angle in (0.0, 1e-9, 1e-3, 1.0, 3.1, np.pi - 1e-7):
-        assert np.allclose(exp_so3(log_so3(exp_so3(axis * angle))), exp_so3(axis * angle), atol=1e-6)
-        if angle < 3.12:
-            assert np.allclose(log_so3(exp_so3(axis * angle)), axis * angle, atol=1e-7)
 
 
 def motion(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,13 +225,6 @@ def test_chunks_keep_every_frame_once_with_context() -> None:
         for c in mine:
             assert c.start == max(0, c.keep_from - 48) and c.stop == min(length, c.keep_to + 48)
             assert c.keep_to - c.keep_from <= 256
-
-
-def test_reversal_within_length_is_its_own_inverse() -> None:
-    index = reverse_index(torch.tensor([3, 5]), 5)
-    assert index.tolist() == [[2, 1, 0, 3, 4], [4, 3, 2, 1, 0]]
-    x = randn(2, 5, 4)
-    assert torch.equal(gather_time(gather_time(x, index), index), x)
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import zipfile
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from walker import rotvecs, walk
 
 import kinflow
-from kinflow.apps.smooth import SmoothingConfig, jitter, pieces, smooth_body, smooth_pose_file
+from kinflow.apps.smooth import SmoothingConfig, jitter, smooth_body, smooth_pose_file
 from kinflow.body import Body
 from kinflow.cli.smooth import main, parser
 from kinflow.errors import ShapeError
@@ -235,12 +234,6 @@ def test_a_motion_of_our_own_stays_one(tmp_path: Path, noisy: tuple[Array, Array
 
 
 def test_pieces_join_without_a_seam(walker: tuple[Array, Array], halfway: MotionPrior) -> None:
-    assert pieces(600, 600, 60) == [(0, 600)]
-    assert pieces(10, 6, 2) == [(0, 6), (4, 10)]
-    for frames in (11, 17, 40, 41):
-        cut = pieces(frames, 10, 3)
-        assert cut[0][0] == 0 and cut[-1][1] == frames and all(b - a == 10 for a, b in cut)
-        assert all(a2 <= b1 - 3 for (_, b1), (a2, _) in itertools.pairwise(cut))
     rotmat = rotvec_to_rotmat(torch.from_numpy(walker[0][:, 1:22]).double()).numpy()
     times, valid = np.arange(FRAMES) / FPS, np.ones(FRAMES, bool)
     valid[7:19] = False  # longer than a piece

@@ -16,8 +16,9 @@ from ..errors import UsageError
 from ..formats.pose_files import Array, PoseFile
 from ..metrics import acceleration_magnitude, triplets_valid
 from ..prior import MotionPrior
-from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat, slerp
 from ..skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
+from ..timing import Windows, neighbours
 from ..tracks import smooth as smooth_track
 
 ROOT_DRIFT = 10.0
@@ -190,8 +191,10 @@ def smooth_body(
     the nearest ones.
     """
     device, dtype = prior.flow.whitening.mean.device, prior.flow.whitening.mean.dtype
-    out: Tensor | None = None
-    for start, stop in pieces(len(rotmat), config.chunk, config.overlap):
+    windows = Windows.fitted(len(rotmat), config.chunk, config.overlap)
+
+    def piece(start: int) -> Tensor:
+        stop = start + windows.length
         first, last = _reach(valid, start, stop)
         pose = rotmat_to_rotvec(torch.from_numpy(rotmat[first:last])).to(device, dtype)[None]
         times = torch.from_numpy(timestamps[first:last] - timestamps[first]).to(device)
@@ -200,34 +203,15 @@ def smooth_body(
             result = pose if bool(mask.all()) else prior.infill(pose, times, valid=mask)
         else:
             result = prior.denoise(pose, times, noise=math.radians(config.noise_deg), valid=mask)
-        piece = rotvec_to_rotmat(result[0, start - first : stop - first, :NUM_BODY].detach().double().cpu())
-        if out is None:
-            out = piece
-        else:
-            shared = len(out) - start
-            share = (torch.arange(shared, dtype=torch.float64) + 0.5) / shared
-            faded = blend(out[start:], piece[:shared], share[:, None])
-            out = torch.cat((out[:start], faded, piece[shared:]))
         if report is not None:
             report(stop - start - (config.overlap if start else 0))
-    return rotmat.copy() if out is None else out.numpy()
+        return rotvec_to_rotmat(result[:, start - first : stop - first, :NUM_BODY].detach().double().cpu())
 
+    def fade(_: int, earlier: Tensor, later: Tensor) -> Tensor:
+        shared = later.shape[1]
+        return slerp(earlier, later, (torch.arange(shared, dtype=torch.float64)[:, None] + 0.5) / shared)
 
-def pieces(frames: int, chunk: int, overlap: int) -> list[tuple[int, int]]:
-    """Ranges that cover ``frames``, ``chunk`` long at most, each sharing at least ``overlap`` with the one before.
-
-    >>> pieces(10, 6, 2)
-    [(0, 6), (4, 10)]
-    """
-    if frames <= chunk:
-        return [(0, frames)]
-    starts = [*range(0, frames - chunk, chunk - overlap), frames - chunk]
-    return [(s, s + chunk) for s in starts]
-
-
-def blend(a_rotmat: Tensor, b_rotmat: Tensor, share: Tensor) -> Tensor:
-    """From rotations ``a`` (..., 3, 3) a ``share`` (...) of the way to ``b``, along the geodesic."""
-    return a_rotmat @ rotvec_to_rotmat(share[..., None] * rotmat_to_rotvec(a_rotmat.mT @ b_rotmat))
+    return windows.join(map(piece, windows.starts), fade)[0].numpy()
 
 
 def jitter(values: Array, seen: NDArray[np.bool_], least: float = 0.002, most: float = 0.2) -> Array:
@@ -253,18 +237,13 @@ def _smooth_root(value: Array, variance: Array, times: Array, seen: NDArray[np.b
 
 def _bridge(roots: dict[str, Array], translations: dict[str, Array], file: PoseFile, p: int) -> None:
     """Fill missing frames of person ``p``'s root alone: straight lines and geodesics between the frames that are there."""
-    seen = np.flatnonzero(~file.missing[p])
-    for t in np.flatnonzero(file.missing[p]):
-        after = min(int(np.searchsorted(seen, t)), len(seen) - 1)
-        before = max(int(np.searchsorted(seen, t)) - 1, 0)
-        i, j = seen[before], seen[after]
-        share = 0.5 if i == j else (file.timestamps[t] - file.timestamps[i]) / (file.timestamps[j] - file.timestamps[i])
-        share = min(max(share, 0.0), 1.0)
-        for value in translations.values():
-            value[p, t] = (1 - share) * value[p, i] + share * value[p, j]
-        for value in roots.values():
-            a, b = torch.from_numpy(value[p, i]), torch.from_numpy(value[p, j])
-            value[p, t] = blend(a, b, torch.tensor(share, dtype=torch.float64)).numpy()
+    missing = file.missing[p]
+    before, after, share = neighbours(torch.from_numpy(file.timestamps)[None], torch.from_numpy(~missing)[None])
+    i, j, at = before[0].numpy()[missing], after[0].numpy()[missing], share[0].numpy()[missing]
+    for value in translations.values():
+        value[p, missing] = (1 - at[:, None]) * value[p, i] + at[:, None] * value[p, j]
+    for value in roots.values():
+        value[p, missing] = slerp(*(torch.from_numpy(x) for x in (value[p, i], value[p, j], at))).numpy()
 
 
 def _reach(valid: NDArray[np.bool_], start: int, stop: int) -> tuple[int, int]:

@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from ..config import DenoiserConfig
 from ..errors import check_shape
+from ..flow.normal import squash
 from ..rotations import rotmat_to_rot6d
 from ..skeleton import NUM_BODY
+from ..timing import to_nearest
 from .gp import MotionRegression, Regressed
 
 _LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
@@ -127,9 +129,9 @@ class Denoiser(nn.Module):
         six = rotmat_to_rot6d(known.centre).flatten(2).expand(-1, times.shape[1], -1)
         flags = torch.stack((
             valid.to(times.dtype) - 0.5, torch.log(noise / 0.05)[:, None].expand_as(times),
-            _nearest(times, valid).clamp(max=2.0),
+            to_nearest(times, valid).clamp(max=2.0),
         ), -1)  # fmt: skip
-        return torch.cat((_bound(known.mean / scale, 4.0), _bound(off, 5.0), _bound(known.velocity / (6 * scale), 4.0),
+        return torch.cat((squash(known.mean / scale, 4.0), squash(off, 5.0), squash(known.velocity / (6 * scale), 4.0),
                           2 * known.std / scale, 2 * six, flags), -1)  # fmt: skip
 
     def _turn(self, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,14 +147,3 @@ def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     a, b = x.chunk(2, -1)
     cos, sin = (t.to(x.dtype) for t in turn)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
-
-
-def _bound(x: Tensor, scale: float) -> Tensor:
-    """Near-linear inside ``scale``, bounded by it."""
-    return x * torch.rsqrt(1 + (x / scale).square())
-
-
-def _nearest(times: Tensor, valid: Tensor) -> Tensor:
-    """Seconds (B, T) from each frame to the nearest valid one."""
-    lag = (times[:, :, None] - times[:, None, :]).abs()
-    return lag.masked_fill(~valid[:, None, :], math.inf).amin(-1)

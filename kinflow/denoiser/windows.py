@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat, slerp
+from ..timing import Windows, gather_time, last_valid, neighbours, to_nearest
 from .network import Denoiser
 
 WINDOW, OVERLAP = 96, 32
@@ -22,62 +23,45 @@ FORECAST_PAST = 2.0
 
 def denoise_clip(denoiser: Denoiser, rotmat: Tensor, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
     """Smoothed rotations (B, T, 21, 3, 3) of clips (B, T, 21, 3, 3) with times (B, T) s, valid (B, T), noise (B,) rad."""
-    frames = times.shape[1]
+    size, frames = times.shape
     nearby = slerp_between(rotmat, times, valid)
-    step = WINDOW - OVERLAP
-    count = 1 + max(0, -(-(frames - WINDOW) // step))
+    windows = Windows.padded(frames, WINDOW, OVERLAP)
+    count = len(windows.starts)
     if count == 1:
         out = denoiser(rotmat, times, valid, noise)
     else:
-        length = WINDOW + (count - 1) * step
-        index = (torch.arange(length, device=times.device)).clamp(max=frames - 1)
-        place = torch.arange(length, device=times.device) >= frames
-        late = times[:, -1:] + 0.01 * (torch.arange(length, device=times.device) - frames + 1)
-        all_times = torch.where(place, late, times[:, index])
-        all_valid = valid[:, index] & ~place
-
-        def cut(x: Tensor) -> Tensor:  # (B, length, ...) -> (B * count, WINDOW, ...)
-            return x.unfold(1, WINDOW, step).movedim(-1, 2).flatten(0, 1)
-
-        part_valid = cut(all_valid)
+        behind = (windows.rows(times.device) - (frames - 1)).clamp_min(0)  # frames beyond the clip go on by hundredths
+        stamps = (windows.cut(times) + 0.01 * behind).flatten(0, 1)
+        seen = (windows.cut(valid) & (behind == 0)).flatten(0, 1)
         # A window in which nothing was seen is given the turn between its valid neighbours instead.
-        empty = ~part_valid.any(1)
-        poses = torch.where(empty[:, None, None, None, None], cut(nearby[:, index]), cut(rotmat[:, index]))
-        parts = denoiser(poses, cut(all_times), part_valid | empty[:, None], noise.repeat_interleave(count))
+        empty = ~seen.any(1)
+        poses = torch.where(
+            empty[:, None, None, None, None], windows.cut(nearby).flatten(0, 1), windows.cut(rotmat).flatten(0, 1)
+        )
+        parts = denoiser(poses, stamps, seen | empty[:, None], noise.repeat_interleave(count)).unflatten(
+            0, (size, count)
+        )
         # A window is joined where it brings frames that were seen, so that padding behind a clip changes nothing.
-        place = torch.arange(frames, device=times.device)
-        last = torch.where(valid, place, -1).amax(1, keepdim=True)
-        brings = last >= step * torch.arange(1, count, device=times.device) + OVERLAP
-        out = _join(parts.unflatten(0, (len(times), count)), brings)[:, :frames]
+        last = last_valid(valid)[:, 0]
+        ramp = torch.arange(1, OVERLAP + 1, dtype=parts.dtype, device=parts.device) / (OVERLAP + 1)
+
+        def fade(i: int, earlier: Tensor, later: Tensor) -> Tensor:
+            brings = last >= windows.starts[i] + OVERLAP
+            return slerp(earlier, later, ramp[:, None] * brings[:, None, None])
+
+        out = windows.join(parts.unbind(1), fade)
     # Far from everything seen, the network has nothing to go by.
-    away = ((_to_nearest(times, valid) - REACH) / 0.3).clamp(0, 1)
+    away = ((to_nearest(times, valid) - REACH) / 0.3).clamp(0, 1)
     if bool((away > 0).any()):
-        out = _towards(out, nearby, away.to(out.dtype)[..., None, None])
+        out = slerp(out, nearby, away.to(out.dtype)[..., None])
     return out
 
 
 def slerp_between(rotmat: Tensor, times: Tensor, valid: Tensor) -> Tensor:
     """Rotations of frames that are not valid on the shortest turn, in time, between those that are; constant at the ends."""
     before, after, share = neighbours(times, valid)
-    first, last = take(rotmat, before), take(rotmat, after)
-    return torch.where(
-        valid[..., None, None, None], rotmat, _towards(first, last, share.to(rotmat.dtype)[..., None, None])
-    )
-
-
-def neighbours(times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each frame (B, T): the valid frames at or before and at or after it, and where between them it is, 0 to 1."""
-    index = torch.arange(times.shape[1], device=times.device).expand(valid.shape)
-    before = torch.where(valid, index, -1).cummax(1).values
-    after = torch.where(valid, index, times.shape[1]).flip(1).cummin(1).values.flip(1)
-    before, after = torch.where(before < 0, after, before), torch.where(after >= times.shape[1], before, after)
-    t0, t1 = times.gather(1, before), times.gather(1, after)
-    return before, after, ((times - t0) / (t1 - t0).clamp_min(1e-9)).clamp(0, 1)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Frames ``index`` (B, S) of x (B, T, ...)."""
-    return x.gather(1, index.reshape(*index.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
+    between = slerp(gather_time(rotmat, before), gather_time(rotmat, after), share.to(rotmat.dtype)[..., None])
+    return torch.where(valid[..., None, None, None], rotmat, between)
 
 
 def meet(filled: Tensor, rotmat: Tensor, times: Tensor, valid: Tensor) -> Tensor:
@@ -87,7 +71,7 @@ def meet(filled: Tensor, rotmat: Tensor, times: Tensor, valid: Tensor) -> Tensor
     before, after, share = neighbours(times, valid)
     fade = [torch.exp(-(times - times.gather(1, i)).abs() / FADE) for i in (before, after)]
     fade = [(f * w).to(filled.dtype)[..., None, None] for f, w in zip(fade, (1 - share, share), strict=True)]
-    bend = take(missed, before) * fade[0] + take(missed, after) * fade[1]
+    bend = gather_time(missed, before) * fade[0] + gather_time(missed, after) * fade[1]
     return torch.where(valid[..., None, None, None], rotmat, filled @ rotvec_to_rotmat(bend))
 
 
@@ -99,9 +83,7 @@ def recent_past(rotmat: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, T
         enough (two steps) to be told (B, S); the last one always does.
     """
     steps = int(FORECAST_PAST * FORECAST_RATE) + 1
-    place = torch.arange(times.shape[1], device=times.device)
-    last = torch.where(valid, place, -1).amax(1, keepdim=True)
-    end = times.gather(1, last)
+    end = times.gather(1, last_valid(valid))
     asked = end - torch.arange(steps - 1, -1, -1, dtype=times.dtype, device=times.device) / FORECAST_RATE
     asked[:, -1:] = end
     before, after, _ = neighbours(times, valid)
@@ -115,30 +97,5 @@ def recent_past(rotmat: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, T
     t0, t1 = times.gather(1, low), times.gather(1, high)
     share = ((asked - t0) / (t1 - t0).clamp_min(1e-9)).clamp(0, 1) * (high > low)
     told = (t0 <= asked + 1e-6) & (t1 >= asked - 1e-6) & (t1 - t0 <= 2.0 / FORECAST_RATE + 1e-6)
-    pose = _towards(take(rotmat, low), take(rotmat, high), share.to(rotmat.dtype)[..., None, None])
+    pose = slerp(gather_time(rotmat, low), gather_time(rotmat, high), share.to(rotmat.dtype)[..., None])
     return pose, asked, told
-
-
-def _towards(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
-    """Along the shortest turn from one rotation (..., 3, 3) to another by a share (..., 1) of it."""
-    return first @ rotvec_to_rotmat(share * rotmat_to_rotvec(first.mT @ last))
-
-
-def _to_nearest(times: Tensor, valid: Tensor) -> Tensor:
-    before, after, _ = neighbours(times, valid)
-    return torch.minimum((times - times.gather(1, before)).abs(), (times.gather(1, after) - times).abs())
-
-
-def _join(parts: Tensor, brings: Tensor) -> Tensor:
-    """Windows (B, C, WINDOW, ...) that overlap by OVERLAP frames -> (B, T, ...).
-
-    ``brings`` (B, C - 1): whether the overlap fades over to the later window, or stays with the earlier one.
-    """
-    ramp = torch.arange(1, OVERLAP + 1, dtype=parts.dtype, device=parts.device) / (OVERLAP + 1)
-    share = ramp[:, None, None] * brings[..., None, None, None]
-    ends = _towards(parts[:, :-1, -OVERLAP:], parts[:, 1:, :OVERLAP], share)
-    middle = parts[:, :, OVERLAP : WINDOW - OVERLAP]
-    out = [parts[:, 0, :OVERLAP]]
-    for i in range(parts.shape[1]):
-        out += [middle[:, i], ends[:, i] if i < ends.shape[1] else parts[:, i, -OVERLAP:]]
-    return torch.cat(out, 1)

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from ..config import DynamicsConfig
 from ..errors import ShapeError, check_shape
+from ..flow.normal import squash, standard_normal_log_prob
+from ..timing import gather_time, valid_before
 from .field import DecayField, flow_over
 from .predictive import Predictive
 
@@ -196,15 +198,12 @@ class LatentDynamics(nn.Module):
         valid, histories, before, after = self._run(z, timestamps, valid, root)
         one = self._score(z, valid, self._predict_all(histories, before), histories.seen)
 
-        def at(x: Tensor, where: Tensor) -> Tensor:
-            return x.gather(1, where[..., None].expand(-1, -1, x.shape[-1])) if x.dim() == 3 else x.gather(1, where)
-
-        ahead = (at(timestamps, target) - at(timestamps, start)).to(z.dtype)
-        hidden = self._pass_time(at(after, start).flatten(0, 1), ahead.flatten()).unflatten(0, start.shape)
-        seen = (at(histories.seen, start) + 1).clamp(max=2)
-        here = at(histories.z, start)
-        predictive = self._head(hidden, here, at(histories.velocity_here, start), ahead, seen)
-        return one, predictive.log_prob(at(z, target))
+        ahead = (gather_time(timestamps, target) - gather_time(timestamps, start)).to(z.dtype)
+        hidden = self._pass_time(gather_time(after, start).flatten(0, 1), ahead.flatten()).unflatten(0, start.shape)
+        seen = (gather_time(histories.seen, start) + 1).clamp(max=2)
+        here = gather_time(histories.z, start)
+        predictive = self._head(hidden, here, gather_time(histories.velocity_here, start), ahead, seen)
+        return one, predictive.log_prob(gather_time(z, target))
 
     def unroll(
         self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
@@ -253,7 +252,7 @@ class LatentDynamics(nn.Module):
 
     @staticmethod
     def _score(z: Tensor, valid: Tensor, predictive: Predictive, seen: Tensor) -> Tensor:
-        normal = -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+        normal = standard_normal_log_prob(z)
         safe = torch.where(valid[..., None], z, predictive.means[..., 0, :].detach())
         later = predictive.log_prob(safe)
         return torch.where(valid, torch.where(seen > 0, later, normal), torch.zeros_like(later))
@@ -271,23 +270,19 @@ class LatentDynamics(nn.Module):
         dt = dt.to(z.dtype)
 
         # Last valid frame strictly before each frame, and the one before that.
-        index = torch.arange(z.shape[1], device=z.device).expand(valid.shape)
-        marked = torch.where(valid, index, -1)
-        upto = marked.cummax(1).values
-        before = torch.cat((torch.full_like(upto[:, :1], -1), upto[:, :-1]), 1)
+        before = valid_before(valid)
         count = torch.cumsum(valid, 1) - valid.long()
         known = before >= 0
         last = before.clamp_min(0)
 
-        def at(x: Tensor, where: Tensor) -> Tensor:
-            return x.gather(1, where[..., None].expand(-1, -1, x.shape[-1])) if x.dim() == 3 else x.gather(1, where)
-
-        elapsed = torch.where(known, timestamps - at(timestamps, last), timestamps - timestamps[:, :1]).to(z.dtype)
-        z_last = torch.where(known[..., None], at(z, last), torch.zeros_like(z))
+        elapsed = torch.where(known, timestamps - gather_time(timestamps, last), timestamps - timestamps[:, :1]).to(
+            z.dtype
+        )
+        z_last = torch.where(known[..., None], gather_time(z, last), torch.zeros_like(z))
         velocity_here = torch.where(
             known[..., None], (z - z_last) / elapsed.clamp_min(1e-4)[..., None], torch.zeros_like(z)
         )
-        velocity = torch.where(known[..., None], at(velocity_here, last), torch.zeros_like(z))
+        velocity = torch.where(known[..., None], gather_time(velocity_here, last), torch.zeros_like(z))
         seen = count.clamp(max=2).to(z.dtype)
 
         return Histories(z, dt, velocity_here, z_last, velocity, elapsed, seen)
@@ -295,7 +290,7 @@ class LatentDynamics(nn.Module):
     def _cell_input(self, z: Tensor, velocity: Tensor, elapsed: Tensor, seen: Tensor, root: Tensor | None) -> Tensor:
         flags = torch.stack((self._log_time(elapsed), seen / 2, torch.full_like(seen, float(root is not None))), -1)
         root = z.new_zeros(*z.shape[:-1], ROOT_DIM) if root is None else root / self.root_scale.to(root.dtype)
-        return self.inputs(torch.cat((_squash(z, 4.0), _squash(velocity / 4, 4.0), _squash(root, 3.0), flags), -1))
+        return self.inputs(torch.cat((squash(z, 4.0), squash(velocity / 4, 4.0), squash(root, 3.0), flags), -1))
 
     def _cell(self, fresh: Tensor, hidden: Tensor) -> Tensor:
         """Gated recurrent unit (Cho et al., 2014) on inputs already multiplied by their weights."""
@@ -312,7 +307,7 @@ class LatentDynamics(nn.Module):
         config = self.config
         dim, k, rank = config.latent_dim, config.components, config.rank
         flags = torch.stack((self._log_time(elapsed), seen / 2, elapsed.clamp(max=2.0)), -1)
-        x = torch.cat((hidden, _squash(z, 4.0), _squash(velocity / 4, 4.0), flags), -1)
+        x = torch.cat((hidden, squash(z, 4.0), squash(velocity / 4, 4.0), flags), -1)
         x = functional.silu(self.head_in(x))
         x = self.head_drop(x + functional.silu(self.head_mid(x)))
         out = self.head_out(x).to(z.dtype)
@@ -321,9 +316,9 @@ class LatentDynamics(nn.Module):
         log_level = log_level + self.log_spread
         # The head scales the extrapolated velocity and shifts each component's mean in units of the spread.
         mean = z + 2 * torch.sigmoid(keep) * drift
-        means = mean[..., None, :] + log_level.exp()[..., None, :] * _squash(shift.unflatten(-1, (k, dim)), 20.0)
+        means = mean[..., None, :] + log_level.exp()[..., None, :] * squash(shift.unflatten(-1, (k, dim)), 20.0)
         std = config.sigma_floor + torch.exp(log_level + 6 * torch.tanh(widths / 6))
-        low_rank = std[..., None] * _squash(low.unflatten(-1, (dim, rank)), 20.0)
+        low_rank = std[..., None] * squash(low.unflatten(-1, (dim, rank)), 20.0)
         scale = torch.exp(self.log_scale + 3 * torch.tanh(sizes / 3))
         basis = torch.eye(dim, dtype=z.dtype, device=z.device) + self.basis_below.tril(-1).to(z.dtype)
         return Predictive(torch.log_softmax(logits, -1), means, scale, std, low_rank, basis)
@@ -374,8 +369,3 @@ class LatentDynamics(nn.Module):
             torch.where(two, torch.zeros_like(predictive.low_rank), predictive.low_rank),
             torch.where(two, eye, predictive.basis),
         )
-
-
-def _squash(x: Tensor, scale: float) -> Tensor:
-    """Near-linear inside ``scale``, bounded by it."""
-    return x * torch.rsqrt(1 + (x / scale).square())

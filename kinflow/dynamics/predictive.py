@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..flow.normal import LOG_2PI
 
 
 class Predictive(NamedTuple):
@@ -62,7 +63,7 @@ class Predictive(NamedTuple):
         seen = torch.linalg.solve_triangular(chol, (off @ factor).mT, upper=False)  # (..., r, K), Woodbury
         square = (off.square().sum(-1) - seen.square().sum(-2)) / self.scale.square()
         log_det = self.std.log().sum(-1) + chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        each = -0.5 * square - log_det[..., None] - dim * (self.scale.log() + 0.5 * math.log(2 * math.pi))
+        each = -0.5 * square - log_det[..., None] - dim * (self.scale.log() + 0.5 * LOG_2PI)
         return torch.logsumexp(self.log_weight + each, -1)
 
     def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ..errors import check_shape
 from ..rotations import rotmat_to_rotvec
+from ..timing import velocity
+
+_SHORTEST = 1e-4  # s between two frames
 
 
 def heading_rotmat(global_rotmat: Tensor) -> Tensor:
@@ -39,9 +42,9 @@ def root_motion(global_rotmat: Tensor, transl: Tensor, timestamps: Tensor) -> Te
     sizes = check_shape("global_rotmat", global_rotmat, "B T 3 3")
     check_shape("transl", transl, f"{sizes['B']} {sizes['T']} 3")
     check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
-    dt = torch.diff(timestamps, dim=1).to(transl.dtype).clamp_min(1e-4)[..., None]
     to_heading = heading_rotmat(global_rotmat[:, :-1]).transpose(-1, -2)
-    turn = rotmat_to_rotvec(global_rotmat[:, 1:] @ global_rotmat[:, :-1].transpose(-1, -2)) / dt
-    move = torch.diff(transl, dim=1) / dt
+    step = rotmat_to_rotvec(global_rotmat[:, 1:] @ global_rotmat[:, :-1].transpose(-1, -2))
+    turn = step / torch.diff(timestamps, dim=1).to(step.dtype).clamp_min(_SHORTEST)[..., None]
+    move = velocity(transl, timestamps, dim=-2, least=_SHORTEST)
     both = torch.cat([(to_heading @ v[..., None]).squeeze(-1) for v in (turn, move)], -1)
     return torch.cat((both.new_zeros(len(both), 1, 6), both), 1)  # of one frame alone there is no velocity to read

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat, so3_log_jacobian_logdet
+from ..rotations import nearest_rotmat, rotmat_to_rotvec, rotvec_to_rotmat, so3_log_jacobian_logdet
 
 # 1 - (|w|/pi)^4 is not let below this: within 8e-6 rad of the surface the chart is cut, so that it stays finite.
 _SURFACE = 1e-5
@@ -57,10 +57,7 @@ class RotationChart(nn.Module):
     @torch.no_grad()
     def fit(self, rotmat: Tensor) -> None:
         """Set the means to the chordal means of (N, J, 3, 3)."""
-        u, _, v = torch.linalg.svd(rotmat.double().mean(0))
-        sign = torch.linalg.det(u @ v).sign()
-        u = torch.cat((u[..., :2], u[..., 2:] * sign[:, None, None]), -1)
-        self.mean_rotmat.copy_(u @ v)
+        self.mean_rotmat.copy_(nearest_rotmat(rotmat.double().mean(0)))
 
     def forward(self, rotmat: Tensor) -> tuple[Tensor, Tensor]:
         """u (..., J, 3) and log|du / dHaar| (...), summed over joints."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..skeleton import BODY_INDEX_LEVELS, SMPL_JOINTS
+from .normal import squash
 
 _MIN_BIN = 1e-2  # smallest bin's share of the whole width or height
 _MIN_SLOPE = 1e-2
@@ -62,7 +63,7 @@ class Conditioner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.input_noise > 0:
             x = x + self.input_noise * torch.randn_like(x)
-        h = self.first(x * torch.rsqrt(1 + x.square() / 36))
+        h = self.first(squash(x, 6.0))
         for block in self.blocks:
             h = h + block(h)
         return self.last(functional.silu(h))
@@ -124,6 +125,26 @@ class Coupling(nn.Module):
             moved, more = spline_inverse(moved, spline, self.bound)
             log_det = log_det + more.sum(-1)
         return self._join(kept, (moved - shift) * torch.exp(-log_scale)), log_det
+
+
+class Couplings(nn.ModuleList):
+    """Coupling layers one after another."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z (..., D) through all of them, and log|det| (...)."""
+        log_det = z.new_zeros(z.shape[:-1])
+        for coupling in self:
+            z, more = coupling(z)
+            log_det = log_det + more
+        return z, log_det
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The way back, last layer first, and its log|det| (...)."""
+        log_det = z.new_zeros(z.shape[:-1])
+        for coupling in reversed(self):
+            z, more = coupling.inverse(z)  # type: ignore[operator]
+            log_det = log_det + more
+        return z, log_det
 
 
 def _knots(parameters: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,10 @@ from ..config import FlowConfig
 from ..errors import check_shape
 from ..skeleton import NUM_BODY
 from .chart import RotationChart, Tail, Whitening
-from .coupling import Coupling, tree_masks
+from .coupling import Coupling, Couplings, tree_masks
+from .normal import standard_normal_log_prob
 
 LATENT_DIM = 3 * NUM_BODY
-
-
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I) of (..., D) -> (...), nats."""
-    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -49,7 +44,7 @@ class PoseFlow(nn.Module):
         self.chart = RotationChart(NUM_BODY)
         self.whitening = Whitening(LATENT_DIM)
         self.tail = Tail(LATENT_DIM, config.tail)
-        self.couplings = nn.ModuleList(
+        self.couplings = Couplings(
             Coupling(
                 mask,
                 config.hidden,
@@ -98,12 +93,9 @@ class PoseFlow(nn.Module):
         with torch.autocast(pose_rotmat.device.type, enabled=False):
             u, log_det = self.chart(at_least_float32(pose_rotmat))
             z = self.whitening(u.flatten(-2))
-            z, more = self.tail(z)
-            log_det = log_det + self.whitening.log_det().to(z.dtype) + more
-            for coupling in self.couplings:
-                z, more = coupling(z)
-                log_det = log_det + more
-        return z, log_det
+            z, bent = self.tail(z)
+            z, coupled = self.couplings(z)
+        return z, log_det + self.whitening.log_det().to(z.dtype) + bent + coupled
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Poses of latents (..., 63): pose_rotmat (..., 21, 3, 3) and log|dHaar / dz| (...), nats.
@@ -113,14 +105,10 @@ class PoseFlow(nn.Module):
         """
         check_shape("z", z, f"... {LATENT_DIM}")
         with torch.autocast(z.device.type, enabled=False):
-            x = at_least_float32(z)
-            log_det = -self.whitening.log_det().to(x.dtype)
-            for coupling in reversed(self.couplings):
-                x, more = coupling.inverse(x)  # type: ignore[operator]
-                log_det = log_det + more
-            x, more = self.tail.inverse(x)
-            rotmat, last = self.chart.inverse(self.whitening.inverse(x).unflatten(-1, (NUM_BODY, 3)))
-        return rotmat, log_det + more + last
+            x, coupled = self.couplings.inverse(at_least_float32(z))
+            x, bent = self.tail.inverse(x)
+            rotmat, log_det = self.chart.inverse(self.whitening.inverse(x).unflatten(-1, (NUM_BODY, 3)))
+        return rotmat, coupled - self.whitening.log_det().to(x.dtype) + bent + log_det
 
     def log_prob(self, pose_rotmat: Tensor) -> Tensor:
         """Log-density of poses (..., 21, 3, 3) -> (...), nats with respect to the Haar measure on SO(3)^21 (8 pi^2 each)."""

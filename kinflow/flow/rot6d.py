@@ -22,8 +22,9 @@ from ..errors import check_shape
 from ..rotations import rot6d_to_rotmat
 from ..skeleton import NUM_BODY
 from .chart import Whitening
-from .coupling import Coupling, tree_masks
-from .pose import at_least_float32, standard_normal_log_prob
+from .coupling import Coupling, Couplings, tree_masks
+from .normal import standard_normal_log_prob
+from .pose import at_least_float32
 
 
 class Rot6dFlow(nn.Module):
@@ -37,7 +38,7 @@ class Rot6dFlow(nn.Module):
         self.spread = config.gram_schmidt_spread
         self.whitening = Whitening(self.latent_dim)
         bins = config.bins if config.coupling == "spline" else 0
-        self.couplings = nn.ModuleList(
+        self.couplings = Couplings(
             Coupling(mask, config.hidden, config.blocks, config.dropout, config.log_scale_cap, bins, config.bound)
             for mask in tree_masks(config.layers, 6)
         )
@@ -74,23 +75,16 @@ class Rot6dFlow(nn.Module):
         with torch.autocast(pose_rotmat.device.type, enabled=False):
             rotmat = at_least_float32(pose_rotmat)
             x, log_det = self.lift(rotmat, torch.zeros_like(rotmat[..., 0]) if noise is None else noise)
-            z = self.whitening(x)
-            log_det = log_det + self.whitening.log_det().to(z.dtype)
-            for coupling in self.couplings:
-                z, more = coupling(z)
-                log_det = log_det + more
-        return z, log_det
+            z, coupled = self.couplings(self.whitening(x))
+        return z, log_det + self.whitening.log_det().to(z.dtype) + coupled
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """pose_rotmat (..., 21, 3, 3) of latents (..., 126), and log|d(6D) / dz| (...). Many latents give one pose."""
         check_shape("z", z, f"... {self.latent_dim}")
         with torch.autocast(z.device.type, enabled=False):
-            x = at_least_float32(z)
-            log_det = -self.whitening.log_det().to(x.dtype)
-            for coupling in reversed(self.couplings):
-                x, more = coupling.inverse(x)  # type: ignore[operator]
-                log_det = log_det + more
-            return rot6d_to_rotmat(self.whitening.inverse(x).unflatten(-1, (NUM_BODY, 6))), log_det
+            x, log_det = self.couplings.inverse(at_least_float32(z))
+            rotmat = rot6d_to_rotmat(self.whitening.inverse(x).unflatten(-1, (NUM_BODY, 6)))
+        return rotmat, log_det - self.whitening.log_det().to(x.dtype)
 
     def log_prob(self, pose_rotmat: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """Stochastic lower bound of the log-density (...), nats with respect to the Haar measure on SO(3)^21.

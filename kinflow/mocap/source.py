@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import ShapeError, UsageError, check_shape
-from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import slerp
 
 Array = NDArray[np.float64]
 
@@ -92,6 +92,7 @@ def euler_to_rotmat(angles_deg: Array, order: str) -> Array:
 
 
 def between(a_rotmat: Array, b_rotmat: Array, part: float | Array) -> Array:
-    """The rotation ``part`` of the way (0..1, broadcast) along the shortest turn from one (..., 3, 3) to another."""
-    step = rotmat_to_rotvec(torch.from_numpy(np.swapaxes(a_rotmat, -1, -2) @ b_rotmat)).numpy()
-    return a_rotmat @ rotvec_to_rotmat(torch.from_numpy(step * np.asarray(part)[..., None])).numpy()
+    """:func:`kinflow.rotations.slerp` of arrays; ``part`` is broadcast."""
+    return slerp(
+        torch.from_numpy(a_rotmat), torch.from_numpy(b_rotmat), torch.as_tensor(part, dtype=torch.float64)
+    ).numpy()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..dynamics import LatentDynamics
 from ..flow import PoseFlow
+from ..timing import gather_time
 
 
 class LogProbCore(nn.Module):
@@ -49,6 +50,5 @@ def motion_log_prob(
     x, log_det = chart.encode(rotmat)
     later = dynamics.log_prob(x, timestamps, valid, root, most) + log_det
     first = valid & (valid.cumsum(1) == 1)
-    place = first.to(torch.int64).argmax(1)[:, None, None, None, None].expand(-1, -1, *rotmat.shape[2:])
-    alone = flow.log_prob(rotmat.gather(1, place))  # (B, 1)
+    alone = flow.log_prob(gather_time(rotmat, first.to(torch.int64).argmax(1, keepdim=True)))  # (B, 1)
     return torch.where(valid, torch.where(first, alone, later), torch.zeros_like(later))

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import ShapeError, UsageError, check_shape
 from ..rotations import rotvec_to_rotmat
 from ..skeleton import NUM_BODY
+from ..timing import last_valid
 
 REMEDY = "Give rotation vectors (B, T, 23, 3) of SMPL's body joints (or 21 without the hands), or their matrices."
 _COUNTS = (NUM_BODY, NUM_BODY + 2)
@@ -114,7 +115,7 @@ def in_order(times: Tensor, valid: Tensor) -> Tensor:
         ShapeError: not finite or not increasing up to the last valid frame.
     """
     place = torch.arange(times.shape[1], device=times.device)
-    last = torch.where(valid, place, -1).amax(1, keepdim=True)
+    last = last_valid(valid)
     rising = torch.diff(times, dim=1, prepend=times[:, :1] - 1) > 0
     good = torch.isfinite(times) & rising
     if not bool((good | (place > last)).all()):

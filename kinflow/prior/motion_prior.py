@@ -14,6 +14,7 @@ from ..dynamics.root import root_motion
 from ..errors import ShapeError, UsageError, check_shape
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..timing import last_valid
 from .core import LogProbCore, motion_log_prob
 from .inputs import body_rotmat, clip_inputs, time_stamps, with_hands
 
@@ -201,8 +202,7 @@ class MotionPrior(nn.Module):
         size = len(rotmat)
         ahead = future.expand(size, -1) if future.dim() == 1 else future
         ahead = time_stamps(ahead, None, size, ahead.shape[-1]).to(times.device)
-        last = torch.where(valid, torch.arange(times.shape[1], device=times.device), -1).amax(1, keepdim=True)
-        end = times.gather(1, last)
+        end = times.gather(1, last_valid(valid))
         if not bool((torch.diff(torch.cat((end, ahead), 1), dim=1) > 0).all()):
             raise ShapeError(
                 "future: expected increasing times after the last valid frame. Times are in seconds, on the same clock."

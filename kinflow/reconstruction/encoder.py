@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..config import ReconstructorConfig
 from ..rotations import rot6d_to_rotmat
+from ..timing import gather_time, reverse_index
 from .observation import FEATURE_SIZE, NUM_LANDMARKS, TYPICAL_SPREAD, Flat, Observations
 
 LATENT = 63
@@ -143,14 +144,3 @@ class SequenceEncoder(nn.Module):
         inputs = gather_time(torch.cat((code, step_back), -1), index)
         behind, _ = self.gru_backward(inputs)
         return States(code, ahead, gather_time(behind, index))
-
-
-def reverse_index(lengths: Tensor, steps: int) -> Tensor:
-    """Row t of each sequence to row length-1-t, padding to itself: (B,) -> (B, T), its own inverse."""
-    t = torch.arange(steps, device=lengths.device)[None]
-    return torch.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
-
-
-def gather_time(x: Tensor, index: Tensor) -> Tensor:
-    """Reorder (B, T, ...) by index (B, T)."""
-    return x.gather(1, index.reshape(*index.shape, *([1] * (x.ndim - 2))).expand(*index.shape, *x.shape[2:]))

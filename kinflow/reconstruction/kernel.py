@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..timing import gather_time
 from .gaussian import Gaussian
 
 
@@ -27,8 +28,7 @@ class Kernel(NamedTuple):
         return Gaussian((self._near(g.mean) * precise).sum(2), self(g.log_var))
 
     def _near(self, x: Tensor) -> Tensor:
-        batch = torch.arange(len(x), device=x.device)[:, None, None]
-        return x[batch, self.rows]
+        return gather_time(x, self.rows)
 
 
 def kernel_of(timestamps: Tensor, seconds: float, valid: Tensor | None = None) -> Kernel:
@@ -45,9 +45,8 @@ def kernel_of(timestamps: Tensor, seconds: float, valid: Tensor | None = None) -
     rows = here + torch.arange(-near, near + 1, device=timestamps.device)
     inside = (rows >= 0) & (rows < count)
     rows = rows.clamp(0, count - 1).expand(len(timestamps), -1, -1)
-    batch = torch.arange(len(timestamps), device=timestamps.device)[:, None, None]
-    apart = (timestamps[batch, rows] - timestamps[..., None]) / max(seconds, 1e-9)
-    usable = inside & valid[batch, rows] & valid[..., None] & (apart.abs() <= 3)
+    apart = (gather_time(timestamps, rows) - timestamps[..., None]) / max(seconds, 1e-9)
+    usable = inside & gather_time(valid, rows) & valid[..., None] & (apart.abs() <= 3)
     weights = torch.exp(-0.5 * apart.square()) * usable
     own = (rows == here) & inside
     weights = torch.where(own, torch.ones_like(weights), weights)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..config import DynamicsConfig, ReconstructorConfig
 from ..dynamics import LatentDynamics
-from .encoder import HEAD_SIZE, LATENT, Estimate, SequenceEncoder, gather_time, head, read_head, reverse_index
+from ..timing import gather_time, reverse_index
+from .encoder import HEAD_SIZE, LATENT, Estimate, SequenceEncoder, head, read_head
 from .filter import LatentFilter, Pass
 from .gaussian import Gaussian, fuse, fuse_over_prior
 from .kernel import kernel_of

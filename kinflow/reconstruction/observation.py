@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_shape
+from ..timing import gather_time, valid_before
 from .geometry import local_view, root_rotmat, spread, torso_centre
 
 NUM_LANDMARKS = 33
@@ -141,9 +142,10 @@ def canonicalise(obs: Observations, flat: Flat, landmarks: Tensor) -> Canonical:
     down = to_camera[..., 1, :]  # the image's downward axis, in root axes
     ray = ray_to_camera[..., :, 2]
     place = ray * depth[..., None]
-    previous, dt = _previous(obs)
-    turn = _relative(to_camera, previous)
-    move = torch.einsum("btij,bti->btj", to_camera, place - _gather(place, previous))
+    previous, dt = valid_before(obs.observed), time_steps(obs.timestamps)
+    there = previous.clamp_min(0)
+    turn = _relative(to_camera, there)
+    move = torch.einsum("btij,bti->btj", to_camera, place - gather_time(place, there))
     fresh = (previous >= 0)[..., None] & obs.observed[..., None]
     zero = torch.zeros_like(turn)
     scalars = torch.stack((torch.log(depth / 4), obs.has_world.to(depth.dtype), 0.5 * torch.log(dt * 30)), -1)
@@ -163,28 +165,15 @@ def canonicalise(obs: Observations, flat: Flat, landmarks: Tensor) -> Canonical:
     return Canonical(features, root_to_ray, ray_to_camera, depth)
 
 
-def _previous(obs: Observations) -> tuple[Tensor, Tensor]:
-    """Index of the last observed frame before each (B, T), -1 for none; and the time step to the frame before, s."""
-    steps = torch.arange(obs.observed.shape[1], device=obs.observed.device).expand_as(obs.observed)
-    last = torch.where(obs.observed, steps, -1).cummax(1).values
-    previous = torch.cat((torch.full_like(last[:, :1], -1), last[:, :-1]), 1)
-    return previous, time_steps(obs.timestamps)
-
-
 def time_steps(timestamps: Tensor) -> Tensor:
     """Time since the frame before (B, T) s; the first frame, and padding, count as 1/30 s."""
     dt = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
     return torch.where(dt > 1e-6, dt, torch.full_like(dt, 1 / 30)).clamp_max(60.0)
 
 
-def _gather(x: Tensor, index: Tensor) -> Tensor:
-    index = index.clamp_min(0).reshape(*index.shape, *([1] * (x.ndim - 2)))
-    return x.gather(1, index.expand_as(x))
-
-
 def _relative(rotmat: Tensor, previous: Tensor) -> Tensor:
     """Turn since the previous sighting, as twice the sine of the angle along its axis (bounded, smooth) (B, T, 3)."""
-    relative = _gather(rotmat, previous).transpose(-1, -2) @ rotmat
+    relative = gather_time(rotmat, previous).transpose(-1, -2) @ rotmat
     axis = (
         relative[..., 2, 1] - relative[..., 1, 2],
         relative[..., 0, 2] - relative[..., 2, 0],

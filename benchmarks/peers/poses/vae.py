@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kinflow.flow.chart import RotationChart
-from kinflow.flow.pose import standard_normal_log_prob
+from kinflow.flow.normal import standard_normal_log_prob
 from kinflow.rotations import rot6d_to_rotmat
 from kinflow.skeleton import NUM_BODY
 

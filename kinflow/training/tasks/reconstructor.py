@@ -17,7 +17,6 @@ from ...devices import find_device
 from ...dynamics import LatentDynamics, load_dynamics
 from ...errors import MissingAssetError
 from ...flow import PoseFlow, load_flow
-from ...reconstruction.encoder import gather_time
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
 from ...reconstruction.network import Prediction, ReconstructionNetwork, Traces
@@ -25,6 +24,7 @@ from ...reconstruction.observation import Observations
 from ...reconstruction.pose import full_pose
 from ...rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
 from ...skeleton import MIRROR_BLAZEPOSE
+from ...timing import gather_time
 from ..loop import fit, seed_everything
 from ..poses import mirror_body, read_captures
 from ..streams.perceived import PerceivedClip, load_perceived
