@@ -26,6 +26,10 @@ class ShapeError(UsageError):
     """An array whose shape, type or values are not what was asked for."""
 
 
+class FormatError(UsageError):
+    """A file whose content is not what was asked for, or does not belong with the others."""
+
+
 class ConfigError(UsageError):
     """A configuration key or value that does not exist or does not fit."""
 

@@ -28,7 +28,7 @@ BLAZEPOSE: tuple[str, ...] = (
 """The 33 landmarks of MediaPipe's BlazePose: kinflow's keypoint layout."""
 
 FEET: tuple[int, ...] = (29, 31, 30, 32)
-"""BlazePose landmarks of left heel, left toe, right heel, right toe: the order of contacts."""
+"""BlazePose landmarks of left heel, left toe, right heel, right toe: the order of foot contacts."""
 
 COCO17: tuple[str, ...] = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

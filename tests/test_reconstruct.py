@@ -8,36 +8,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from small_reconstructor import DYNAMICS, FLOW, SMALL, captures, evidence_of, observations, training_task, untrained
 
 from kinflow.body import Body
 from kinflow.cameras import project
 from kinflow.config import (
-    DynamicsConfig,
-    FlowConfig,
-    LossConfig,
+    FitLossConfig,
     ProjectionConfig,
-    ReconstructorConfig,
-    ReconstructorTrainingConfig,
     RefineConfig,
-    TrainConfig,
 )
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import ShapeError, UsageError
-from kinflow.evidence import Evidence
 from kinflow.flow import PoseFlow
 from kinflow.motion import Motion
 from kinflow.reconstruction import Observations, ReconstructionNetwork, Reconstructor
 from kinflow.reconstruction.gaussian import Gaussian
 from kinflow.reconstruction.pose import full_pose
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.poses import Capture
 from kinflow.training.streams.noise import ar1
-from kinflow.training.streams.projected import ProjectedMotions, true_view
-from kinflow.training.tasks.reconstructor import ReconstructorTask
-
-SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, lifter_width=16, chunk=20, context=4)
-DYNAMICS = DynamicsConfig(hidden=12, ode_hidden=12, head_hidden=16, components=2, rank=2, dropout=0.0)
-FLOW = FlowConfig(layers=2, hidden=8, dropout=0.0)
+from kinflow.training.streams.projected import ProjectedMotions
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +41,6 @@ def network() -> ReconstructionNetwork:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
     return net
-
-
-def observations(body: Body, batch: int = 2, steps: int = 9, seed: int = 0) -> Observations:
-    """Bodies in random poses before a camera, seen exactly (float64)."""
-    g = torch.Generator().manual_seed(seed)
-    pose = rotvec_to_rotmat(0.3 * torch.randn(batch, steps, 24, 3, generator=g))
-    pose[:, :, 0] = torch.diag(torch.tensor([1.0, -1, -1])) @ pose[:, :, 0]
-    transl = torch.tensor([0.4, -0.2, 5.0]) + 0.3 * torch.randn(batch, 1, 3, generator=g).expand(batch, steps, 3)
-    landmarks = body.landmarks(torch.zeros(10), pose, transl).double()
-    K = torch.tensor([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]], dtype=torch.float64).expand(batch, 3, 3)
-    ray, pixels = true_view(landmarks, K)
-    world = (landmarks - landmarks[..., [23, 24], :].mean(-2, keepdim=True)) @ ray
-    seen = torch.ones(batch, steps, dtype=torch.bool)
-    times = torch.arange(steps, dtype=torch.float64).expand(batch, steps) / 25
-    confidence = 0.5 + 0.5 * torch.rand(batch, steps, 33, generator=g, dtype=torch.float64)
-    return Observations(pixels, confidence, world, seen, seen.clone(), seen.clone(), times, K)
 
 
 def change(obs: Observations, **fields: torch.Tensor) -> Observations:
@@ -117,7 +90,6 @@ def test_company_and_padding_change_nothing(network: ReconstructionNetwork, body
         **{
             f.name: getattr(padded, f.name)[1:2] if f.name == "K" else getattr(padded, f.name)[1:2, :6]
             for f in dataclasses.fields(Observations)
-            if f.name != "features"
         }
     )
     for a, b in zip(outputs(network, padded, streaming), outputs(network, alone, streaming), strict=True):
@@ -204,7 +176,7 @@ def test_every_weight_learns(body: Body) -> None:
         if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all() or p.grad.abs().sum() == 0)
     ]
     # The corrections start at zero, so what feeds them learns from the second step on.
-    assert all("smooth_head.0" in n or "smooth_head.1" in n or ".layers." in n or "missing" in n for n in idle), [
+    assert all("fusion_head.0" in n or "fusion_head.1" in n or ".layers." in n or "missing" in n for n in idle), [
         n for n in idle if ".layers." not in n
     ]
     assert not any(n.startswith("filter.dynamics") and p.grad is not None for n, p in task.module.named_parameters())
@@ -215,35 +187,7 @@ def test_every_weight_learns(body: Body) -> None:
 
 @pytest.fixture(scope="module")
 def reconstructor(body: Body) -> Reconstructor:
-    torch.manual_seed(3)
-    return Reconstructor(SMALL, body, PoseFlow(FLOW), LatentDynamics(DYNAMICS))
-
-
-def evidence_of(obs: Observations, row: int = 0, gap: slice | None = None) -> Evidence:
-    steps = obs.observed.shape[1]
-    observed = np.ones(steps, bool)
-    if gap is not None:
-        observed[gap] = False
-
-    def where_seen(x: torch.Tensor) -> np.ndarray:
-        values = x[row].numpy().copy()
-        values[~observed] = 0
-        return values
-
-    return Evidence(
-        person_id=row,
-        frame_ids=np.arange(steps),
-        timestamps=obs.timestamps[row].numpy(),
-        observed=observed,
-        keypoints2d=where_seen(obs.keypoints2d),
-        confidence=where_seen(obs.confidence),
-        world_landmarks=where_seen(obs.world),
-        has_world=observed,
-        boxes_xyxy=np.zeros((steps, 4)),
-        rois=np.tile([320.0, 240, 300, 0], (steps, 1)),
-        image_size=np.array([640, 480]),
-        masks=np.full((steps, 64, 64), 255, np.uint8),
-    )
+    return untrained(body)
 
 
 def test_reconstruction_is_complete_and_finite(reconstructor: Reconstructor, body: Body) -> None:
@@ -292,8 +236,10 @@ def test_refinement_improves_alignment(reconstructor: Reconstructor, body: Body)
     before = plain_one.reconstruct([evidence], obs.K[0].numpy())
     fitted = reconstructor.reconstruct([evidence], obs.K[0].numpy())
     calls: list[tuple[int, int]] = []
-    config = RefineConfig(iterations=40, lr=0.05, pixels=20, vertices=40, smooth=0.0)
-    after = reconstructor.refine(before, [evidence], config, LossConfig(), progress=lambda i, n: calls.append((i, n)))
+    config = RefineConfig(iterations=40, lr=0.05, pixels=20, vertices=40, kernel=0.0)
+    after = reconstructor.refine(
+        before, [evidence], config, FitLossConfig(), progress=lambda i, n: calls.append((i, n))
+    )
     assert calls[-1] == (40, 40)
 
     def error(motion: Motion) -> float:
@@ -310,29 +256,6 @@ def test_refinement_improves_alignment(reconstructor: Reconstructor, body: Body)
 
 
 # -- training streams -------------------------------------------------------------------------------------------------
-
-
-def captures(count: int = 3, frames: int = 200) -> list[Capture]:
-    out = []
-    for i in range(count):
-        g = torch.Generator().manual_seed(i)
-        steps = torch.arange(frames)[:, None, None] / 60
-        pose = 0.4 * torch.randn(1, 21, 3, generator=g) * torch.sin(2 * steps + i)
-        path = torch.cat((steps[:, 0], torch.ones(frames, 1), torch.zeros(frames, 1)), -1)
-        out.append(Capture(f"clip{i}", pose, torch.eye(3).expand(frames, 3, 3), path, 60.0))
-    return out
-
-
-def training_task(body: Body) -> ReconstructorTask:
-    projection = ProjectionConfig(frames=8, gaps=1.0)
-    config = ReconstructorTrainingConfig(
-        model=SMALL, train=TrainConfig(batch=4), projection=projection, scored=8, decoded=4, validation=4
-    )
-    flow = PoseFlow(FLOW).eval()
-    stream = ProjectedMotions(captures(), body, projection, flow)
-    validation = {"projected": stream.draw(np.random.default_rng(1), 4)}
-    dynamics = LatentDynamics(DYNAMICS)
-    return ReconstructorTask(config, flow, dynamics, body, stream, None, validation, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -362,9 +285,8 @@ def test_projected_stream_repeats_with_its_seed_and_stays_finite(body: Body) -> 
     stream = ProjectedMotions(captures(), body, ProjectionConfig(frames=10), PoseFlow(FLOW).eval())
     a, b = (stream.draw(np.random.default_rng(5), 64) for _ in range(2))
     for f in dataclasses.fields(Observations):
-        if f.name != "features":
-            x, y = getattr(a.obs, f.name), getattr(b.obs, f.name)
-            assert torch.equal(x, y) and torch.isfinite(x.float()).all()
+        x, y = getattr(a.obs, f.name), getattr(b.obs, f.name)
+        assert torch.equal(x, y) and torch.isfinite(x.float()).all()
     assert 0.2 < a.obs.has_world.float().mean() < 1 and a.obs.observed.float().mean() < 1
 
 

@@ -11,7 +11,7 @@ from kinflow.reconstruction.batching import cut
 from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, standard
 from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
 from kinflow.reconstruction.kernel import kernel_of
-from kinflow.reconstruction.refine import inside_crops, mask_pixels
+from kinflow.reconstruction.target import inside_crops, mask_pixels
 from kinflow.rotations import exp_so3, log_so3, rotvec_to_rotmat
 from kinflow.tracks import smooth
 
@@ -148,7 +148,7 @@ def test_fusion_is_the_normalised_product() -> None:
     assert torch.allclose(fused.mean, (pa * a.mean + pb * b.mean) / (pa + pb))
 
 
-def test_two_filter_smoother_equals_the_joint_posterior_of_a_gaussian_chain() -> None:
+def test_two_filter_fusion_equals_the_joint_posterior_of_a_gaussian_chain() -> None:
     """x_t = a x_{t-1} + noise with N(0, 1) marginals, observed with noise: filters both ways against linear algebra."""
     a, count = 0.9, 6
     y, var = randn(count), torch.rand(count, dtype=D) + 0.2
@@ -174,22 +174,22 @@ def test_two_filter_smoother_equals_the_joint_posterior_of_a_gaussian_chain() ->
     _, ahead = run(list(range(count)))
     behind, _ = run(list(range(count))[::-1])
     for t in range(count - 1):
-        smoothed = fuse_over_prior(ahead[t], behind[t])
-        assert smoothed.mean.item() == pytest.approx(mean[t].item(), abs=1e-9)
-        assert smoothed.log_var.exp().item() == pytest.approx(joint[t, t].item(), abs=1e-9)
+        fused = fuse_over_prior(ahead[t], behind[t])
+        assert fused.mean.item() == pytest.approx(mean[t].item(), abs=1e-9)
+        assert fused.log_var.exp().item() == pytest.approx(joint[t, t].item(), abs=1e-9)
 
 
-def test_two_filter_smoother_stays_proper_when_the_backward_pass_knows_nothing() -> None:
+def test_two_filter_fusion_stays_proper_when_the_backward_pass_knows_nothing() -> None:
     wide = Gaussian(randn(8), torch.full((8,), 3.0, dtype=D))
     nothing = Gaussian(torch.zeros(8, dtype=D), torch.full((8,), 1.0, dtype=D))
-    smoothed = fuse_over_prior(wide, nothing)
-    assert torch.isfinite(smoothed.log_var).all() and (smoothed.log_var <= wide.log_var + 1e-9).all()
+    fused = fuse_over_prior(wide, nothing)
+    assert torch.isfinite(fused.log_var).all() and (fused.log_var <= wide.log_var + 1e-9).all()
 
 
 # -- kernel -----------------------------------------------------------------------------------------------------------
 
 
-def test_kernel_smooths_in_true_time_and_leaves_lone_frames_alone() -> None:
+def test_kernel_averages_in_true_time_and_leaves_lone_frames_alone() -> None:
     t = torch.tensor([[0.0, 0.03, 0.06, 0.09, 5.0, 5.5]], dtype=D)
     kernel = kernel_of(t, 0.05)
     assert torch.allclose(kernel.weights.sum(-1), torch.ones(1, 6, dtype=D))
@@ -207,9 +207,9 @@ def test_kernel_smooths_in_true_time_and_leaves_lone_frames_alone() -> None:
 def test_kernel_weighs_means_by_their_precision() -> None:
     t = torch.tensor([[0.0, 0.01]], dtype=D)
     g = Gaussian(torch.tensor([[[0.0], [1.0]]], dtype=D), torch.tensor([[[0.0], [-20.0]]], dtype=D))
-    smoothed = kernel_of(t, 0.05).smooth(g)
-    assert torch.allclose(smoothed.mean, torch.ones(1, 2, 1, dtype=D), atol=1e-6)
-    none = kernel_of(t, 0.0).smooth(g)
+    fused = kernel_of(t, 0.05).average(g)
+    assert torch.allclose(fused.mean, torch.ones(1, 2, 1, dtype=D), atol=1e-6)
+    none = kernel_of(t, 0.0).average(g)
     assert torch.allclose(none.mean, g.mean) and torch.allclose(none.log_var, g.log_var)
 
 
@@ -235,7 +235,7 @@ def test_mask_pixels_lie_where_the_crop_says() -> None:
     masks[0, 32:, :32] = 255  # lower left quarter
     masks[1, :32] = 255
     rois = np.array([[100.0, 50, 40, 0], [100, 50, 40, np.pi / 2], [100, 50, 40, 0]], np.float32)
-    pixels, parts = mask_pixels(masks, rois, 200)
+    pixels, parts = mask_pixels(masks, rois, 200, np.random.default_rng(0))
     assert (parts[:2] == 0).all() and (parts[2] == -1).all()
     assert pixels[0, :, 0].min() > 80 and pixels[0, :, 0].max() < 100
     assert pixels[0, :, 1].min() > 50 and pixels[0, :, 1].max() < 70

@@ -135,11 +135,7 @@ def run(
     with _timed(timings, "load"):
         reconstructor = Reconstructor.load(body=model, device=torch_device)
         # What nobody reads is not computed: masks serve the refinement alone (a third of the landmark network's time).
-        needed = dataclasses.replace(
-            config.perception,
-            masks=config.perception.masks and refine,
-            features=config.perception.features and reconstructor.config.trunk_features > 0,
-        )
+        needed = dataclasses.replace(config.perception, masks=config.perception.masks and refine)
         perceiver = None if keypoints is not None else Perceiver(needed, torch_device)
     timestamps: list[np.ndarray] = []
     frame_ids: list[np.ndarray] = []
@@ -170,15 +166,14 @@ def run(
             f"{clip}: nobody was found in {len(all_ids)} frames. Use a clip in which a person is at least 60 px tall "
             "and in view for a while, or pass 2D keypoints with --keypoints."
         )
-    torch.manual_seed(seed)
     with _timed(timings, "reconstruct"):
         report("reconstruct", 0, len(all_ids))
-        motions = reconstructor.reconstruct(evidences, K)
+        motions = reconstructor.reconstruct(evidences, K, seed=seed)
         report("reconstruct", len(all_ids), len(all_ids))
     if refine:
         with _timed(timings, "refine"):
             motions = reconstructor.refine(
-                motions, evidences, config.refine, config.losses, progress=lambda d, n: report("refine", d, n)
+                motions, evidences, config.refine, config.losses, lambda d, n: report("refine", d, n), seed
             )
     info = _describe(clip, reader, all_times, K, motions, reconstructor, model, timings, config, seed)
     return Result(motions, evidences, info, model)

@@ -7,7 +7,15 @@ override. An unknown key, or a value of the wrong type, is an error that names t
 from __future__ import annotations
 
 from .loading import config_hash, from_dict, load_config, to_dict
-from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig, RefineConfig
+from .networks import (
+    DenoiserConfig,
+    DynamicsConfig,
+    FitLossConfig,
+    FlowConfig,
+    ReconstructorConfig,
+    RefineConfig,
+    TrainingLossConfig,
+)
 from .pipeline import PerceptionConfig, PipelineConfig, RenderConfig, VideoConfig
 from .training import (
     DenoiserTrainingConfig,
@@ -24,9 +32,9 @@ __all__ = [
     "DenoiserTrainingConfig",
     "DynamicsConfig",
     "DynamicsTrainingConfig",
+    "FitLossConfig",
     "FlowConfig",
     "FlowTrainingConfig",
-    "LossConfig",
     "NoiseConfig",
     "PerceptionConfig",
     "PipelineConfig",
@@ -36,6 +44,7 @@ __all__ = [
     "RefineConfig",
     "RenderConfig",
     "TrainConfig",
+    "TrainingLossConfig",
     "VideoConfig",
     "config_hash",
     "from_dict",

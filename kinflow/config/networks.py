@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import typing
 
+from ..errors import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class FlowConfig:
@@ -87,21 +89,20 @@ class DenoiserConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses of :mod:`kinflow.losses`, per frame; 0 leaves a term out. Defaults are those of refinement.
+class FitLossConfig:
+    """Weights of the losses of :mod:`kinflow.losses` when a motion is fitted to its evidence; 0 leaves a term out.
 
     Attributes:
         keypoints: reprojection of the landmarks, confidence-weighted and robust; keypoint_scale: residual, as a fraction
             of the person's size, that counts as an outlier.
-        parts: alignment of the person mask (or of part labels) with projected vertices; part_scale: likewise.
+        parts: alignment of the person mask with projected vertices; part_scale: likewise.
         landmarks: world landmarks in 3D, up to scale and shift; depth_weight: of their depth against the other axes.
-        joints3d, rotations: known 3D joints and rotations (training).
         acceleration: of the joints in true time; acceleration_scale: m/s^2.
         smoothness: of z in true time.
         latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
-        posterior: the network's own Gaussians over z and root (refinement), or its likelihood of the truth (training).
-        betas: prior on the shape; contacts: foot contact (training); contact_velocity: sliding of feet in contact before a
-            camera that stands still.
+        posterior: the network's own Gaussians over z and root.
+        betas: prior on the shape.
+        contact_velocity: sliding of feet in contact before a camera that stands still.
     """
 
     keypoints: float = 200.0
@@ -110,8 +111,6 @@ class LossConfig:
     part_scale: float = 0.1
     landmarks: float = 2.0
     depth_weight: float = 0.3
-    joints3d: float = 0.0
-    rotations: float = 0.0
     acceleration: float = 0.3
     acceleration_scale: float = 10.0
     smoothness: float = 0.05
@@ -119,8 +118,44 @@ class LossConfig:
     dynamics: float = 0.02
     posterior: float = 0.5
     betas: float = 1.0
-    contacts: float = 0.0
     contact_velocity: float = 0.0
+
+    def __post_init__(self) -> None:
+        _not_negative("fit losses", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLossConfig:
+    """Weights of the losses of :mod:`kinflow.losses` when the reconstructor is trained; 0 leaves a term out.
+
+    Attributes:
+        keypoints: reprojection of the landmarks by a camera along the ray; keypoint_scale: residual, as a fraction of the
+            person's size, that counts as an outlier.
+        joints3d, rotations: known 3D joints (decoded, and lifted by the 2D-only path) and rotations (joints and root).
+        acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
+        posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
+        betas: prior on the shape.
+        contacts: cross-entropy of foot contact.
+    """
+
+    keypoints: float = 2.0
+    keypoint_scale: float = 0.1
+    joints3d: float = 4.0
+    rotations: float = 1.0
+    acceleration: float = 0.15
+    acceleration_scale: float = 10.0
+    posterior: float = 1.0
+    betas: float = 0.1
+    contacts: float = 0.1
+
+    def __post_init__(self) -> None:
+        _not_negative("training losses", self)
+
+
+def _not_negative(name: str, weights: FitLossConfig | TrainingLossConfig) -> None:
+    for key, value in dataclasses.asdict(weights).items():
+        if value < 0:
+            raise ConfigError(f"{name}: {key}: expected at least 0, got {value}. 0 leaves a term out.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +166,7 @@ class RefineConfig:
         iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
         pixels: sampled from each frame's mask; vertices: projected for the alignment with it.
         window: frames of the pieces in which the dynamics' likelihood is taken.
-        smooth: s, standard deviation of the kernel through which corrections pass, so that none is rougher.
+        kernel: s, standard deviation of the Gaussian kernel through which corrections pass, so that none is rougher.
     """
 
     iterations: int = 60
@@ -142,25 +177,29 @@ class RefineConfig:
     pixels: int = 128
     vertices: int = 256
     window: int = 16
-    smooth: float = 0.08
+    kernel: float = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructorConfig:
-    """The frame encoder and the latent filter.
+    """The frame encoder, the latent filter, and what turns their Gaussians into motion.
 
     Attributes:
-        width, blocks: of the frame encoder's residual MLP; recurrent: states of its recurrence, per direction.
-        head_width: hidden units of the heads; lifter_width: of the 2D-only path.
-        trunk_features: size of the front end's trunk features to read; 0 leaves them out.
-        dropout: inside the residual blocks, in training.
-        root_drift: spectral density of the root's angular acceleration, rad^2/s^3; transl_drift: of its linear one, m^2/s^3.
+        width: of the frame encoder's residual MLP; blocks: how many of them.
+        recurrent: states of the encoder's recurrence, per direction.
+        head_width: hidden units of the heads.
+        lifter_width: of the 2D-only path, which stands in for world landmarks that nobody measured.
+        dropout: inside the residual blocks, in training alone.
+        root_drift: spectral density of the root's angular acceleration, rad^2/s^3.
+        transl_drift: of the translation's linear acceleration, m^2/s^3.
         root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
-        z_kernel: s, standard deviation of the kernel that smooths the offline latents by their precisions.
+        z_kernel: s, standard deviation of the Gaussian kernel that averages the offline latents by their precisions; 0
+            leaves them.
         landmark_sigma: m, error of one landmark when the translation is solved.
-        align, align_losses: the short fit to the keypoints that ends every offline reconstruction; 0 iterations: none.
-        std_draws: samples of the latent from which the joints' standard deviations come.
-        chunk, context: longest stretch of frames filtered at once, and the frames of warm-up at each side of it.
+        align: the short fit to the keypoints that ends every offline reconstruction; 0 iterations: none.
+        align_losses: what that fit weighs.
+        std_draws: samples of pose and root, half of them mirrored, from which the joints' standard deviations come.
+        chunk: longest stretch of frames that is filtered at once; context: frames of warm-up at each side of it.
     """
 
     width: int = 384
@@ -168,7 +207,6 @@ class ReconstructorConfig:
     recurrent: int = 224
     head_width: int = 320
     lifter_width: int = 256
-    trunk_features: int = 0
     dropout: float = 0.0
     root_drift: float = 10.0
     transl_drift: float = 10.0
@@ -178,11 +216,11 @@ class ReconstructorConfig:
     landmark_sigma: float = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=8, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, smooth=0.12
+            iterations=8, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.12
         )
     )
-    align_losses: LossConfig = dataclasses.field(
-        default_factory=lambda: LossConfig(posterior=1.0, landmarks=1.0, parts=0.0, dynamics=0.0, smoothness=0.0)
+    align_losses: FitLossConfig = dataclasses.field(
+        default_factory=lambda: FitLossConfig(posterior=1.0, landmarks=1.0, parts=0.0, dynamics=0.0, smoothness=0.0)
     )
     std_draws: int = 8
     chunk: int = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from .networks import LossConfig, RefineConfig
+from .networks import FitLossConfig, RefineConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,5 +105,5 @@ class PipelineConfig:
     video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
     perception: PerceptionConfig = dataclasses.field(default_factory=PerceptionConfig)
     refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
-    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    losses: FitLossConfig = dataclasses.field(default_factory=FitLossConfig)
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)

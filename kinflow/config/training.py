@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LossConfig, ReconstructorConfig
+from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, ReconstructorConfig, TrainingLossConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,23 +238,7 @@ class ReconstructorTrainingConfig:
             batch=32, steps=20000, lr=8e-4, ema=0.997, validate_every=200, precision="bf16"
         )
     )
-    losses: LossConfig = dataclasses.field(
-        default_factory=lambda: LossConfig(
-            keypoints=2.0,
-            keypoint_scale=0.1,
-            parts=0.0,
-            landmarks=0.0,
-            joints3d=4.0,
-            rotations=1.0,
-            acceleration=0.15,
-            smoothness=0.0,
-            latent=0.0,
-            dynamics=0.0,
-            posterior=1.0,
-            betas=0.1,
-            contacts=0.1,
-        )
-    )
+    losses: TrainingLossConfig = dataclasses.field(default_factory=TrainingLossConfig)
     projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
     flow: str | None = None
     dynamics: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .network import ReconstructionNetwork
 from .observation import Observations
-from .reconstructor import Reconstructor
+from .reconstructor import Reconstructor, reconstruct
+from .refine import Refiner
 
-__all__ = ["Observations", "ReconstructionNetwork", "Reconstructor"]
+__all__ = ["Observations", "ReconstructionNetwork", "Reconstructor", "Refiner", "reconstruct"]

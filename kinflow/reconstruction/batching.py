@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from ..evidence import Evidence
 from .observation import Observations
 
@@ -40,22 +39,12 @@ def cut(lengths: Sequence[int], chunk: int, context: int) -> list[Chunk]:
     return chunks
 
 
-def collate(
-    evidences: Sequence[Evidence], chunks: Sequence[Chunk], K: Tensor, dtype: torch.dtype, features: bool = False
-) -> Observations:
-    """Stack chunks of evidence into one padded batch; times count from each chunk's first frame.
-
-    Raises:
-        UsageError: the network reads trunk features and the evidence has none.
-    """
+def collate(evidences: Sequence[Evidence], chunks: Sequence[Chunk], K: Tensor, dtype: torch.dtype) -> Observations:
+    """Stack chunks of evidence into one padded batch; times count from each chunk's first frame."""
     steps = max(c.stop - c.start for c in chunks)
 
     def stack(name: str) -> Tensor:
         first = getattr(evidences[chunks[0].person], name)
-        if first is None:
-            raise UsageError(
-                f"evidence: these weights read {name}, got none. Use kinflow's own perception as the source."
-            )
         out = np.zeros((len(chunks), steps, *first.shape[1:]), np.float64 if first.dtype.kind == "f" else first.dtype)
         for row, c in enumerate(chunks):
             out[row, : c.stop - c.start] = getattr(evidences[c.person], name)[c.start : c.stop]
@@ -78,5 +67,4 @@ def collate(
         valid,
         torch.from_numpy(times).to(dtype),
         K.to(dtype).expand(len(chunks), 3, 3),
-        stack("features") if features else None,
     )

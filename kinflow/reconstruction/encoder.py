@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..bounds import soft_clamp
 from ..config import ReconstructorConfig
 from ..rotations import rot6d_to_rotmat
 from ..timing import gather_time, reverse_index
@@ -45,19 +46,13 @@ def read_head(out: Tensor) -> Estimate:
     identity = part["root_rot6d"].new_tensor([1.0, 0, 0, 0, 1.0, 0])
     return Estimate(
         part["z_mean"],
-        soft_clamp(part["z_log_var"]),
+        soft_clamp(part["z_log_var"], *LOG_VAR_RANGE),
         rot6d_to_rotmat(identity + part["root_rot6d"]),
         soft_clamp(part["root_log_var"] - 4, -11.0, 1.0),
         part["betas_mean"],
         soft_clamp(part["betas_log_var"], -5.0, 4.0),
         part["contact_logits"],
     )
-
-
-def soft_clamp(x: Tensor, low: float = LOG_VAR_RANGE[0], high: float = LOG_VAR_RANGE[1]) -> Tensor:
-    """Keep x within (low, high), the identity well inside, with a gradient everywhere."""
-    x = high - nn.functional.softplus(high - x)
-    return low + nn.functional.softplus(x - low)
 
 
 class Block(nn.Module):
@@ -117,24 +112,20 @@ class SequenceEncoder(nn.Module):
         width, recurrent = config.width, config.recurrent
         self.lifter = Lifter(config.lifter_width)
         self.inputs = nn.Linear(FEATURE_SIZE, width)
-        self.trunk = nn.Linear(config.trunk_features, width) if config.trunk_features else None
         self.missing = nn.Parameter(torch.zeros(width))
         self.blocks = nn.Sequential(*(Block(width, config.dropout) for _ in range(config.blocks)))
         self.norm = nn.LayerNorm(width)
         self.gru_forward = nn.GRU(width + 1, recurrent, batch_first=True)
         self.gru_backward = nn.GRU(width + 1, recurrent, batch_first=True)
 
-    def codes(self, features: Tensor, observed: Tensor, trunk: Tensor | None = None) -> Tensor:
+    def codes(self, features: Tensor, observed: Tensor) -> Tensor:
         """(B, T, FEATURE_SIZE) -> (B, T, width); frames not observed all share a learned code."""
-        x = self.inputs(features)
-        if self.trunk is not None and trunk is not None:
-            x = x + self.trunk(trunk)
-        x = self.norm(self.blocks(x))
+        x = self.norm(self.blocks(self.inputs(features)))
         return torch.where(observed[..., None], x, self.missing.to(x.dtype))
 
     def forward(self, features: Tensor, obs: Observations, dt: Tensor) -> States:
         observed = obs.observed & obs.valid
-        code = self.codes(features, observed, obs.features)
+        code = self.codes(features, observed)
         lengths = obs.valid.sum(1)
         step = 0.5 * torch.log(dt * 30).to(code.dtype)[..., None]
         ahead, _ = self.gru_forward(torch.cat((code, step), -1))

@@ -2,8 +2,8 @@
 
 At each frame the dynamics' hidden state is carried over the true time step by its neural ODE and predicts a Gaussian
 over z; the frame's observed Gaussian is fused with it by their precisions; the state is then updated with the result.
-Frames without observation are integrated through. Run backward over the reversed motion as well, the two passes make a
-two-filter smoother.
+Frames without observation are integrated through. It runs backward over the reversed motion as well; the two passes are
+fused by :func:`~kinflow.reconstruction.gaussian.fuse_over_prior`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..bounds import soft_max
 from ..dynamics import LatentDynamics, State
 from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, standard
 
@@ -76,8 +77,7 @@ class LatentFilter(nn.Module):
             wide = raw.log_var.to(observed.mean.dtype) + widen[:, 0] + widen[:, 1] * log_step
             more = carried + hand_on[:, 0] + hand_on[:, 1] * log_step
             log_var = torch.logaddexp(wide, more) if t else wide
-            # v c / (v + c): below the bound c, and with a gradient however wide.
-            log_var = _LOG_BOUND - nn.functional.softplus(_LOG_BOUND - log_var)
+            log_var = soft_max(log_var, _LOG_BOUND)
             # Under the marginal N(0, I) a wider prediction has a shorter mean: the mean's own variance is 1 - v.
             shorter = (
                 (1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(LARGEST_PREDICTED_VAR))
@@ -98,7 +98,7 @@ class LatentFilter(nn.Module):
     def bridge(self, estimate: Gaussian, seen: Tensor, dt: Tensor) -> tuple[Gaussian, Tensor]:
         """One direction of filling gaps: what the dynamics say of every frame given the estimates at ``seen`` frames.
 
-        The estimates are smooth, as the motions that the dynamics learned from, so the predictions are taken as they
+        The estimates are as even in time as the motions that the dynamics learned from, so the predictions are taken as they
         are, as if the estimates were exact; before the first of them the prediction is N(0, I).
 
         Returns:

@@ -48,7 +48,7 @@ def evidence_of(posterior: Gaussian) -> Gaussian:
 
 
 def fuse_over_prior(filtered: Gaussian, backward: Gaussian) -> Gaussian:
-    """Two-filter smoother: ``filtered * backward / N(0, I)``, normalised.
+    """Two-filter fusion of both directions of time: ``filtered * backward / N(0, I)``, normalised.
 
     ``filtered`` has seen frames up to t, ``backward`` is the prediction of frame t from those after it; each contains the
     prior N(0, I) of one frame once, so one is divided out (Fraser and Potter, IEEE Trans. Automatic Control 1969).

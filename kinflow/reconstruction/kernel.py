@@ -1,4 +1,4 @@
-"""Smoothing by a Gaussian kernel in true time, for frames at any rate."""
+"""Averages by a Gaussian kernel in true time, for frames at any rate."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Kernel(NamedTuple):
     weights: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Smooth (B, T, D)."""
+        """Average (B, T, D)."""
         return (self._near(x) * self.weights[..., None]).sum(2)
 
-    def smooth(self, g: Gaussian) -> Gaussian:
-        """Smooth means by their precisions; variances, whose errors are alike from frame to frame, by their mean."""
+    def average(self, g: Gaussian) -> Gaussian:
+        """Average means by their precisions; variances, whose errors are alike from frame to frame, by their mean."""
         precise = torch.softmax(self._near(-g.log_var) + self.weights.clamp_min(1e-30).log()[..., None], 2)
         return Gaussian((self._near(g.mean) * precise).sum(2), self(g.log_var))
 

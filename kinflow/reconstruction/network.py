@@ -56,7 +56,7 @@ class Traces(NamedTuple):
 
 
 class ReconstructionNetwork(nn.Module):
-    """Frame encoder -> recurrent states -> observed Gaussians -> latent filter both ways -> smoothed estimate.
+    """Frame encoder -> recurrent states -> observed Gaussians -> latent filter both ways -> fused estimate.
 
     ``filter.dynamics`` are the packaged latent dynamics and no part of this network's own weights.
     """
@@ -68,7 +68,7 @@ class ReconstructionNetwork(nn.Module):
         width, recurrent = config.width, config.recurrent
         self.stream_head = head(width + recurrent, config.head_width, HEAD_SIZE)
         self.backward_head = head(width + recurrent, config.head_width, 2 * LATENT)
-        self.smooth_head = head(width + 2 * recurrent + 2 * LATENT, config.head_width, HEAD_SIZE, zero=True)
+        self.fusion_head = head(width + 2 * recurrent + 2 * LATENT, config.head_width, HEAD_SIZE, zero=True)
         self.filter = LatentFilter(dynamics if dynamics is not None else LatentDynamics(DynamicsConfig()), LATENT)
         for parameter in self.filter.dynamics.parameters():
             parameter.requires_grad_(False)
@@ -119,22 +119,22 @@ class ReconstructionNetwork(nn.Module):
             backward = _read_gaussian(backward_out)
             if dynamics:
                 ahead, behind = self._both_ways(evidence, backward, seen, obs.valid, dt)
-                smoothed = fuse_over_prior(ahead.filtered, behind.predicted)
+                fused = fuse_over_prior(ahead.filtered, behind.predicted)
             else:
                 ahead, behind = Pass(evidence, evidence), Pass(backward, backward)
-                smoothed = fuse(evidence, backward)
-        inputs = (states.code, states.forward, states.backward, smoothed.mean, smoothed.log_var)
-        smooth_out = self.smooth_head(torch.cat([x.to(states.code.dtype) for x in inputs], -1))
+                fused = fuse(evidence, backward)
+        inputs = (states.code, states.forward, states.backward, fused.mean, fused.log_var)
+        fusion_out = self.fusion_head(torch.cat([x.to(states.code.dtype) for x in inputs], -1))
         with torch.autocast(device, enabled=False):
-            estimate = _correct(smooth_out, smoothed, frame)
+            estimate = _correct(fusion_out, fused, frame)
             kernel = kernel_of(obs.timestamps, self.config.z_kernel, obs.valid)
-            z = kernel.smooth(Gaussian(estimate.z_mean, estimate.z_log_var))
+            z = kernel.average(Gaussian(estimate.z_mean, estimate.z_log_var))
             prediction = _prediction(z, estimate, pool_betas(estimate, seen), canonical)
         return prediction, Traces(frame, backward, ahead, behind, pooled, lifted)
 
     @torch.no_grad()
     def fill_gaps(self, z: Gaussian, obs: Observations) -> Gaussian:
-        """Latents of the frames not observed, from the smoothed ones around them, by the dynamics in both directions."""
+        """Latents of the frames not observed, from the fused ones around them, by the dynamics in both directions."""
         seen, dt = obs.observed & obs.valid, time_steps(obs.timestamps)
         if bool((seen | ~obs.valid).all()):
             return z
@@ -174,9 +174,9 @@ def _read_gaussian(out: Tensor) -> Gaussian:
     return Gaussian(full.z_mean, full.z_log_var)
 
 
-def _correct(out: Tensor, smoothed: Gaussian, frame: Estimate) -> Estimate:
-    """What both directions together say (out (..., HEAD_SIZE)), as a correction of the smoothed latent and the streaming head."""
-    base = torch.cat((smoothed.mean, smoothed.log_var), -1)
+def _correct(out: Tensor, fused: Gaussian, frame: Estimate) -> Estimate:
+    """What both directions together say (out (..., HEAD_SIZE)), as a correction of the fused latent and the streaming head."""
+    base = torch.cat((fused.mean, fused.log_var), -1)
     out = out.to(base.dtype)
     change = read_head(torch.cat((base + out[..., : 2 * LATENT], out[..., 2 * LATENT :]), -1))
     return Estimate(

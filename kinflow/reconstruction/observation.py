@@ -36,7 +36,6 @@ class Observations:
         valid: (B, T) bool; false marks padding, which only follows a person's frames.
         timestamps: (B, T) s, not decreasing (constant over padding).
         K: (B, 3, 3).
-        features: (B, T, F) trunk features or None.
     """
 
     keypoints2d: Tensor
@@ -47,7 +46,6 @@ class Observations:
     valid: Tensor
     timestamps: Tensor
     K: Tensor
-    features: Tensor | None = None
 
     def check(self) -> Observations:
         """Check all shapes against each other; returns itself."""
@@ -58,17 +56,11 @@ class Observations:
         for name in ("has_world", "observed", "valid", "timestamps"):
             check_shape(name, getattr(self, name), lead)
         check_shape("K", self.K, f"{size['B']} 3 3")
-        if self.features is not None:
-            check_shape("features", self.features, f"{lead} F")
         return self
 
     def to(self, device: torch.device | str) -> Observations:
         """Move all tensors to a device."""
-
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device)
-
-        return Observations(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})  # type: ignore[arg-type]
+        return Observations(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
 
 
 class Flat(NamedTuple):
@@ -172,7 +164,7 @@ def time_steps(timestamps: Tensor) -> Tensor:
 
 
 def _relative(rotmat: Tensor, previous: Tensor) -> Tensor:
-    """Turn since the previous sighting, as twice the sine of the angle along its axis (bounded, smooth) (B, T, 3)."""
+    """Turn since the previous sighting, as twice the sine of the angle along its axis (bounded, differentiable) (B, T, 3)."""
     relative = gather_time(rotmat, previous).transpose(-1, -2) @ rotmat
     axis = (
         relative[..., 2, 1] - relative[..., 1, 2],

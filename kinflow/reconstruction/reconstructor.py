@@ -14,20 +14,22 @@ from torch import Tensor
 from ..assets import asset_path
 from ..assets.weights import load_weights
 from ..body import Body
-from ..config import LossConfig, ReconstructorConfig, RefineConfig, from_dict
+from ..config import FitLossConfig, ReconstructorConfig, RefineConfig, from_dict
+from ..devices import find_device
 from ..dynamics import LatentDynamics, load_dynamics
-from ..errors import ShapeError, UsageError, check_shape
+from ..errors import ConfigError, FormatError, UsageError, check_shape
 from ..evidence import Evidence
 from ..flow import PoseFlow, load_flow
 from ..motion import Motion
-from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..rotations import rotvec_to_rotmat
 from ..tracks import smooth
 from .batching import collate, cut
 from .fingerprint import fingerprint
 from .geometry import solve_translation
 from .network import Prediction, ReconstructionNetwork
+from .parameters import Parameters, motion_of
 from .pose import full_pose
-from .refine import Progress, refine_motions
+from .refine import Progress, Refiner
 
 _GROUP = 16
 """Chunks that go through the network at once."""
@@ -53,7 +55,7 @@ class Reconstructor:
     gives the same output.
 
     Args:
-        config: architecture and smoothing.
+        config: architecture, and how its output becomes motion.
         body: the body to place; parameters in the Motion belong to it.
         flow, dynamics: trained parts.
 
@@ -87,7 +89,7 @@ class Reconstructor:
 
         Raises:
             MissingAssetError: weights that are not there.
-            ShapeError: weights that do not belong together (the flow was trained anew since).
+            FormatError: weights of another network, or that do not belong together (the flow was trained anew since).
         """
         path = asset_path("reconstructor.safetensors") if path is None else path
         state, values, meta = load_weights(path)
@@ -96,9 +98,13 @@ class Reconstructor:
         for part, value in prints.items():
             known = meta["card"].get(f"{part} fingerprint")
             if known is not None and known != value:
-                raise ShapeError(f"{path}: trained with {part} {known}, got {value}. Train the reconstructor anew.")
-        out = cls(from_dict(ReconstructorConfig, values), body if body is not None else Body.open(), flow, dynamics)
-        out.network.load_own_state(state)
+                raise FormatError(f"{path}: trained with {part} {known}, got {value}. Train the reconstructor anew.")
+        try:
+            config = from_dict(ReconstructorConfig, values)
+            out = cls(config, body if body is not None else Body.open(), flow, dynamics)
+            out.network.load_own_state(state)
+        except (ConfigError, RuntimeError) as error:
+            raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error
         out.weights = {"reconstructor": meta["config_hash"], **prints}
         return out.to(device) if device is not None else out
 
@@ -115,7 +121,7 @@ class Reconstructor:
 
     @torch.no_grad()
     def reconstruct(
-        self, evidences: Sequence[Evidence], K: Tensor | np.ndarray, streaming: bool = False
+        self, evidences: Sequence[Evidence], K: Tensor | np.ndarray, *, streaming: bool = False, seed: int = 0
     ) -> list[Motion]:
         """Reconstruct every person.
 
@@ -124,6 +130,7 @@ class Reconstructor:
             K: (3, 3) camera matrix, px.
             streaming: each frame from the frames up to it alone (pose, root and contacts; shape and the root's and
                 translation's smoothing still use all), without the short fit that ends an offline reconstruction.
+            seed: of the draws behind ``joints3d_std`` and of the pixels that the fit takes from masks.
 
         Returns:
             One Motion per Evidence, in the same order, with a row for each of its rows.
@@ -140,26 +147,29 @@ class Reconstructor:
                     f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out."
                 )
         motions = [
-            self._place(person, evidence, K)
+            self._place(person, evidence, K, seed)
             for person, evidence in zip(self._predict(evidences, K, streaming), evidences, strict=True)
         ]
         if streaming or not self.config.align.iterations:
             return motions
-        return self.refine(motions, evidences, self.config.align, self.config.align_losses)
+        return self.refiner(self.config.align, self.config.align_losses).fit_all(motions, evidences, seed=seed)
+
+    def refiner(self, config: RefineConfig | None = None, losses: FitLossConfig | None = None) -> Refiner:
+        """What fits motions to their evidence with these parts, by the defaults of ``--refine``."""
+        dynamics = self.network.filter.dynamics
+        return Refiner(self.flow, dynamics, self.body, config or RefineConfig(), losses or FitLossConfig())
 
     def refine(
         self,
         motions: Sequence[Motion],
         evidences: Sequence[Evidence],
         config: RefineConfig | None = None,
-        losses: LossConfig | None = None,
+        losses: FitLossConfig | None = None,
         progress: Progress | None = None,
+        seed: int = 0,
     ) -> list[Motion]:
-        """Fit motions to their evidence under the losses of training: see :func:`kinflow.reconstruction.refine.refine_motions`."""
-        return refine_motions(
-            motions, evidences, self.flow, self.network.filter.dynamics, self.body,
-            config or RefineConfig(), losses or LossConfig(), progress, self.finish,
-        )  # fmt: skip
+        """Fit motions to their evidence: :meth:`kinflow.reconstruction.refine.Refiner.fit_all`."""
+        return self.refiner(config, losses).fit_all(motions, evidences, progress, seed)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -172,7 +182,7 @@ class Reconstructor:
         shapes: list[list[tuple[Tensor, Tensor, float]]] = [[] for _ in evidences]
         for at in range(0, len(order), _GROUP):
             group = [chunks[i] for i in order[at : at + _GROUP]]
-            obs = collate(evidences, group, K, torch.float32, features=config.trunk_features > 0).to(self.device)
+            obs = collate(evidences, group, K, torch.float32).to(self.device)
             prediction, _ = self.network(obs, streaming)
             if not streaming:
                 prediction = prediction._replace(z=self.network.fill_gaps(prediction.z, obs))
@@ -195,7 +205,7 @@ class Reconstructor:
             people.append(_Person(betas=(weight * means).sum(0) / weight.sum(0).clamp_min(1e-9), **joined))
         return people
 
-    def _place(self, person: _Person, evidence: Evidence, K: Tensor) -> Motion:
+    def _place(self, person: _Person, evidence: Evidence, K: Tensor, seed: int) -> Motion:
         """Smooth the root, solve for the translation, smooth it, and put everything into a record."""
         config = self.config
         observed = evidence.observed
@@ -219,79 +229,53 @@ class Reconstructor:
             solved.mean.cpu().numpy(), solved.covariance.cpu().numpy() * config.transl_inflation, evidence.timestamps,
             observed, config.transl_drift, rate_std=1.5,
         )  # fmt: skip
-        return self.finish(
-            evidence, K, person.betas, orient, person.z, torch.from_numpy(transl).to(pose), person.z_std,
-            person.contacts, root_cov, transl_cov,
-        )  # fmt: skip
-
-    @torch.no_grad()
-    def finish(
-        self,
-        evidence: Evidence,
-        K: Tensor,
-        betas: Tensor,
-        root: Tensor,
-        z: Tensor,
-        transl: Tensor,
-        z_std: Tensor,
-        contacts: Tensor,
-        root_cov: np.ndarray | None = None,
-        transl_cov: np.ndarray | None = None,
-        joints3d_std: np.ndarray | None = None,
-    ) -> Motion:
-        """Make the record of one person from its parameters (tensors (T, ...)); see :class:`kinflow.motion.Motion`."""
-        pose = self.flow.decode(z)[0]
-        rotmats = full_pose(root, pose)
-        joints = self.body.joints(betas.expand(len(z), -1), rotmats, transl)
-        if joints3d_std is None:
-            joints3d_std = self._joint_std(betas, root, z, z_std, root_cov)
-            if transl_cov is not None:
-                ray = transl.double().cpu().numpy()
-                ray = ray / np.maximum(np.linalg.norm(ray, axis=-1, keepdims=True), 1e-9)
-                joints3d_std[:, 0] = np.sqrt(np.einsum("ti,tij,tj->t", ray, transl_cov, ray).clip(1e-8))
-        zeros = torch.zeros_like(rotmats[:, 22:, 0])
-        return Motion(
-            person_id=evidence.person_id,
-            body=self.body.name,
-            frame_ids=evidence.frame_ids,
-            timestamps=evidence.timestamps,
-            observed=evidence.observed,
-            betas=_numpy(betas),
-            global_orient=_numpy(rotmat_to_rotvec(root)),
-            body_pose=_numpy(torch.cat((rotmat_to_rotvec(pose), zeros), 1)),
-            transl=_numpy(transl),
-            joints3d=_numpy(joints),
-            joints3d_std=joints3d_std,
-            z=_numpy(z),
-            z_std=_numpy(z_std),
-            contacts=_numpy(contacts),
-            keypoints2d=evidence.keypoints2d,
-            confidence=evidence.confidence,
-            boxes_xyxy=evidence.boxes_xyxy,
-            K=_numpy(K),
-            image_size=evidence.image_size,
+        placed = Parameters(
+            person.z, person.z_std, orient, torch.from_numpy(transl).to(pose), person.betas, person.contacts
         )
+        std = self._joint_std(placed, root_cov, torch.Generator().manual_seed(seed))
+        std[:, 0] = _along_ray(placed.transl.cpu().numpy(), transl_cov)
+        return motion_of(placed, std, evidence, K.numpy(), self.flow, self.body)
 
-    def _joint_std(
-        self, betas: Tensor, root: Tensor, z: Tensor, z_std: Tensor, root_cov: np.ndarray | None
-    ) -> np.ndarray:
-        """Standard deviation (T, 24) m of the joints about the pelvis, per axis, by draws of z and of the root."""
-        draws = self.config.std_draws
-        generator = torch.Generator().manual_seed(0)
-        half = torch.randn(max(1, draws // 2), 1, z.shape[-1], generator=generator).to(z)
-        turn = torch.randn(max(1, draws // 2), 1, 3, generator=generator).to(z)
+    def _joint_std(self, parameters: Parameters, root_cov: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """Standard deviation (T, 24) m of the joints about the pelvis, per axis, by draws of z and of the root.
+
+        Args:
+            root_cov: (T, 3, 3) rad^2, of the root in the pelvis' axes.
+        """
+        z, pairs = parameters.z, max(1, self.config.std_draws // 2)
+        half = torch.randn(pairs, 1, z.shape[-1], generator=generator).to(z)
+        turn = torch.randn(pairs, 1, 3, generator=generator).to(z)
         noise, turn = torch.cat((half, -half)), torch.cat((turn, -turn))  # in pairs: the mean is exact to first order
-        total = torch.zeros(*z.shape[:1], 24, dtype=z.dtype, device=z.device)
-        factor = torch.zeros(len(z), 3, 3).to(z) if root_cov is None else torch.linalg.cholesky(
-            torch.from_numpy(root_cov).to(z) + 1e-10 * torch.eye(3).to(z)
-        )  # fmt: skip
+        total = torch.zeros(len(z), 24, dtype=z.dtype, device=z.device)
+        factor = torch.from_numpy(cholesky(root_cov)).to(z)
         for rows in torch.arange(len(z), device=z.device).split(512):
-            pose = self.flow.decode(z[rows] + noise * z_std[rows])[0]
-            orient = root[rows] @ rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[rows], turn))
-            joints = self.body.joints(betas.expand(*pose.shape[:2], -1), full_pose(orient, pose), None)
+            pose = self.flow.decode(z[rows] + noise * parameters.z_std[rows])[0]
+            turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[rows], turn))
+            betas = parameters.betas.expand(*pose.shape[:2], -1)
+            joints = self.body.joints(betas, full_pose(parameters.root[rows] @ turned, pose), None)
             joints = joints - joints[..., :1, :]
             total[rows] = (joints - joints.mean(0)).square().sum((0, -1)) / (3 * len(noise))
         return np.sqrt(total.cpu().numpy())
+
+
+def cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Lower factor of covariances (..., D, D), in float64, also where rounding left them singular or indefinite.
+
+    Eigenvalues are held above 1e-12 of the largest; a sound covariance passes as it is.
+    """
+    covariance = np.asarray(covariance, np.float64)
+    values, vectors = np.linalg.eigh((covariance + covariance.swapaxes(-1, -2)) / 2)
+    least = np.maximum(1e-12 * values[..., -1:], 1e-24)
+    raised = (vectors * np.maximum(values, least)[..., None, :]) @ vectors.swapaxes(-1, -2)
+    sound = np.all(values >= least, -1, keepdims=True)[..., None]
+    return np.linalg.cholesky(np.where(sound, covariance, raised))
+
+
+def _along_ray(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard deviation (T,) m of positions (T, 3) along the ray to them."""
+    ray = transl.astype(np.float64)
+    ray = ray / np.maximum(np.linalg.norm(ray, axis=-1, keepdims=True), 1e-9)
+    return np.sqrt(np.einsum("ti,tij,tj->t", ray, covariance, ray).clip(1e-8))
 
 
 def _rows(prediction: Prediction, row: int, keep: slice) -> _Person:
@@ -305,5 +289,35 @@ def _rows(prediction: Prediction, row: int, keep: slice) -> _Person:
     )
 
 
-def _numpy(x: Tensor) -> np.ndarray:
-    return x.detach().float().cpu().numpy()
+def reconstruct(
+    evidences: Sequence[Evidence],
+    K: Tensor | np.ndarray,
+    *,
+    reconstructor: Reconstructor | None = None,
+    body: Body | None = None,
+    device: torch.device | str | None = None,
+    streaming: bool = False,
+    seed: int = 0,
+) -> list[Motion]:
+    """People's motion from their evidence: from what was seen of each to pose, shape and trajectory.
+
+    Args:
+        evidences: one record per person.
+        K: (3, 3) camera matrix, px.
+        reconstructor: one that is loaded already, with its body and on its device; the packaged one by default.
+        body: for the packaged one; the open body by default.
+        device: for the packaged one: "auto" (the default: CUDA where there is one), "cpu", "cuda:1", ...
+        streaming, seed: as of :meth:`Reconstructor.reconstruct`.
+
+    Returns:
+        One Motion per Evidence, in the same order, with a row for each of its rows.
+
+    Raises:
+        ShapeError: a camera matrix of another shape.
+        UsageError: a person who was never observed, a device that is not there, or body or device beside a reconstructor.
+    """
+    if reconstructor is None:
+        reconstructor = Reconstructor.load(body=body, device=find_device(str(device or "auto")))
+    elif body is not None or device is not None:
+        raise UsageError("body, device: expected none beside a reconstructor, got some. Load it with them.")
+    return reconstructor.reconstruct(evidences, K, streaming=streaming, seed=seed)

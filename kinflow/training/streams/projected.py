@@ -18,11 +18,10 @@ from ...reconstruction.geometry import ray_rotmat, spread, torso_centre
 from ...reconstruction.observation import Observations, time_steps
 from ...reconstruction.pose import full_pose
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
+from ...skeleton import FEET
 from ..poses import Capture, exchange, mirror_body
 from .noise import Noisy, ar1, bursts, corrupt, keep_coco, log_uniform
 
-FEET = (29, 31, 30, 32)
-"""BlazePose landmarks of left heel, left toe, right heel, right toe."""
 STILL = 0.25
 """Speed in m/s below which a part of the foot counts as standing still."""
 _IMAGES = ((640, 480), (1280, 720), (1920, 1080), (720, 1280), (480, 640), (512, 512))
@@ -62,8 +61,8 @@ class Sample:
 def join(parts: Sequence[Sample]) -> Sample:
     """Windows of one length put together along the batch."""
 
-    def stack(items: Sequence[Sample | Observations], cls: type) -> dict[str, Tensor | None]:
-        names = [f.name for f in dataclasses.fields(cls) if f.name not in ("obs", "features")]
+    def stack(items: Sequence[Sample | Observations], cls: type) -> dict[str, Tensor]:
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "obs"]
         return {n: torch.cat([getattr(x, n) for x in items]) for n in names}
 
     obs = Observations(**stack([p.obs for p in parts], Observations))  # type: ignore[arg-type]

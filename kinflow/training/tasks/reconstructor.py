@@ -167,8 +167,9 @@ class ReconstructorTask:
         prediction, traces = self.module(sample.obs, dynamics=self.config.filter)
         with torch.autocast(self.device.type, enabled=False):
             terms = self._terms(sample, prediction, traces)
-        weights = self.config.losses
-        total = torch.stack([getattr(weights, name.split(".")[0]) * value for name, value in terms.items()]).sum()
+        weights = {name: getattr(self.config.losses, name.split(".")[0]) for name in terms}
+        terms = {name: value for name, value in terms.items() if weights[name] > 0}
+        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return total, {**terms, "z_std": prediction.z.std.mean()}
 
     def _terms(self, sample: Sample, prediction: Prediction, traces: Traces) -> dict[str, Tensor]:

@@ -1,0 +1,78 @@
+"""One person's motion as the parameters of body and flow, and the record made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..body import Body
+from ..evidence import Evidence
+from ..flow import PoseFlow
+from ..motion import Motion
+from ..rotations import rotmat_to_rotvec
+from .pose import full_pose
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """What a reconstruction finds of one person, on one device.
+
+    Attributes:
+        z: (T, 63) latents of the flow; z_std: (T, 63) their standard deviations.
+        root: (T, 3, 3) pelvis to camera.
+        transl: (T, 3) m, camera axes.
+        betas: (10,).
+        contacts: (T, 4) probabilities, in the order of :data:`kinflow.skeleton.FEET`.
+    """
+
+    z: Tensor
+    z_std: Tensor
+    root: Tensor
+    transl: Tensor
+    betas: Tensor
+    contacts: Tensor
+
+
+@torch.no_grad()
+def motion_of(
+    parameters: Parameters, joints3d_std: np.ndarray, evidence: Evidence, K: np.ndarray, flow: PoseFlow, body: Body
+) -> Motion:
+    """The record of one person; see :class:`kinflow.motion.Motion`.
+
+    Args:
+        joints3d_std: (T, 24) m.
+        evidence: of the same frames.
+        K: (3, 3) px.
+    """
+    pose = flow.decode(parameters.z)[0]
+    rotmats = full_pose(parameters.root, pose)
+    joints = body.joints(parameters.betas.expand(len(pose), -1), rotmats, parameters.transl)
+    hands = torch.zeros_like(rotmats[:, 22:, 0])
+    return Motion(
+        person_id=evidence.person_id,
+        body=body.name,
+        frame_ids=evidence.frame_ids,
+        timestamps=evidence.timestamps,
+        observed=evidence.observed,
+        betas=_numpy(parameters.betas),
+        global_orient=_numpy(rotmat_to_rotvec(parameters.root)),
+        body_pose=_numpy(torch.cat((rotmat_to_rotvec(pose), hands), 1)),
+        transl=_numpy(parameters.transl),
+        joints3d=_numpy(joints),
+        joints3d_std=joints3d_std,
+        z=_numpy(parameters.z),
+        z_std=_numpy(parameters.z_std),
+        contacts=_numpy(parameters.contacts),
+        keypoints2d=evidence.keypoints2d,
+        confidence=evidence.confidence,
+        boxes_xyxy=evidence.boxes_xyxy,
+        K=K,
+        image_size=evidence.image_size,
+    )
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().float().cpu().numpy()
