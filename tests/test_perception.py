@@ -129,7 +129,7 @@ def _person(x: float, size: float = 200.0, score: float = 0.99, mask_columns: tu
     roi = np.array([x, 300.0, size, 0.0])
     return Person(
         roi=roi, next_roi=roi, score=score, keypoints2d=points, confidence=np.full(33, 0.9), world=np.zeros((33, 3)),
-        box_xyxy=np.concatenate([points.min(0), points.max(0)]), mask=mask, features=None,
+        box_xyxy=np.concatenate([points.min(0), points.max(0)]), mask=mask,
     )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_two_people_one_hidden_for_a_while(figure: np.ndarray) -> None:
     assert (first.confidence[~seen] == 0).all() and (first.keypoints2d[~seen] == 0).all()
     nose = first.keypoints2d[seen, 0] - np.stack([np.flatnonzero(seen) + 20, np.full(seen.sum(), 40)], -1)
     np.testing.assert_allclose(nose, np.broadcast_to([120, 50], nose.shape), atol=12)
-    assert first.masks is not None and first.features is not None and first.features.shape == (40, 288)
+    assert first.masks is not None and first.masks.shape == (40, 64, 64)
     assert first.has_world.tolist() == seen.tolist()
     shoulders = first.world_landmarks[seen, 11] - first.world_landmarks[seen, 12]
     assert (shoulders[:, 0] > 0.1).all()  # facing the camera: the left shoulder on the right
@@ -290,9 +290,9 @@ def test_mask_covers_the_person(figure: np.ndarray) -> None:
 
 def test_look_ahead_says_the_same(figure: np.ndarray) -> None:
     frames = [_scene(figure, [100 + 2 * k]) for k in range(12)]
-    (plain,) = _perceive(frames, masks=False, features=False)
-    (ahead,) = _perceive(frames, masks=False, features=False, look_ahead_s=0.1)
-    assert plain.masks is None and plain.features is None
+    (plain,) = _perceive(frames, masks=False)
+    (ahead,) = _perceive(frames, masks=False, look_ahead_s=0.1)
+    assert plain.masks is None
     assert ahead.observed.all()
     assert np.median(np.abs(ahead.keypoints2d - plain.keypoints2d)) < 2.0
 

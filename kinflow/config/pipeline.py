@@ -35,7 +35,7 @@ class PerceptionConfig:
         batch_people: regions that go through the landmark network at once, of one or of several frames.
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
             None does so on CPUs, where batches gain nothing.
-        masks: keep a person mask per frame; features: keep pooled trunk features per frame.
+        masks: keep a person mask per frame.
     """
 
     landmarks: typing.Literal["heavy", "full"] = "heavy"
@@ -56,7 +56,6 @@ class PerceptionConfig:
     batch_people: int = 4
     look_ahead_s: float | None = None
     masks: bool = True
-    features: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

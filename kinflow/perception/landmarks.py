@@ -63,19 +63,15 @@ class Person:
     world: np.ndarray  #: (33, 3) m, camera axes, hip-centred
     box_xyxy: np.ndarray  #: (4,) px, within the frame
     mask: np.ndarray | None  #: (64, 64) uint8 inside the crop
-    features: np.ndarray | None  #: (288,) float32
 
 
-def people_from_output(
-    output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], with_features: bool = True
-) -> list[Person]:
+def people_from_output(output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int]) -> list[Person]:
     """Decode the network's output for N regions of one frame of (width, height) px."""
     refined = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps)
     points = refined.cpu().numpy().astype(np.float64)
     certainty = torch.sigmoid(output.landmarks[:, :33, 3:5]).prod(-1).cpu().numpy()
     world = output.world[:, :33].cpu().numpy().astype(np.float64)
     scores = output.score.cpu().numpy()
-    features = output.features.cpu().numpy().astype(np.float32) if with_features else None
     masks = None
     if output.mask is not None:
         pooled = F.avg_pool2d(torch.sigmoid(output.mask)[:, None], LANDMARK_SIZE // MASK_SIZE)[:, 0]
@@ -97,7 +93,6 @@ def people_from_output(
             world=world[i],
             box_xyxy=_person_box(frame_points[i, :33], certainty[i], image_size),
             mask=None if masks is None else masks[i],
-            features=None if features is None else features[i],
         )
         for i in range(len(rois))
     ]

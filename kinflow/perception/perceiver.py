@@ -275,7 +275,7 @@ class Perceiver:
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE).to(self._dtype)
             output = self._landmarker(crops, with_mask)
-            people += people_from_output(output, rois, self._image_size, self.config.features)
+            people += people_from_output(output, rois, self._image_size)
         return people
 
     def finish(self) -> list[Evidence]:
@@ -321,7 +321,6 @@ class Perceiver:
             boxes_xyxy=fill("box_xyxy", np.float32),
             rois=fill("roi", np.float32),
             masks=fill("mask", np.uint8) if self.config.masks else None,
-            features=fill("features", np.float32) if self.config.features else None,
             image_size=np.array(self._image_size, np.int64),
         )
 
