@@ -231,12 +231,11 @@ def gaussian_nll(value: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * ((value - mean).square() * torch.exp(-log_var) + log_var + LOG_2PI).sum(-1)
 
 
-def dynamics_nll(log_prob: Tensor, timestamps: Tensor, valid: Tensor | None = None) -> Tensor:
+def dynamics_nll(log_prob: Tensor, valid: Tensor | None = None) -> Tensor:
     """Negative log-likelihood of whole motions per frame: ``log_prob`` (..., T) nats -> (...).
 
     ``log_prob`` is what ``LatentDynamics.log_prob`` gives: each frame's density given the frames before it.
     """
-    check_shape("timestamps", timestamps, f"... {log_prob.shape[-1]}")
     if valid is None:
         return -log_prob.mean(-1)
     kept = torch.where(valid, log_prob, torch.zeros_like(log_prob))

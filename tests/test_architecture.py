@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kinflow"
 FLOORS = (
-    {"errors", "skeleton", "rotations", "timing", "cameras", "devices", "config", "records", "bounds"},
+    {"errors", "skeleton", "rotations", "timing", "cameras", "devices", "config", "records"},
     {"clip", "evidence", "motion", "body", "video", "assets"},
     {"flow"},
     {"dynamics", "denoiser", "tracks", "perception"},

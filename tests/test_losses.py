@@ -161,11 +161,11 @@ def test_likelihoods_against_torch_distributions(rng: torch.Generator) -> None:
 
 
 def test_dynamics_nll_counts_valid_frames_only(rng: torch.Generator) -> None:
-    log_prob, t = randn(rng, 2, 4), times(2, 4)
+    log_prob = randn(rng, 2, 4)
     valid = torch.tensor([[True, True, False, True], [True, False, False, False]])
-    value = losses.dynamics_nll(log_prob, t, valid)
+    value = losses.dynamics_nll(log_prob, valid)
     assert torch.allclose(value[0], -log_prob[0, [0, 1, 3]].mean()) and torch.allclose(value[1], -log_prob[1, 0])
-    assert gradcheck(lambda x: losses.dynamics_nll(x, t, valid), log_prob.requires_grad_())
+    assert gradcheck(lambda x: losses.dynamics_nll(x, valid), log_prob.requires_grad_())
 
 
 def test_betas_prior_and_contacts(rng: torch.Generator) -> None:

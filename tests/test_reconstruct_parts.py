@@ -8,7 +8,7 @@ import torch
 
 from kinflow.cameras import project
 from kinflow.reconstruction.batching import cut
-from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, standard
+from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, soft_clamp, soft_max, standard
 from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
 from kinflow.reconstruction.kernel import kernel_of
 from kinflow.reconstruction.target import inside_crops, mask_pixels
@@ -184,6 +184,17 @@ def test_two_filter_fusion_stays_proper_when_the_backward_pass_knows_nothing() -
     nothing = Gaussian(torch.zeros(8, dtype=D), torch.full((8,), 1.0, dtype=D))
     fused = fuse_over_prior(wide, nothing)
     assert torch.isfinite(fused.log_var).all() and (fused.log_var <= wide.log_var + 1e-9).all()
+
+
+def test_soft_bounds_hold_and_are_the_identity_inside() -> None:
+    x = torch.linspace(-20, 20, 81, dtype=D).requires_grad_()
+    held = soft_clamp(x, -7.0, 2.0)
+    assert (held > -7).all() and (held < 2 + np.exp(-9)).all() and (held.diff() >= 0).all()
+    assert torch.allclose(soft_clamp(torch.tensor(-2.5, dtype=D), -30.0, 30.0), torch.tensor(-2.5, dtype=D), atol=1e-9)
+    held.sum().backward()
+    assert x.grad is not None and (x.grad > 0).all()
+    v = torch.rand(5, dtype=D) + 0.1  # a bound on a variance adds its precision
+    assert torch.allclose(soft_max(v.log(), float(np.log(0.95))).exp(), 1 / (1 / v + 1 / 0.95))
 
 
 # -- kernel -----------------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from ..bounds import soft_clamp
 from ..config import ReconstructorConfig
 from ..rotations import rot6d_to_rotmat
 from ..timing import gather_time, reverse_index
+from .gaussian import soft_clamp
 from .observation import FEATURE_SIZE, NUM_LANDMARKS, TYPICAL_SPREAD, Flat, Observations
 
 LATENT = 63
@@ -91,9 +92,9 @@ class Lifter(nn.Module):
         """Ray-aligned landmarks (B, T, 33, 3) in m at an average person's size: keypoints put right, with a depth each."""
         seen = flat.points * confidence[..., None]
         visible = torch.cat((seen, confidence[..., None]), -1)
-        out = self.outputs(self.blocks(self.inputs(visible.flatten(-2)))).unflatten(-1, (NUM_LANDMARKS, 3))
+        out = self.outputs(self.blocks(self.inputs(rearrange(visible, "b t p c -> b t (p c)"))))
         flat_m = torch.cat((seen * TYPICAL_SPREAD, torch.zeros_like(seen[..., :1])), -1)
-        return flat_m + out
+        return flat_m + rearrange(out, "b t (p c) -> b t p c", c=3)
 
 
 class States(NamedTuple):

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..bounds import soft_max
 from ..dynamics import LatentDynamics, State
-from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, standard
+from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, soft_max, standard
 
 _TRUST_UNIT = 10.0  # nats that one of the trust parameters is worth, so that they learn as fast as they need
 _FIRST_WIDENING = 7.0

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 LARGEST_PREDICTED_VAR = 0.95
 """A prediction is never taken to be as wide as the prior N(0, I) itself, so that dividing the prior out stays proper."""
@@ -60,6 +61,19 @@ def fuse_over_prior(filtered: Gaussian, backward: Gaussian) -> Gaussian:
     total = precision + precision_back - 1
     mean = (precision * filtered.mean + precision_back * backward.mean) / total
     return Gaussian(mean, -torch.log(total))
+
+
+def soft_max(x: Tensor, high: float) -> Tensor:
+    """Keep x below ``high``, the identity well below it, with a gradient everywhere.
+
+    The log-variance of v becomes that of ``v c / (v + c)``, with ``high`` the log of c: as if a precision were added.
+    """
+    return high - softplus(high - x)
+
+
+def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Keep x within (low, high), but for e^(low - high) at the top; the identity well inside, a gradient everywhere."""
+    return low + softplus(soft_max(x, high) - low)
 
 
 def standard(like: Tensor) -> Gaussian:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..cameras import rays
@@ -26,7 +27,7 @@ def ray_rotmat(direction: Tensor) -> Tensor:
     # Rodrigues about e_z x d, written out; finite for z > -1.
     k = 1 / (1 + z)
     rows = (1 - k * x * x, -k * x * y, x, -k * x * y, 1 - k * y * y, y, -x, -y, z)
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return rearrange(torch.stack(rows, -1), "... (i j) -> ... i j", i=3)
 
 
 def torso_centre(points: Tensor, confidence: Tensor) -> Tensor:

@@ -93,6 +93,7 @@ class Reconstructor:
         """
         path = asset_path("reconstructor.safetensors") if path is None else path
         state, values, meta = load_weights(path)
+        body = body if body is not None else Body.open()
         flow, dynamics = load_flow(), load_dynamics()
         prints = {"flow": fingerprint(flow), "dynamics": fingerprint(dynamics)}
         for part, value in prints.items():
@@ -101,7 +102,7 @@ class Reconstructor:
                 raise FormatError(f"{path}: trained with {part} {known}, got {value}. Train the reconstructor anew.")
         try:
             config = from_dict(ReconstructorConfig, values)
-            out = cls(config, body if body is not None else Body.open(), flow, dynamics)
+            out = cls(config, body, flow, dynamics)
             out.network.load_own_state(state)
         except (ConfigError, RuntimeError) as error:
             raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .. import losses
@@ -192,10 +193,11 @@ class Refiner:
         usable = (len(z) - offset) // window if len(z) > window else 0
         if usable:
             rows = slice(offset, offset + usable * window)
-            z, timestamps = z[rows].unflatten(0, (usable, window)), timestamps[rows].unflatten(0, (usable, window))
+            z = rearrange(z[rows], "(n w) d -> n w d", w=window)
+            timestamps = rearrange(timestamps[rows], "(n w) -> n w", w=window)
         else:
             z, timestamps = z[None], timestamps[None]
-        return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps), timestamps).mean()
+        return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
 
     @cached_property
     def _vertex_ids(self) -> Tensor:
