@@ -86,7 +86,7 @@ class Denoiser(nn.Module):
             self.leave.bias.zero_()
 
     def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
-        """The smoothed motion.
+        """The denoised motion.
 
         Args:
             rotmat: (B, T, 21, 3, 3) body rotations; those of frames that are not valid are not looked at.

@@ -22,7 +22,7 @@ FORECAST_PAST = 2.0
 
 
 def denoise_clip(denoiser: Denoiser, rotmat: Tensor, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
-    """Smoothed rotations (B, T, 21, 3, 3) of clips (B, T, 21, 3, 3) with times (B, T) s, valid (B, T), noise (B,) rad."""
+    """Denoised rotations (B, T, 21, 3, 3) of clips (B, T, 21, 3, 3) with times (B, T) s, valid (B, T), noise (B,) rad."""
     size, frames = times.shape
     nearby = slerp_between(rotmat, times, valid)
     windows = Windows.padded(frames, WINDOW, OVERLAP)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from .live import Filtered, LiveFilter
 from .motion_prior import MotionPrior
 
-__all__ = ["MotionPrior"]
+__all__ = ["Filtered", "LiveFilter", "MotionPrior"]
