@@ -7,13 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-import torchdiffeq
 from torch import Tensor
 
 from kinflow.config import DenoiserConfig, DenoiserTrainingConfig
 from kinflow.denoiser import Denoiser, gp
 from kinflow.denoiser.gp import LENGTHS, SHARES_NOISY, MotionRegression, matern52
-from kinflow.dynamics.field import DecayField, flow_over
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat, wrap_rotvec
 from kinflow.training.poses import Capture
 from kinflow.training.streams.windows import WindowSampler
@@ -108,20 +106,6 @@ def test_every_parameter_learns() -> None:
     (out * torch.randn_like(out)).sum().backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
-def test_steps_are_torchdiffeqs(solver: str) -> None:
-    torch.manual_seed(0)
-    field, h, dt = (
-        DecayField(6, 5).double(),
-        torch.randn(3, 6).double().tanh(),
-        torch.tensor([0.02, 0.05, 0.09]).double(),
-    )
-    unit = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    expected = torchdiffeq.odeint(lambda s, y: dt[:, None] * field(y), h, unit, method=solver)[-1]
-    torch.testing.assert_close(flow_over(field, h, dt, solver, 0.1), expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(flow_over(field, h, dt, solver, 0.1, most=3), expected, rtol=0, atol=1e-12)
 
 
 def captures() -> list[Capture]:

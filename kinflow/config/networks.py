@@ -49,8 +49,15 @@ class DynamicsConfig:
         head_hidden: width of the predictive head.
         components: Gaussians in the predictive mixture; 1 is a plain Gaussian.
         rank: of each predictive covariance's low-rank part.
-        solver, max_step: torchdiffeq's fixed-step method and the longest step in seconds; a longer interval is cut into
-            equal steps, each clip's by itself.
+        solver: Runge-Kutta method, by torchdiffeq's name, that moves the hidden state between frames. "euler",
+            "midpoint" and "rk4" (steps of equal length) have a closed form here, which is the fast path and the one that
+            can be exported; "heun2", "heun3" (steps of equal length) and the adaptive "dopri5", "dopri8", "bosh3",
+            "fehlberg2" and "adaptive_heun", which integrate clip by clip, run in torchdiffeq.
+        max_step: s, longest step of the methods with steps of equal length, and longest stretch that the adjoint goes
+            back at once; a longer interval is cut into equal parts, each clip's by itself.
+        rtol, atol: relative and absolute error, in units of the hidden state, that an adaptive method allows a step.
+        adjoint: take gradients by integrating back in time (torchdiffeq's odeint_adjoint, with any solver) from the
+            states at every max_step, instead of through all that the steps computed: less memory across long gaps.
         horizon: seconds over which an extrapolated velocity dies out.
         sigma_floor: smallest predictive standard deviation along each axis, in latent units.
         dropout: in the predictive head, in training only.
@@ -64,12 +71,23 @@ class DynamicsConfig:
     head_hidden: int = 384
     components: int = 3
     rank: int = 8
-    solver: typing.Literal["euler", "midpoint", "rk4"] = "midpoint"
+    solver: typing.Literal[
+        "euler", "midpoint", "rk4", "heun2", "heun3", "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"
+    ] = "midpoint"
     max_step: float = 0.1
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    adjoint: bool = False
     horizon: float = 0.25
     sigma_floor: float = 1e-3
     dropout: float = 0.1
     between: typing.Literal["ode", "cell"] = "ode"
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a step or a tolerance that is not positive."""
+        for name in ("max_step", "rtol", "atol"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"dynamics.{name}: expected a positive number, got {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,9 @@ from ..config import DynamicsConfig
 from ..errors import ShapeError, check_shape
 from ..flow.normal import squash, standard_normal_log_prob
 from ..timing import gather_time, valid_before
-from .field import DecayField, flow_over
+from .field import DecayField
 from .predictive import Predictive
+from .solver import flow_over
 
 ROOT_DIM = 6
 _ROOT_SCALE = (3.0, 3.0, 3.0, 1.0, 1.0, 1.0)  # rad/s and m/s that count as one
@@ -205,17 +206,6 @@ class LatentDynamics(nn.Module):
         predictive = self._head(hidden, here, gather_time(histories.velocity_here, start), ahead, seen)
         return one, predictive.log_prob(gather_time(z, target))
 
-    def unroll(
-        self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
-    ) -> tuple[Predictive, Tensor, Tensor]:
-        """Predictive of every frame from the valid frames before it (not yet N(0, I) at the first), all at once.
-
-        Returns:
-            Predictive over (B, T), the valid mask (B, T), the number of frames seen before each (B, T), 0 to 2.
-        """
-        valid, histories, before, _ = self._run(z, timestamps, valid, root)
-        return self._predict_all(histories, before), valid, histories.seen
-
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _run(
@@ -245,7 +235,7 @@ class LatentDynamics(nn.Module):
         """The hidden state (N, H) after dt (N,) s without an observation."""
         if self.config.between == "cell":
             return hidden
-        return flow_over(self.field, hidden, dt, self.config.solver, self.config.max_step, most)
+        return flow_over(self.field, hidden, dt, self.config, most)
 
     def _predict_all(self, histories: Histories, hidden: Tensor) -> Predictive:
         return self._head(hidden, histories.z_last, histories.velocity, histories.elapsed, histories.seen)
