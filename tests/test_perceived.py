@@ -17,7 +17,8 @@ from kinflow.mocap.clips import MotionClip
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.skeleton import MIRROR_BLAZEPOSE
 from kinflow.training.calibration import calibrate
-from kinflow.training.streams.perceived import PerceivedClip, draw_scene, load_perceived, make_shard, save_perceived
+from kinflow.training.streams.perceived import PerceivedClip, load_perceived, save_perceived
+from kinflow.training.streams.render_and_perceive import draw_scene, make_shard
 
 
 def captured(frames: int = 240) -> MotionClip:

@@ -16,7 +16,8 @@ import torch
 
 from kinflow.config import PerceptionConfig
 from kinflow.mocap.clips import load_clips
-from kinflow.training.streams.perceived import make_shard, save_perceived
+from kinflow.training.streams.perceived import save_perceived
+from kinflow.training.streams.render_and_perceive import make_shard
 
 log = logging.getLogger("render_and_perceive")
 

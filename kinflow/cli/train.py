@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import KinflowError, MissingAssetError, OutputError
-
-NETWORKS = ("flow", "dynamics", "denoiser", "reconstructor")
+from ..training.tasks import NETWORKS, training_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingAssetError(
                 f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data."
             )
-        training = importlib.import_module(f"kinflow.training.tasks.{args.network}")
-        weights = training.train(
+        from ..training.run import run_training  # torch: not for --help
+
+        weights = run_training(
+            training_of(args.network),
+            args.data,
+            args.out or Path("runs") / args.network,
             config_path=args.config,
             overrides=args.overrides,
-            data=args.data,
-            out=args.out or Path("runs") / args.network,
             resume=args.resume,
             device=args.device,
             progress=not args.quiet and sys.stderr.isatty(),

@@ -136,8 +136,7 @@ def fit(
         module.load_state_dict(saved["module"])
         optimiser.load_state_dict(saved["optimiser"])
         average = saved["average"]
-        rng.bit_generator.state = _ints(saved["rng"])
-        torch.set_rng_state(saved["torch_rng"].cpu())
+        restore_random_states(saved, rng, device)
         step, spent, stale = saved["step"], saved["spent"], saved["stale"]
         best, best_step, best_scores = saved["best"], saved["best_step"], saved["best_scores"]
     began, bad = time.monotonic() - spent, 0
@@ -178,7 +177,7 @@ def fit(
                 )
             done = share() >= 1
             if step % config.validate_every == 0 or done:
-                scores = _validate(task, module, average)
+                scores = _validate(task, module, average, device)
                 stale = 0 if scores["score"] < best else stale + 1
                 if scores["score"] < best:
                     best, best_step, best_scores = scores["score"], step, scores
@@ -189,7 +188,7 @@ def fit(
                 log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
                 _write(out / "last.pt", {
                     "identity": identity, "module": module.state_dict(), "optimiser": optimiser.state_dict(),
-                    "average": average, "rng": _strings(rng.bit_generator.state), "torch_rng": torch.get_rng_state(),
+                    "average": average, **random_states(rng, device),
                     "step": step, "spent": spent, "stale": stale,
                     "best": best, "best_step": best_step, "best_scores": best_scores,
                 })  # fmt: skip
@@ -233,16 +232,31 @@ def _average(average: dict[str, Tensor], module: nn.Module, decay: float) -> Non
     torch._foreach_lerp_(floats[0], floats[1], 1 - decay)
 
 
+def random_states(rng: np.random.Generator, device: torch.device) -> dict[str, Any]:
+    """Where all random numbers of a training stand: the batches', torch's on the CPU and, there, on a CUDA ``device``."""
+    states = {"rng": _strings(rng.bit_generator.state), "torch_rng": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda_rng"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_states(states: Mapping[str, Any], rng: np.random.Generator, device: torch.device) -> None:
+    """Put back what :func:`random_states` took; a training that moves to or from CUDA has no state of that device."""
+    rng.bit_generator.state = _ints(states["rng"])
+    torch.set_rng_state(states["torch_rng"].cpu())
+    if device.type == "cuda" and "cuda_rng" in states:
+        torch.cuda.set_rng_state(states["cuda_rng"].cpu(), device)
+
+
 @torch.no_grad()
-def _validate(task: Task, module: nn.Module, average: dict[str, Tensor]) -> dict[str, float]:
+def _validate(task: Task, module: nn.Module, average: dict[str, Tensor], device: torch.device) -> dict[str, float]:
     own = {k: v.clone() for k, v in module.state_dict().items()}
-    random_state = torch.get_rng_state()
     module.load_state_dict(average)
     module.eval()
-    scores = {k: float(v) for k, v in task.validate(module).items()}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        scores = {k: float(v) for k, v in task.validate(module).items()}
     module.load_state_dict(own)
     module.train()
-    torch.set_rng_state(random_state)
     return scores
 
 

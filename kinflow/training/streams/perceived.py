@@ -1,14 +1,8 @@
-"""Render and perceive: what the real front end makes of people whose 3D is known.
-
-The open body is rendered in captured motion (random shape, clothes, light, background, camera), the perception networks
-run on the frames as they would on a clip, and their output is kept with the exact parameters. A network trained on such
-pairs learns the front end's true errors: its biases, its confusions of depth, and how they last over time.
-"""
+"""Clips that were rendered and perceived: their files, and the training windows drawn from them."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,23 +12,20 @@ import torch
 from torch import Tensor
 
 from ...body import Body
-from ...cameras import intrinsics, project
-from ...config import PerceptionConfig
-from ...datasets.synthetic import random_look, render_frames
 from ...errors import MissingAssetError, ShapeError
-from ...evidence import Evidence
-from ...mocap.clips import MotionClip
-from ...perception import Perceiver
+from ...reconstruction.observation import Observations
+from ...reconstruction.pose import full_pose
 from ...records import atomic_write
-from ...rotations import mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
-from ...skeleton import MIRROR_SMPL
-
-log = logging.getLogger(__name__)
+from ...rotations import mirror_rotmat, rotvec_to_rotmat
+from ...skeleton import MIRROR_BLAZEPOSE
+from ..poses import mirror_body
+from .projected import Sample, foot_contacts_of, true_view
 
 SCHEMA = "kinflow.perceived/1"
-_EVIDENCE = (
+EVIDENCE = (
     "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world", "boxes_xyxy", "rois",
 )  # fmt: skip
+"""Fields of a clip that are the front end's, a row for every frame."""
 _TRUTH = ("global_orient", "body_pose", "transl")
 
 
@@ -75,136 +66,9 @@ class PerceivedClip:
         return rotvec_to_rotmat(torch.from_numpy(np.concatenate((self.global_orient[:, None], self.body_pose), 1)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """Exact parameters of one clip to render (tensors); rotations are body to camera."""
-
-    pose_rotmat: Tensor  # (T, 24, 3, 3)
-    transl: Tensor  # (T, 3)
-    betas: Tensor  # (10,)
-    K: Tensor  # (3, 3)
-    image_size: tuple[int, int]
-    timestamps: np.ndarray  # (T,)
-    source: str
-
-
-def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator, frames: int) -> Scene | None:
-    """Draw a stretch of motion, a body and a camera that sees it; None when the stretch drawn has invalid frames."""
-    clip = clips[int(rng.choice(len(clips), p=_shares(clips)))]
-    step = max(1, round(clip.fps / rng.choice([10, 15, 20, 24, 30, 30, 30, 60])))
-    span = (frames - 1) * step + 1
-    if len(clip) < span:
-        step = max(1, (len(clip) - 1) // (frames - 1))
-        span = (frames - 1) * step + 1
-        if len(clip) < span:
-            return None
-    at = int(rng.integers(len(clip) - span + 1))
-    rows = slice(at, at + span, step)
-    if not clip.valid[at : at + span].all():
-        return None
-    rotvec = torch.from_numpy(np.concatenate((clip.global_orient[rows, None], clip.body_pose[rows]), 1))
-    pose, path = rotvec_to_rotmat(rotvec), torch.from_numpy(clip.transl[rows])
-    if rng.random() < 0.5:
-        pose, path = mirror_rotmat(pose)[:, list(MIRROR_SMPL)], path * torch.tensor([-1.0, 1, 1])
-    betas = torch.from_numpy(rng.normal(size=10).astype(np.float32) * rng.uniform(0.3, 1.2))
-
-    # A camera around the middle of the path: any side, mostly about level, sometimes high, low or rolled.
-    width, height = (int(v) for v in rng.choice([[320, 320], [384, 288], [288, 384], [426, 240]]))
-    K = intrinsics(
-        (width, height), focal=float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2))))
-    )
-    turn = _rotation(2, rng.normal(0, 0.17)) @ _rotation(0, np.clip(rng.normal(0.12, 0.3), -0.7, 1.2)) @ _rotation(
-        1, rng.uniform(-np.pi, np.pi)
-    )  # fmt: skip
-    to_camera = _rotation(0, np.pi) @ turn  # world (y up) -> camera (y down, z forward)
-    relative = path - path.mean(0)
-    pose = torch.cat((to_camera @ pose[:, :1], pose[:, 1:]), 1)
-    moved = relative @ to_camera.T
-    joints = body.joints(betas[None], pose, None)
-    joints = joints - joints[:, :1] + moved[:, None]
-    fill = rng.uniform(0.45, 1.05)  # how much of the frame the motion takes; above 1 it leaves it
-    offset = torch.from_numpy(rng.uniform(-0.2, 0.2, 2).astype(np.float32)) * torch.tensor([width, height]) / K[0, 0]
-    for distance in np.geomspace(0.8, 40, 60):
-        centre = torch.cat((offset * distance, torch.tensor([float(distance)])))
-        if float((joints + centre)[..., 2].min()) < 0.4:
-            continue
-        pixels = project(joints + centre, K)
-        reach = (pixels.amax((0, 1)) - pixels.amin((0, 1))) / torch.tensor([width, height])
-        if float(reach.max()) <= fill:
-            break
-    transl = moved + centre - body.joints(betas[None], pose, None)[:, 0]
-    return Scene(pose, transl, betas, K, (width, height), np.arange(frames) * step / clip.fps, clip.name)
-
-
-def perceive_scene(scene: Scene, body: Body, perceiver: Perceiver, rng: np.random.Generator) -> PerceivedClip | None:
-    """Render a scene and run the front end over it; None when it found nobody, or not in half of the frames."""
-    identity = torch.eye(3).expand(1, 24, 3, 3)
-    betas = scene.betas[None]
-    rest = body.vertices(betas, identity, None)[0].numpy()
-    landmarks = body.landmarks(betas, identity, None)[0].numpy()
-    look = random_look(scene.image_size, body.part_labels.numpy(), rest, rng, landmarks)
-    vertices = body.vertices(betas, scene.pose_rotmat, scene.transl)
-    images = render_frames(vertices, body.faces, scene.K, scene.image_size, look)
-    frame_ids = np.arange(len(images))
-    perceiver.update(images, scene.timestamps, frame_ids)
-    found = perceiver.finish()
-    if not found or found[0].observed.sum() < len(images) / 2:
-        return None
-    rotvec = rotmat_to_rotvec(scene.pose_rotmat).numpy()
-    padded = pad_evidence(found[0], scene.timestamps, frame_ids)
-    return PerceivedClip(
-        **padded,
-        global_orient=rotvec[:, 0],
-        body_pose=rotvec[:, 1:],
-        transl=scene.transl.numpy(),
-        betas=scene.betas.numpy(),
-        K=scene.K.numpy(),
-        image_size=np.array(scene.image_size),
-        source=scene.source,
-    )
-
-
-def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarray) -> dict[str, np.ndarray]:
-    """A person's rows spread over all frames of the clip; zeros, and not observed, where there is none."""
-    at = np.searchsorted(frame_ids, evidence.frame_ids)
-    out: dict[str, np.ndarray] = {"timestamps": np.asarray(timestamps, np.float64)}
-    for name in _EVIDENCE[1:]:
-        value = getattr(evidence, name)
-        full = np.zeros((len(frame_ids), *value.shape[1:]), value.dtype)
-        full[at] = value
-        out[name] = full
-    return out
-
-
-def make_shard(
-    clips: Sequence[MotionClip], count: int, frames: int, seed: int, config: PerceptionConfig
-) -> list[PerceivedClip]:
-    """Render and perceive ``count`` clips; the same seed gives the same clips."""
-    rng = np.random.default_rng(seed)
-    body = Body.open(resolution="light")
-    # One large person in view: no search for small ones, and a new search only where the person is lost.
-    one = dataclasses.replace(config, max_people=1, masks=False, tile_interval_s=1e9, detector_interval_s=1e9)
-    perceiver = Perceiver(one)
-    out: list[PerceivedClip] = []
-    tries = 0
-    with torch.no_grad():
-        while len(out) < count:
-            tries += 1
-            if tries > 20 * count:
-                raise ShapeError(f"clips: {tries} draws gave {len(out)} usable scenes. Check the prepared motion file.")
-            scene = draw_scene(clips, body, rng, frames)
-            if scene is None:
-                continue
-            perceiver.reset()
-            clip = perceive_scene(scene, body, perceiver, rng)
-            if clip is not None:
-                out.append(clip)
-    return out
-
-
 def save_perceived(path: str | Path, clips: Sequence[PerceivedClip]) -> None:
     """Write clips to one npz (schema ``kinflow.perceived/1``): rows joined, clip i being ``offsets[i]:offsets[i+1]``."""
-    arrays: dict[str, Any] = {n: np.concatenate([getattr(c, n) for c in clips]) for n in (*_EVIDENCE, *_TRUTH)}
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(c, n) for c in clips]) for n in (*EVIDENCE, *_TRUTH)}
     arrays |= {name: np.stack([getattr(c, name) for c in clips]) for name in ("betas", "K", "image_size")}
     with atomic_write(path) as stream:
         np.savez(
@@ -233,19 +97,98 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
                 raise ShapeError(f"{file}: expected schema {SCHEMA}, got {npz.get('schema')}.")
             data = {k: npz[k] for k in npz.files}
         for i, (a, b) in enumerate(zip(data["offsets"][:-1], data["offsets"][1:], strict=True)):
-            rows = {name: data[name][a:b] for name in (*_EVIDENCE, *_TRUTH)}
+            rows = {name: data[name][a:b] for name in (*EVIDENCE, *_TRUTH)}
             one = {name: data[name][i] for name in ("betas", "K", "image_size")}
             out.append(PerceivedClip(**rows, **one, source=str(data["sources"][i])))
     return out
 
 
-def _shares(clips: Sequence[MotionClip]) -> np.ndarray:
-    """Probability of drawing from each clip: by the root of its length, so that a few long dances do not rule."""
-    weight = np.sqrt([c.seconds for c in clips])
-    return weight / weight.sum()
+class PerceivedMotions:
+    """Draws batches of :class:`~kinflow.training.streams.projected.Sample` from rendered and perceived clips."""
 
+    def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int, augment: bool = True) -> None:
+        self.augment = augment
+        self.clips = [c for c in clips if c.observed.sum() >= 4]
+        self.body, self.frames = body, frames
+        if not self.clips:
+            raise MissingAssetError("perceived: expected clips with a person seen in them, got none.")
 
-def _rotation(axis: int, angle: float) -> Tensor:
-    rotvec = torch.zeros(3)
-    rotvec[axis] = float(angle)
-    return rotvec_to_rotmat(rotvec)
+    @torch.no_grad()
+    def draw(self, rng: np.random.Generator, batch: int) -> Sample:
+        """A batch of windows, a quarter of them at a lower frame rate than rendered."""
+        rows = [self._row(rng) for _ in range(batch)]
+        data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
+        data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
+        return self._sample(data, rng)
+
+    def _altered(self, data: dict[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
+        """Half of the windows mirrored, the camera rolled a little, and little errors of its own for each draw."""
+        batch = len(data["betas"])
+        flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
+        side, mirror = torch.tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
+        centre = data["K"][:, None, None, :2, 2]
+        about = data["keypoints2d"] - centre
+        pixels = torch.where(flip, (about * side[:2])[:, :, mirror], about)
+        world = torch.where(flip, (data["world_landmarks"] * side)[:, :, mirror], data["world_landmarks"])
+        confidence = torch.where(flip[..., 0], data["confidence"][:, :, mirror], data["confidence"])
+        row = flip[:, :1, 0, 0]
+        root = torch.where(row[..., None, None], mirror_rotmat(data["root"]), data["root"])
+        pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
+        transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
+        zero = torch.zeros(batch, 2)
+        turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
+        size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
+        pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
+        world = world * (1 + 0.03 * torch.randn(batch, 1, 1, 1, generator=g)) + 0.004 * torch.randn(
+            world.shape, generator=g
+        )
+        return {
+            **data,
+            "keypoints2d": torch.einsum("bij,btpj->btpi", turn[:, :2, :2], pixels) + centre,
+            "world_landmarks": torch.einsum("bij,btpj->btpi", turn, world),
+            "confidence": confidence,
+            "root": turn[:, None] @ root,
+            "pose": pose,
+            "transl": torch.einsum("bij,btj->bti", turn, transl),
+        }
+
+    def _row(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        clip = self.clips[int(rng.integers(len(self.clips)))]
+        stride = int(rng.integers(2, 4)) if rng.random() < 0.25 else 1
+        keep = np.arange(int(rng.integers(stride)), len(clip), stride)
+        begin = int(rng.integers(max(1, len(keep) - self.frames + 1)))
+        keep = keep[begin : begin + self.frames]
+        valid = np.arange(self.frames) < len(keep)
+        at = keep[np.minimum(np.arange(self.frames), len(keep) - 1)]
+        row = {f: getattr(clip, f)[at] for f in (
+            "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world",
+            "global_orient", "body_pose", "transl")}  # fmt: skip
+        return {**row, "valid": valid, "betas": clip.betas, "K": clip.K}
+
+    def _sample(self, data: dict[str, Tensor], rng: np.random.Generator) -> Sample:
+        g = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        batch = len(data["betas"])
+        data["root"], data["pose"] = (
+            rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
+        )  # fmt: skip
+        if self.augment:
+            data = self._altered(data, g)
+        root, pose = data["root"], data["pose"]
+        betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
+        landmarks = self.body.landmarks(betas, full_pose(root, pose), data["transl"])
+        ray_to_camera, _ = true_view(landmarks, data["K"])
+        hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
+        observed = data["observed"] & data["valid"]
+        # At times the third dimension is withheld, as with keypoints from another tool.
+        has_world = data["has_world"] & observed & (torch.rand(batch, 1, generator=g) < 0.9)
+        times = data["timestamps"] - data["timestamps"][:, :1]
+        obs = Observations(
+            data["keypoints2d"], data["confidence"] * observed[..., None],
+            torch.where(has_world[..., None, None], data["world_landmarks"], torch.zeros(())),
+            has_world, observed, data["valid"], times, data["K"],
+        )  # fmt: skip
+        contacts, known = foot_contacts_of(landmarks, times)
+        return Sample(
+            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
+            contacts, known, (landmarks - hips) @ ray_to_camera,
+        )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 
 from ...body import Body
 from ...body.kinematics import forward_kinematics
-from ...config import DenoiserTrainingConfig, load_config
+from ...config import DenoiserTrainingConfig
 from ...denoiser import Denoiser
-from ...devices import find_device
 from ...rotations import geodesic_distance, rotvec_to_rotmat
-from ..cards import save_trained
-from ..loop import fit, seed_everything
-from ..poses import Capture, exchange, mirror_body, perturb, read_captures
+from ..loop import FitResult
+from ..poses import Capture, exchange, mirror_body, perturb
+from ..run import Captured, Card, Training, capture_alone, listed
 from ..streams.noise import ar1
 from ..streams.windows import Window, WindowSampler, log_uniform
 
@@ -214,30 +212,14 @@ def validation_sets(
     return out
 
 
-def train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    data: Path,
-    out: Path,
-    resume: bool = False,
-    device: str = "auto",
-    progress: bool = True,
-) -> Path:
-    """Train the denoiser and write ``out/denoiser.safetensors`` with its card. Returns its path.
+def _build(config: DenoiserTrainingConfig, captured: Captured, device: torch.device) -> DenoiserTask:
+    return DenoiserTask(config, captured.training, captured.validation, device)
 
-    Raises:
-        ConfigError, MissingAssetError, UsageError: settings or data that do not fit.
-    """
-    config = load_config(DenoiserTrainingConfig, config_path, overrides)
-    seed_everything(config.train.seed)
-    where = find_device(device)
-    training, validation = read_captures(data, "train"), read_captures(data, "validation")
-    task = DenoiserTask(config, training, validation, where)
-    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
+
+def _card(task: DenoiserTask, captured: Captured, result: FitResult) -> Card:
     what = "bidirectional denoiser of body motion: noise, drop-outs, gaps, the near future"
-    scores = {
-        "validation, error over a Gaussian-process regression's": ", ".join(
-            f"{k} {v:.2f}" for k, v in result.scores.items() if k != "score"
-        ),
-    }
-    return save_trained(out / "denoiser.safetensors", task.module, config, result, what, scores, data, training, where)
+    scores = {"validation, error over a Gaussian-process regression's": listed(result)}
+    return Card(what, capture_alone(captured), scores)
+
+
+TRAINING = Training("denoiser", DenoiserTrainingConfig, _build, _card)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...config import DynamicsTrainingConfig, load_config
-from ...devices import find_device
+from ...config import DynamicsTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
 from ...dynamics.root import root_motion
 from ...flow import PoseFlow, load_flow
 from ...rotations import rotvec_to_rotmat
-from ..cards import save_trained
-from ..loop import fit, seed_everything
-from ..poses import Capture, exchange, mirror_body, mirror_root, perturb, read_captures
+from ..loop import FitResult
+from ..poses import Capture, exchange, mirror_body, mirror_root, perturb
+from ..run import Captured, Card, Training, capture_alone, listed
 from ..streams.windows import WindowSampler
 
 RATES = (12.0, 24.0, 30.0, 60.0)
@@ -43,19 +41,6 @@ class Windows:
 def encode_all(flow: PoseFlow, rotmat: Tensor, device: torch.device, chunk: int = 2048) -> Tensor:
     """Latents (N, 63) of poses (N, 21, 3, 3), in chunks."""
     return torch.cat([flow.encode(part.to(device))[0].cpu() for part in rotmat.split(chunk)])
-
-
-def frames_at_rate(length: int, source_fps: float, fps: float, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """Increasing source frames that sample a clip of ``length`` frames at ``fps``, from a random phase.
-
-    Time stamps are the frames' own, so nothing is interpolated: at rates that do not divide the source's, and with
-    jitter (a share of the interval), the steps differ.
-    """
-    step = source_fps / fps
-    count = max(2, int((length - 1) / step))
-    at = rng.uniform(0, step) + step * (np.arange(count) + jitter * rng.standard_normal(count))
-    frames = np.unique(np.round(at).astype(np.int64))
-    return frames[(frames >= 0) & (frames < length)]
 
 
 class DynamicsTask:
@@ -210,28 +195,15 @@ def validation_windows(
     return out
 
 
-def train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    data: Path,
-    out: Path,
-    resume: bool = False,
-    device: str = "auto",
-    progress: bool = True,
-) -> Path:
-    """Train the dynamics in the latents of a trained flow and write ``out/dynamics.safetensors``. Returns its path.
+def _build(config: DynamicsTrainingConfig, captured: Captured, device: torch.device) -> DynamicsTask:
+    return DynamicsTask(config, load_flow(config.flow), captured.training, captured.validation, device)
 
-    Raises:
-        ConfigError, MissingAssetError, UsageError: settings, flow or data that do not fit.
-    """
-    config = load_config(DynamicsTrainingConfig, config_path, overrides)
-    seed_everything(config.train.seed)
-    where = find_device(device)
-    training, validation = read_captures(data, "train"), read_captures(data, "validation")
-    task = DynamicsTask(config, load_flow(config.flow), training, validation, where)
-    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    what = f"recurrent neural-ODE dynamics in the {config.space} of flow.safetensors"
-    scores = {
-        "validation, nats a frame": ", ".join(f"{k[4:]} {-v:.2f}" for k, v in result.scores.items() if k != "score"),
-    }
-    return save_trained(out / "dynamics.safetensors", task.module, config, result, what, scores, data, training, where)
+
+def _card(task: DynamicsTask, captured: Captured, result: FitResult) -> Card:
+    what = f"recurrent neural-ODE dynamics in the {task.config.space} of flow.safetensors"
+    return Card(
+        what, capture_alone(captured), {"validation, nats a frame": listed(result, sign=-1).replace("nll_", "")}
+    )
+
+
+TRAINING = Training("dynamics", DynamicsTrainingConfig, _build, _card)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...config import FlowTrainingConfig, load_config
-from ...devices import find_device
+from ...config import FlowTrainingConfig
 from ...flow import PoseFlow, Rot6dFlow, build_flow, load_flow
 from ...rotations import rotvec_to_rotmat
-from ..cards import save_trained
-from ..loop import fit, seed_everything
-from ..poses import Capture, exchange, mirror_body, perturb, read_captures
+from ..loop import FitResult
+from ..poses import Capture, exchange, mirror_body, perturb
+from ..run import Captured, Card, Training, capture_alone
 
 
 class FlowTask:
@@ -83,28 +81,13 @@ class FlowTask:
         }
 
 
-def train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    data: Path,
-    out: Path,
-    resume: bool = False,
-    device: str = "auto",
-    progress: bool = True,
-) -> Path:
-    """Train a flow and write ``out/flow.safetensors`` with its card. Returns its path.
+def _build(config: FlowTrainingConfig, captured: Captured, device: torch.device) -> FlowTask:
+    return FlowTask(config, captured.training, captured.validation, device)
 
-    Raises:
-        ConfigError, MissingAssetError, UsageError: settings or data that do not fit.
-    """
-    config = load_config(FlowTrainingConfig, config_path, overrides)
-    seed_everything(config.train.seed)
-    where = find_device(device)
-    training, validation = read_captures(data, "train"), read_captures(data, "validation")
-    task = FlowTask(config, training, validation, where)
-    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    what = "kinematic normalizing flow over SMPL's 21 body joints"
-    scores = {
-        "validation, nats a pose": f"{-result.score:.2f}",
-    }
-    return save_trained(out / "flow.safetensors", task.module, config, result, what, scores, data, training, where)
+
+def _card(task: FlowTask, captured: Captured, result: FitResult) -> Card:
+    scores = {"validation, nats a pose": f"{-result.score:.2f}"}
+    return Card("kinematic normalizing flow over SMPL's 21 body joints", capture_alone(captured), scores)
+
+
+TRAINING = Training("flow", FlowTrainingConfig, _build, _card)

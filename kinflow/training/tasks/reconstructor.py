@@ -10,122 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from ... import losses, metrics
-from ...assets.weights import load_weights, save_weights
+from ...assets.weights import load_weights
 from ...body import Body
-from ...config import ReconstructorTrainingConfig, config_hash, load_config
-from ...devices import find_device
+from ...config import ReconstructorTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
-from ...errors import MissingAssetError
 from ...flow import PoseFlow, load_flow
+from ...mocap.clips import load_clips
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
 from ...reconstruction.network import Prediction, ReconstructionNetwork, Traces
-from ...reconstruction.observation import Observations
 from ...reconstruction.pose import full_pose
-from ...rotations import geodesic_distance, mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
-from ...skeleton import MIRROR_BLAZEPOSE
+from ...rotations import geodesic_distance, rotmat_to_rotvec
 from ...timing import gather_time
-from ..loop import fit, seed_everything
-from ..poses import mirror_body, read_captures
-from ..streams.perceived import PerceivedClip, load_perceived
-from ..streams.projected import ProjectedMotions, Sample, foot_contacts_of, join, true_view
+from ..loop import FitResult
+from ..run import Captured, Card, Training
+from ..streams.perceived import PerceivedClip, PerceivedMotions, load_perceived
+from ..streams.projected import ProjectedMotions, Sample, join
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
 _NLL_CAP = 6.0  # nats per latent beyond which a frame's pull is bounded
 LIMBS = (1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21)
 """SMPL joints of which BlazePose has a landmark."""
 LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
-
-
-class PerceivedMotions:
-    """Draws windows of :class:`~kinflow.training.streams.projected.Sample` from rendered and perceived clips."""
-
-    def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int, augment: bool = True) -> None:
-        self.augment = augment
-        self.clips = [c for c in clips if c.observed.sum() >= 4]
-        self.body, self.frames = body, frames
-        if not self.clips:
-            raise MissingAssetError("perceived: expected clips with a person seen in them, got none.")
-
-    @torch.no_grad()
-    def draw(self, rng: np.random.Generator, batch: int) -> Sample:
-        """A batch of windows, a quarter of them at a lower frame rate than rendered."""
-        rows = [self._row(rng) for _ in range(batch)]
-        data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
-        data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
-        return self._sample(data, rng)
-
-    def _altered(self, data: dict[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
-        """Half of the windows mirrored, the camera rolled a little, and little errors of its own for each draw."""
-        batch = len(data["betas"])
-        flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
-        side, mirror = torch.tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
-        centre = data["K"][:, None, None, :2, 2]
-        about = data["keypoints2d"] - centre
-        pixels = torch.where(flip, (about * side[:2])[:, :, mirror], about)
-        world = torch.where(flip, (data["world_landmarks"] * side)[:, :, mirror], data["world_landmarks"])
-        confidence = torch.where(flip[..., 0], data["confidence"][:, :, mirror], data["confidence"])
-        row = flip[:, :1, 0, 0]
-        root = torch.where(row[..., None, None], mirror_rotmat(data["root"]), data["root"])
-        pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
-        transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
-        zero = torch.zeros(batch, 2)
-        turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
-        size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
-        pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
-        world = world * (1 + 0.03 * torch.randn(batch, 1, 1, 1, generator=g)) + 0.004 * torch.randn(
-            world.shape, generator=g
-        )
-        return {
-            **data,
-            "keypoints2d": torch.einsum("bij,btpj->btpi", turn[:, :2, :2], pixels) + centre,
-            "world_landmarks": torch.einsum("bij,btpj->btpi", turn, world),
-            "confidence": confidence,
-            "root": turn[:, None] @ root,
-            "pose": pose,
-            "transl": torch.einsum("bij,btj->bti", turn, transl),
-        }
-
-    def _row(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        clip = self.clips[int(rng.integers(len(self.clips)))]
-        stride = int(rng.integers(2, 4)) if rng.random() < 0.25 else 1
-        keep = np.arange(int(rng.integers(stride)), len(clip), stride)
-        begin = int(rng.integers(max(1, len(keep) - self.frames + 1)))
-        keep = keep[begin : begin + self.frames]
-        valid = np.arange(self.frames) < len(keep)
-        at = keep[np.minimum(np.arange(self.frames), len(keep) - 1)]
-        row = {f: getattr(clip, f)[at] for f in (
-            "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world",
-            "global_orient", "body_pose", "transl")}  # fmt: skip
-        return {**row, "valid": valid, "betas": clip.betas, "K": clip.K}
-
-    def _sample(self, data: dict[str, Tensor], rng: np.random.Generator) -> Sample:
-        g = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        batch = len(data["betas"])
-        data["root"], data["pose"] = (
-            rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
-        )  # fmt: skip
-        if self.augment:
-            data = self._altered(data, g)
-        root, pose = data["root"], data["pose"]
-        betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
-        landmarks = self.body.landmarks(betas, full_pose(root, pose), data["transl"])
-        ray_to_camera, _ = true_view(landmarks, data["K"])
-        hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
-        observed = data["observed"] & data["valid"]
-        # At times the third dimension is withheld, as with keypoints from another tool.
-        has_world = data["has_world"] & observed & (torch.rand(batch, 1, generator=g) < 0.9)
-        times = data["timestamps"] - data["timestamps"][:, :1]
-        obs = Observations(
-            data["keypoints2d"], data["confidence"] * observed[..., None],
-            torch.where(has_world[..., None, None], data["world_landmarks"], torch.zeros(())),
-            has_world, observed, data["valid"], times, data["K"],
-        )  # fmt: skip
-        contacts, known = foot_contacts_of(landmarks, times)
-        return Sample(
-            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
-            contacts, known, (landmarks - hips) @ ray_to_camera,
-        )  # fmt: skip
 
 
 class ReconstructorTask:
@@ -344,62 +250,43 @@ def evaluate(
     return {k: float(v) for k, v in out.items()}
 
 
-def train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    data: Path,
-    out: Path,
-    resume: bool = False,
-    device: str = "auto",
-    progress: bool = True,
-) -> Path:
-    """Train the reconstructor and write ``out/reconstructor.safetensors``. Returns its path.
-
-    Raises:
-        ConfigError, MissingAssetError, UsageError: settings, weights or data that do not fit.
-    """
-    config = load_config(ReconstructorTrainingConfig, config_path, overrides)
-    seed_everything(config.train.seed)
-    where = find_device(device)
+def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torch.device) -> ReconstructorTask:
     flow = load_flow(config.flow)
     dynamics = load_dynamics(config.dynamics) if config.filter else None
     body = Body.open()
-    captures = read_captures(data, "train")
-    projected = ProjectedMotions(captures, body, config.projection, flow)
-    held_out = ProjectedMotions(read_captures(data, "validation"), body, config.projection, flow)
+    projected = ProjectedMotions(captured.training, body, config.projection, flow)
+    held_out = ProjectedMotions(captured.validation, body, config.projection, flow)
     validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
     perceived = None
     if config.perceived is not None:
         clips = load_perceived(config.perceived)
-        hold = held_out_names(clips, data)
+        hold = held_out_names(clips, captured.path)
         perceived = PerceivedMotions([c for c in clips if c.source not in hold], body, config.projection.frames)
         others = [c for c in clips if c.source in hold]
         if others:
             unseen = PerceivedMotions(others, body, config.projection.frames, augment=False)
             validation["perceived"] = unseen.draw(np.random.default_rng(8), min(config.validation, 3 * len(others)))
-    task = ReconstructorTask(config, flow, dynamics, body, projected, perceived, validation, where)
+    task = ReconstructorTask(config, flow, dynamics, body, projected, perceived, validation, device)
     if config.init is not None:
         task.module.load_own_state(load_weights(config.init)[0])
-    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
-    minutes = sum(len(c.body_pose) / c.fps for c in captures) / 60
-    rendered = f" and {len(perceived.clips)} rendered, perceived clips" if perceived is not None else ""
-    card = {
-        "what": "frame encoder, recurrence and heads; reads flow.safetensors and dynamics.safetensors",
-        "data": f"{data.name}: {minutes:.0f} min of motion capture, projected{rendered} (see NOTICE)",
-        "validation": ", ".join(f"{k} {v:.3g}" for k, v in result.scores.items()),
-        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
-        "training config hash": config_hash(config),
-        "flow fingerprint": fingerprint(flow),
-        "dynamics fingerprint": fingerprint(task.module.filter.dynamics),
-        "licence": "Apache-2.0",
-    }
-    return save_weights(out / "reconstructor.safetensors", OwnWeights(task.module), config.model, card)
+    return task
+
+
+def _card(task: ReconstructorTask, captured: Captured, result: FitResult) -> Card:
+    rendered = "" if task.perceived is None else f" and {len(task.perceived.clips)} rendered, perceived clips"
+    return Card(
+        "frame encoder, recurrence and heads; reads flow.safetensors and dynamics.safetensors",
+        f"{captured.minutes:.0f} min of motion capture, projected{rendered}",
+        {"validation": ", ".join(f"{k} {v:.3g}" for k, v in result.scores.items())},
+        {
+            "flow fingerprint": fingerprint(task.flow),
+            "dynamics fingerprint": fingerprint(task.module.filter.dynamics),
+        },
+    )
 
 
 def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:
     """Sources among ``clips`` that belong to the validation or test split of the prepared capture."""
-    from ...mocap.clips import load_clips
-
     held = {c.name for split in ("validation", "test") for c in load_clips(data, split)}
     return {c.source for c in clips} & held
 
@@ -413,3 +300,8 @@ class OwnWeights(nn.Module):
 
     def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
         return self.network.own_state()
+
+
+TRAINING = Training(
+    "reconstructor", ReconstructorTrainingConfig, _build, _card, weights=lambda task: OwnWeights(task.module)
+)

@@ -1,0 +1,166 @@
+"""Render and perceive: what the real front end makes of people whose 3D is known.
+
+The open body is rendered in captured motion (random shape, clothes, light, background, camera), the perception networks
+run on the frames as they would on a clip, and their output is kept with the exact parameters. A network trained on such
+pairs learns the front end's true errors: its biases, its confusions of depth, and how they last over time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...body import Body
+from ...cameras import intrinsics, project
+from ...config import PerceptionConfig
+from ...datasets.synthetic import random_look, render_frames
+from ...errors import ShapeError
+from ...evidence import Evidence
+from ...mocap.clips import MotionClip
+from ...perception import Perceiver
+from ...rotations import mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
+from ...skeleton import MIRROR_SMPL
+from .perceived import EVIDENCE, PerceivedClip
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Exact parameters of one clip to render (tensors); rotations are body to camera."""
+
+    pose_rotmat: Tensor  # (T, 24, 3, 3)
+    transl: Tensor  # (T, 3)
+    betas: Tensor  # (10,)
+    K: Tensor  # (3, 3)
+    image_size: tuple[int, int]
+    timestamps: np.ndarray  # (T,)
+    source: str
+
+
+def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator, frames: int) -> Scene | None:
+    """Draw a stretch of motion, a body and a camera that sees it; None when the stretch drawn has invalid frames."""
+    clip = clips[int(rng.choice(len(clips), p=_shares(clips)))]
+    step = max(1, round(clip.fps / rng.choice([10, 15, 20, 24, 30, 30, 30, 60])))
+    span = (frames - 1) * step + 1
+    if len(clip) < span:
+        step = max(1, (len(clip) - 1) // (frames - 1))
+        span = (frames - 1) * step + 1
+        if len(clip) < span:
+            return None
+    at = int(rng.integers(len(clip) - span + 1))
+    rows = slice(at, at + span, step)
+    if not clip.valid[at : at + span].all():
+        return None
+    rotvec = torch.from_numpy(np.concatenate((clip.global_orient[rows, None], clip.body_pose[rows]), 1))
+    pose, path = rotvec_to_rotmat(rotvec), torch.from_numpy(clip.transl[rows])
+    if rng.random() < 0.5:
+        pose, path = mirror_rotmat(pose)[:, list(MIRROR_SMPL)], path * torch.tensor([-1.0, 1, 1])
+    betas = torch.from_numpy(rng.normal(size=10).astype(np.float32) * rng.uniform(0.3, 1.2))
+
+    # A camera around the middle of the path: any side, mostly about level, sometimes high, low or rolled.
+    width, height = (int(v) for v in rng.choice([[320, 320], [384, 288], [288, 384], [426, 240]]))
+    K = intrinsics(
+        (width, height), focal=float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2))))
+    )
+    turn = _rotation(2, rng.normal(0, 0.17)) @ _rotation(0, np.clip(rng.normal(0.12, 0.3), -0.7, 1.2)) @ _rotation(
+        1, rng.uniform(-np.pi, np.pi)
+    )  # fmt: skip
+    to_camera = _rotation(0, np.pi) @ turn  # world (y up) -> camera (y down, z forward)
+    relative = path - path.mean(0)
+    pose = torch.cat((to_camera @ pose[:, :1], pose[:, 1:]), 1)
+    moved = relative @ to_camera.T
+    joints = body.joints(betas[None], pose, None)
+    joints = joints - joints[:, :1] + moved[:, None]
+    fill = rng.uniform(0.45, 1.05)  # how much of the frame the motion takes; above 1 it leaves it
+    offset = torch.from_numpy(rng.uniform(-0.2, 0.2, 2).astype(np.float32)) * torch.tensor([width, height]) / K[0, 0]
+    for distance in np.geomspace(0.8, 40, 60):
+        centre = torch.cat((offset * distance, torch.tensor([float(distance)])))
+        if float((joints + centre)[..., 2].min()) < 0.4:
+            continue
+        pixels = project(joints + centre, K)
+        reach = (pixels.amax((0, 1)) - pixels.amin((0, 1))) / torch.tensor([width, height])
+        if float(reach.max()) <= fill:
+            break
+    transl = moved + centre - body.joints(betas[None], pose, None)[:, 0]
+    return Scene(pose, transl, betas, K, (width, height), np.arange(frames) * step / clip.fps, clip.name)
+
+
+def perceive_scene(scene: Scene, body: Body, perceiver: Perceiver, rng: np.random.Generator) -> PerceivedClip | None:
+    """Render a scene and run the front end over it; None when it found nobody, or not in half of the frames."""
+    identity = torch.eye(3).expand(1, 24, 3, 3)
+    betas = scene.betas[None]
+    rest = body.vertices(betas, identity, None)[0].numpy()
+    landmarks = body.landmarks(betas, identity, None)[0].numpy()
+    look = random_look(scene.image_size, body.part_labels.numpy(), rest, rng, landmarks)
+    vertices = body.vertices(betas, scene.pose_rotmat, scene.transl)
+    images = render_frames(vertices, body.faces, scene.K, scene.image_size, look)
+    frame_ids = np.arange(len(images))
+    perceiver.update(images, scene.timestamps, frame_ids)
+    found = perceiver.finish()
+    if not found or found[0].observed.sum() < len(images) / 2:
+        return None
+    rotvec = rotmat_to_rotvec(scene.pose_rotmat).numpy()
+    padded = pad_evidence(found[0], scene.timestamps, frame_ids)
+    return PerceivedClip(
+        **padded,
+        global_orient=rotvec[:, 0],
+        body_pose=rotvec[:, 1:],
+        transl=scene.transl.numpy(),
+        betas=scene.betas.numpy(),
+        K=scene.K.numpy(),
+        image_size=np.array(scene.image_size),
+        source=scene.source,
+    )
+
+
+def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """A person's rows spread over all frames of the clip; zeros, and not observed, where there is none."""
+    at = np.searchsorted(frame_ids, evidence.frame_ids)
+    out: dict[str, np.ndarray] = {"timestamps": np.asarray(timestamps, np.float64)}
+    for name in EVIDENCE[1:]:
+        value = getattr(evidence, name)
+        full = np.zeros((len(frame_ids), *value.shape[1:]), value.dtype)
+        full[at] = value
+        out[name] = full
+    return out
+
+
+def make_shard(
+    clips: Sequence[MotionClip], count: int, frames: int, seed: int, config: PerceptionConfig
+) -> list[PerceivedClip]:
+    """Render and perceive ``count`` clips; the same seed gives the same clips."""
+    rng = np.random.default_rng(seed)
+    body = Body.open(resolution="light")
+    # One large person in view: no search for small ones, and a new search only where the person is lost.
+    one = dataclasses.replace(config, max_people=1, masks=False, tile_interval_s=1e9, detector_interval_s=1e9)
+    perceiver = Perceiver(one)
+    out: list[PerceivedClip] = []
+    tries = 0
+    with torch.no_grad():
+        while len(out) < count:
+            tries += 1
+            if tries > 20 * count:
+                raise ShapeError(f"clips: {tries} draws gave {len(out)} usable scenes. Check the prepared motion file.")
+            scene = draw_scene(clips, body, rng, frames)
+            if scene is None:
+                continue
+            perceiver.reset()
+            clip = perceive_scene(scene, body, perceiver, rng)
+            if clip is not None:
+                out.append(clip)
+    return out
+
+
+def _shares(clips: Sequence[MotionClip]) -> np.ndarray:
+    """Probability of drawing from each clip: by the root of its length, so that a few long dances do not rule."""
+    weight = np.sqrt([c.seconds for c in clips])
+    return weight / weight.sum()
+
+
+def _rotation(axis: int, angle: float) -> Tensor:
+    rotvec = torch.zeros(3)
+    rotvec[axis] = float(angle)
+    return rotvec_to_rotmat(rotvec)
