@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor
 
 from kinflow.config import RenderConfig
 from kinflow.errors import ShapeError, UsageError
-from kinflow.render import PALETTE, draw_keypoints, overlay, person_colour, shade, vertex_normals
+from kinflow.render import PALETTE, overlay, person_colour, shade, vertex_normals
 
 K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 
@@ -93,17 +96,23 @@ def test_colours_differ_and_come_round() -> None:
     assert person_colour(0) == person_colour(len(PALETTE)) == PALETTE[0]
 
 
-def test_keypoints() -> None:
-    image = np.zeros((48, 64, 3), np.uint8)
-    points = np.array([[10.0, 10.0], [50.0, 10.0], [50.0, 40.0], [-30.0, 500.0], [np.nan, 3.0]])
-    confidence = np.array([1, 1, 0.1, 1, 1])
-    drawn = draw_keypoints(image, points, confidence, [(0, 1), (1, 2), (0, 3)], colour=(250, 250, 250))
-    assert image.max() == 0
-    assert (drawn[10, 10] == 250).all() and (drawn[10, 50] == 250).all()  # both discs
-    assert drawn[10, 30].any() or drawn[9, 30].any()  # the line between them
-    assert not drawn[25:42, 45:55].any()  # the unsure one has neither disc nor line
-    with pytest.raises(ShapeError, match="confidence"):
-        draw_keypoints(image, points, confidence[:2])
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RenderConfig)])
+def test_no_field_of_the_config_is_without_effect(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another value changes the picture, or cannot be had and says so."""
+    monkeypatch.setitem(sys.modules, "pytorch3d", None)
+    monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh.rasterize_meshes", None)
+    image = np.full((48, 64, 3), 128, np.uint8)
+    mesh, faces = box((0.5, 0.5, 0.2), (0, 0, 2.0))
+    other = dataclasses.replace(RenderConfig(), **{field: {"opacity": 0.3, "near": 2.5, "backend": "pytorch3d"}[field]})
+
+    def drawn(config: RenderConfig) -> np.ndarray:
+        return overlay(image, [(mesh, PALETTE[0])], faces, K, config)
+
+    if field == "backend":
+        with pytest.raises(UsageError, match="pytorch3d is not installed"):
+            drawn(other)
+    else:
+        assert (drawn(other) != drawn(RenderConfig())).any()
 
 
 @pytest.mark.parametrize("resolution", ["full", "light"])

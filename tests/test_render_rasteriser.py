@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -235,9 +237,41 @@ def test_bad_arguments() -> None:
         rasterise(vertices[None], faces, K, SIZE, backend="abacus")
 
 
+def test_auto_is_pytorch3d_on_cuda_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for there, expected in ((True, "pytorch3d"), (False, "torch")):
+        monkeypatch.setattr(rasteriser, "installed", lambda there=there: there)
+        assert rasteriser.chosen_backend("auto", cuda) == expected
+        assert rasteriser.chosen_backend("auto", cpu) == "torch"
+        assert all(rasteriser.chosen_backend(b, cuda) == b for b in ("torch", "pytorch3d"))
+
+
+def test_fragments_and_points_say_the_same() -> None:
+    vertices, faces = soup(2, 25, 3)
+    whole = rasterise(vertices, faces, K, SIZE)
+    points = visible_points(vertices, faces, K, SIZE)
+    for ours, theirs in zip(points.fragments(2, SIZE), whole, strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(points.fragments(2, SIZE).points().fragments(2, SIZE), whole, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_pytorch3d_without_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rasterize_meshes(*_: object, **__: object) -> None:
+        raise RuntimeError("Not compiled with GPU support.")
+
+    fake = types.SimpleNamespace(rasterize_meshes=rasterize_meshes, Meshes=lambda *_: None)
+    for name in ("pytorch3d", "pytorch3d.structures", "pytorch3d.renderer", "pytorch3d.renderer.mesh"):
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh.rasterize_meshes", fake)
+    vertices, faces = sphere()
+    with pytest.raises(UsageError, match="built without CUDA"):
+        rasterise(vertices[None], faces, K, SIZE, backend="pytorch3d")
+
+
 def test_without_pytorch3d(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pytorch3d", None)
-    monkeypatch.setitem(__import__("sys").modules, "pytorch3d.renderer.mesh.rasterize_meshes", None)
+    monkeypatch.setitem(sys.modules, "pytorch3d", None)
+    monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh.rasterize_meshes", None)
     vertices, faces = sphere()
     with pytest.raises(UsageError, match="pytorch3d is not installed"):
         rasterise(vertices[None], faces, K, SIZE, backend="pytorch3d")

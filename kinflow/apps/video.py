@@ -252,7 +252,7 @@ def write_overlay(
     report = progress or (lambda stage, done, total: None)
     reader = open_clip(clip, start=start, end=end, config=config.video)
     body, K = result.body, torch.from_numpy(result.motions[0].K)
-    faces = body.faces.cpu()  # skinned where the body is, drawn here
+    faces = body.faces  # drawn where they are
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in result.motions]
     done = 0
     with VideoWriter(path, reader.image_size, reader.fps, config.video) as writer:

@@ -16,7 +16,7 @@ from .networks import (
     RefineConfig,
     TrainingLossConfig,
 )
-from .pipeline import PerceptionConfig, PipelineConfig, RenderConfig, VideoConfig
+from .pipeline import PerceptionConfig, PipelineConfig, RenderBackend, RenderConfig, VideoConfig
 from .training import (
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "ReconstructorConfig",
     "ReconstructorTrainingConfig",
     "RefineConfig",
+    "RenderBackend",
     "RenderConfig",
     "TrainConfig",
     "TrainingLossConfig",

@@ -80,6 +80,10 @@ class VideoConfig:
     preset: str = "veryfast"
 
 
+RenderBackend = typing.Literal["auto", "torch", "pytorch3d"]
+"""Rasterisers, and "auto": pytorch3d on CUDA where it is installed, else torch."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
     """Rasteriser and overlay.
@@ -87,14 +91,13 @@ class RenderConfig:
     Attributes:
         opacity: of the mesh over the frame, 0..1.
         near: m; faces that reach nearer to the camera are left out.
-        keypoint_radius: of a drawn keypoint, in parts of the image's longer side.
-        min_confidence: keypoints under it are not drawn.
+        backend: "torch"; "pytorch3d", which must then be installed; or "auto": pytorch3d on CUDA where it is installed,
+            else torch.
     """
 
     opacity: float = 0.8
     near: float = 0.05
-    keypoint_radius: float = 0.003
-    min_confidence: float = 0.5
+    backend: RenderBackend = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

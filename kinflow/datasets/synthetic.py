@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, check_shape
-from ..render import interpolate, shade, vertex_normals, visible_points
+from ..render import interpolate, join_meshes, shade, vertex_normals, visible_points
 from ..skeleton import SMPL_JOINTS
 from ..video import VideoWriter
 
@@ -265,13 +265,9 @@ def join(people: list[tuple[Any, Any, Look]]) -> tuple[Tensor, Tensor, Look]:
     """Several (vertices (T, V, 3), faces, look) as one scene, with the first's background, light and lens."""
     if not people:
         raise UsageError("people: expected at least one mesh, got none.")
-    points, triangles, colours, count = [], [], [], 0
-    for vertices, faces, look in people:
-        points.append(torch.as_tensor(vertices, dtype=torch.float32))
-        triangles.append(torch.as_tensor(faces, dtype=torch.int64) + count)
-        colours.append(look.colours)
-        count += points[-1].shape[1]
-    return torch.cat(points, 1), torch.cat(triangles), replace(people[0][2], colours=np.concatenate(colours))
+    points, triangles = join_meshes([vertices for vertices, _, _ in people], [faces for _, faces, _ in people])
+    colours = np.concatenate([look.colours for _, _, look in people])
+    return points, triangles, replace(people[0][2], colours=colours)
 
 
 def _rendered(vertices: Any, faces: Any, K: Any, image_size: tuple[int, int], look: Look) -> Iterator[np.ndarray]:

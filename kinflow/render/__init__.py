@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .rasteriser import Fragments, VisiblePoints, rasterise, visible_points
+from .fragments import Fragments, VisiblePoints
+from .rasteriser import rasterise, visible_points
 from .shading import (
     PALETTE,
-    draw_keypoints,
     interpolate,
+    join_meshes,
     overlay,
     part_mask,
     person_colour,
@@ -19,8 +20,8 @@ __all__ = [
     "PALETTE",
     "Fragments",
     "VisiblePoints",
-    "draw_keypoints",
     "interpolate",
+    "join_meshes",
     "overlay",
     "part_mask",
     "person_colour",

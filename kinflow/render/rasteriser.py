@@ -9,48 +9,19 @@ pixels (the top-left rule).
 from __future__ import annotations
 
 import itertools
+import typing
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import UsageError, check_shape
-
-NEAR = 0.05
-"""Faces with a corner nearer than this (m), or behind the camera, are left out."""
+from ..config import RenderBackend
+from ..errors import UsageError
+from .fragments import NEAR, Fragments, VisiblePoints, check_meshes, to_pixels
+from .pytorch3d_backend import installed, rasterise_pytorch3d
 
 _CHUNK = 1 << 22
 """Rows or pixels expanded at a time: bounds the memory that large or many faces take."""
-
-
-class Fragments(NamedTuple):
-    """What is seen through each pixel's centre.
-
-    Attributes:
-        face_index: (B, H, W) int64, row of ``faces``; -1 where there is nothing.
-        barycentric: (B, H, W, 3) perspective-correct weights of the face's corners, 0 where there is nothing.
-        depth: (B, H, W) z in camera metres; inf where there is nothing.
-    """
-
-    face_index: Tensor
-    barycentric: Tensor
-    depth: Tensor
-
-
-class VisiblePoints(NamedTuple):
-    """The same as :class:`Fragments`, as a list of the N covered pixels only.
-
-    Attributes:
-        batch, row, column, face: (N,) int64.
-        barycentric: (N, 3); depth: (N,) m.
-    """
-
-    batch: Tensor
-    row: Tensor
-    column: Tensor
-    face: Tensor
-    barycentric: Tensor
-    depth: Tensor
 
 
 def rasterise(
@@ -61,7 +32,7 @@ def rasterise(
     *,
     near: float = NEAR,
     cull_backfaces: bool = False,
-    backend: str = "torch",
+    backend: RenderBackend = "torch",
 ) -> Fragments:
     """Render a batch of meshes of one topology; each mesh has an image of its own.
 
@@ -72,7 +43,7 @@ def rasterise(
         image_size: (W, H) px.
         near: m; faces that reach nearer are dropped whole.
         cull_backfaces: leave out faces that wind clockwise as seen from the camera.
-        backend: "torch", or "pytorch3d" where that is installed.
+        backend: "torch", the reference; "pytorch3d"; or "auto": pytorch3d on CUDA where it is installed, else torch.
 
     Raises:
         ShapeError, UsageError: for arguments that do not fit together, or a backend that is not there.
@@ -82,22 +53,10 @@ def rasterise(
     >>> rasterise(triangle, torch.tensor([[0, 1, 2]]), K, (4, 4)).depth[0, 0, 0]
     tensor(2.)
     """
-    width, height = image_size
-    if backend == "pytorch3d":
-        from .pytorch3d_backend import rasterise_pytorch3d
-
-        _check(vertices, faces, K, image_size)
+    check_meshes(vertices, faces, K, image_size)
+    if chosen_backend(backend, vertices.device) == "pytorch3d":
         return rasterise_pytorch3d(vertices, faces, K, image_size, near, cull_backfaces)
-    if backend != "torch":
-        raise UsageError(f"backend: expected 'torch' or 'pytorch3d', got {backend!r}.")
-    seen = visible_points(vertices, faces, K, image_size, near=near, cull_backfaces=cull_backfaces)
-    where = (seen.batch, seen.row, seen.column)
-    shape = (vertices.shape[0], height, width)
-    return Fragments(
-        seen.face.new_full(shape, -1).index_put(where, seen.face),
-        vertices.new_zeros((*shape, 3)).index_put(where, seen.barycentric),
-        vertices.new_full(shape, torch.inf).index_put(where, seen.depth),
-    )
+    return _scan(vertices, faces, K, image_size, near, cull_backfaces).fragments(len(vertices), image_size)
 
 
 def visible_points(
@@ -108,23 +67,31 @@ def visible_points(
     *,
     near: float = NEAR,
     cull_backfaces: bool = False,
+    backend: RenderBackend = "torch",
 ) -> VisiblePoints:
     """The covered pixels of :func:`rasterise` as a list: much less memory where a mesh fills a part of the frame."""
-    _check(vertices, faces, K, image_size)
+    check_meshes(vertices, faces, K, image_size)
+    if chosen_backend(backend, vertices.device) == "pytorch3d":
+        return rasterise_pytorch3d(vertices, faces, K, image_size, near, cull_backfaces).points()
+    return _scan(vertices, faces, K, image_size, near, cull_backfaces)
+
+
+def chosen_backend(backend: RenderBackend, device: torch.device) -> RenderBackend:
+    """Which "auto" is for meshes on ``device``: "torch" or "pytorch3d". Raises UsageError for any other word."""
+    if backend not in typing.get_args(RenderBackend):
+        raise UsageError(f"backend: expected one of {', '.join(typing.get_args(RenderBackend))}, got {backend!r}.")
+    if backend == "auto":  # pytorch3d's rasteriser takes seconds a frame on CPUs
+        return "pytorch3d" if device.type == "cuda" and installed() else "torch"
+    return backend
+
+
+def _scan(
+    vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], near: float, cull: bool
+) -> VisiblePoints:
     with torch.no_grad():
-        batch, face, owner, row, column = _nearest(vertices, faces, K, image_size, near, cull_backfaces)
+        batch, face, owner, row, column = _nearest(vertices, faces, K, image_size, near, cull)
     barycentric, depth = _intersect(vertices, faces, K, batch, face, owner, row, column)
     return VisiblePoints(batch[owner], row, column, face[owner], barycentric, depth)
-
-
-def _check(vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int]) -> None:
-    dims = check_shape("vertices", vertices, "B V 3", "A single mesh is vertices[None].")
-    check_shape("faces", faces, "F 3")
-    check_shape("K", K, "3 3" if K.ndim == 2 else f"{dims['B']} 3 3")
-    if image_size[0] < 1 or image_size[1] < 1:
-        raise UsageError(f"image_size: expected positive (width, height), got {image_size}.")
-    if not vertices.is_floating_point():
-        raise UsageError(f"vertices: expected floating point metres, got {vertices.dtype}.")
 
 
 def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,11 +116,7 @@ def _nearest(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mesh and face of the M faces that may be seen; index into these, row and column of the N covered pixels."""
     width, height = image_size
-    cameras = K.to(vertices)[None] if K.ndim == 2 else K.to(vertices)
-    inverse = vertices[..., 2].clamp_min(near).reciprocal()
-    xn, yn = vertices[..., 0] * inverse, vertices[..., 1] * inverse
-    x = cameras[:, 0, 0, None] * xn + cameras[:, 0, 1, None] * yn + cameras[:, 0, 2, None]
-    y = cameras[:, 1, 1, None] * yn + cameras[:, 1, 2, None]
+    x, y, inverse = to_pixels(vertices, K, near)
     front = (vertices[..., 2] >= near) & torch.isfinite(x) & torch.isfinite(y)
     corners = [faces[:, i].contiguous() for i in range(3)]
     xs = [x.index_select(1, c) for c in corners]

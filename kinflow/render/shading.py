@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import RenderConfig
+from ..config import RenderBackend, RenderConfig
 from ..errors import ShapeError, UsageError, check_shape
-from .rasteriser import Fragments, VisiblePoints, rasterise, visible_points
+from .fragments import Fragments, VisiblePoints
+from .rasteriser import rasterise, visible_points
 
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (86, 180, 233),
@@ -95,7 +97,7 @@ def part_mask(fragments: Fragments, faces: Tensor, part_labels: Tensor) -> Tenso
 
 
 def silhouette(
-    vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], *, backend: str = "torch"
+    vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], *, backend: RenderBackend = "torch"
 ) -> Tensor:
     """(B, H, W) bool: where each mesh covers the pixel's centre. Arguments as in :func:`rasterise`."""
     return rasterise(vertices, faces, K, image_size, backend=backend).face_index >= 0
@@ -113,9 +115,10 @@ def overlay(
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
         meshes: a pair for each person: vertices (V, 3) in camera axes, m, and an RGB colour 0..255.
-        faces: (F, 3) for all of them, or a list with one array for each; counter-clockwise seen from outside.
+        faces: (F, 3) for all of them, or a list with one array for each; counter-clockwise seen from outside. Rendering
+            runs on their device.
         K: (3, 3) intrinsics, px.
-        config: opacity and lights.
+        config: opacity, near plane and rasteriser.
 
     Returns:
         (H, W, 3) uint8.
@@ -135,20 +138,28 @@ def overlay(
         return out
     points, triangles, colours = _scene(meshes, faces)
     with torch.inference_mode():
-        camera = torch.as_tensor(K, dtype=torch.float32)
         seen = visible_points(
-            points[None], triangles, camera, (dims["W"], dims["H"]), near=config.near, cull_backfaces=True
-        )
+            points[None], triangles, torch.as_tensor(K, dtype=torch.float32).to(points), (dims["W"], dims["H"]),
+            near=config.near, cull_backfaces=True, backend=config.backend,
+        )  # fmt: skip
         if seen.face.numel() == 0:
             return out
         normals = interpolate(seen, vertex_normals(points, triangles), triangles)
-        lit = shade(normals, colours[triangles[seen.face, 0]])
+        lit = shade(normals, colours[triangles[seen.face, 0]]).cpu()
         drawn = torch.from_numpy(out).view(-1, 3)
-        pixel = seen.row * dims["W"] + seen.column
+        pixel = (seen.row * dims["W"] + seen.column).cpu()
         behind = drawn.index_select(0, pixel).float()
         mixed = behind + config.opacity * (lit - behind)
         drawn.index_copy_(0, pixel, mixed.clamp_(0, 255).add_(0.5).to(torch.uint8))
     return out
+
+
+def join_meshes(vertices: Sequence[Any], faces: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Meshes (..., V_i, 3) with faces (F_i, 3) as one mesh (..., sum V_i, 3), on the device of the first's faces."""
+    triangles = [torch.as_tensor(f, dtype=torch.int64) for f in faces]
+    points = [torch.as_tensor(v, dtype=torch.float32, device=triangles[0].device) for v in vertices]
+    starts = itertools.accumulate((p.shape[-2] for p in points[:-1]), initial=0)
+    return torch.cat(points, -2), torch.cat([f + start for f, start in zip(triangles, starts, strict=True)])
 
 
 def _scene(meshes: Sequence[tuple[Any, tuple[int, int, int]]], faces: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,65 +167,9 @@ def _scene(meshes: Sequence[tuple[Any, tuple[int, int, int]]], faces: Any) -> tu
     each = isinstance(faces, (list, tuple)) and len(faces) > 0 and getattr(faces[0], "ndim", 0) == 2
     if each and len(faces) != len(meshes):
         raise UsageError(f"faces: expected one array for each of {len(meshes)} meshes, got {len(faces)}.")
-    points, triangles, colours, count = [], [], [], 0
-    for index, (vertices, colour) in enumerate(meshes):
-        v = torch.as_tensor(vertices, dtype=torch.float32)
-        f = torch.as_tensor(faces[index] if each else faces, dtype=torch.int64)
-        check_shape(f"meshes[{index}]", v, "V 3", "Give one frame's vertices at a time.")
-        points.append(v)
-        triangles.append(f + count)
-        colours.append(torch.tensor(colour, dtype=torch.float32).expand(v.shape[0], 3))
-        count += v.shape[0]
-    return torch.cat(points), torch.cat(triangles), torch.cat(colours)
-
-
-def draw_keypoints(
-    image: np.ndarray,
-    keypoints2d: np.ndarray,
-    confidence: np.ndarray | None = None,
-    edges: Sequence[tuple[int, int]] = (),
-    *,
-    colour: tuple[int, int, int] = (255, 255, 255),
-    config: RenderConfig | None = None,
-) -> np.ndarray:
-    """Draw keypoints (P, 2) px as discs, and ``edges`` between them as lines; unsure ones are left out.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; not changed.
-        confidence: (P,) 0..1; points under ``config.min_confidence`` are not drawn.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    config = config or RenderConfig()
-    dims = check_shape("image", image, "H W 3")
-    points = check_shape("keypoints2d", keypoints2d, "P 2")["P"]
-    sure = np.isfinite(keypoints2d).all(-1)
-    if confidence is not None:
-        check_shape("confidence", confidence, str(points))
-        sure &= confidence >= config.min_confidence
-    out = image.copy()
-    radius = max(1.0, config.keypoint_radius * max(dims["H"], dims["W"]))
-    tint = np.array(colour, np.uint8)
-    for a, b in edges:
-        if sure[a] and sure[b]:
-            _stroke(out, keypoints2d[a], keypoints2d[b], 0.5 * radius, tint // 2 + 32)
-    for index in np.flatnonzero(sure):
-        _stroke(out, keypoints2d[index], keypoints2d[index], radius, tint)
-    return out
-
-
-def _stroke(image: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float, colour: np.ndarray) -> None:
-    """Paint all pixels whose centre lies within ``radius`` of the segment a-b, in place."""
-    size = np.array([image.shape[1], image.shape[0]])
-    low = np.clip(np.floor(np.minimum(a, b) - radius), 0, size).astype(int)
-    high = np.clip(np.ceil(np.maximum(a, b) + radius), 0, size).astype(int)
-    if (high <= low).any():
-        return
-    x = np.arange(low[0], high[0])[None, :] + 0.5
-    y = np.arange(low[1], high[1])[:, None] + 0.5
-    run = b - a
-    along = ((x - a[0]) * run[0] + (y - a[1]) * run[1]) / max(float(run @ run), 1e-12)
-    along = np.clip(along, 0, 1)
-    near = (x - a[0] - along * run[0]) ** 2 + (y - a[1] - along * run[1]) ** 2 <= radius**2
-    image[low[1] : high[1], low[0] : high[0]][near] = colour
+    for index, (vertices, _) in enumerate(meshes):
+        check_shape(f"meshes[{index}]", vertices, "V 3", "Give one frame's vertices at a time.")
+    points, triangles = join_meshes([v for v, _ in meshes], faces if each else [faces] * len(meshes))
+    tints = torch.tensor([colour for _, colour in meshes], dtype=torch.float32)
+    colours = tints.repeat_interleave(torch.tensor([len(v) for v, _ in meshes]), 0)
+    return points, triangles, colours.to(points.device)
