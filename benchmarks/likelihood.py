@@ -16,11 +16,10 @@ each clip's first two frames are left out. The spread is the standard error over
 from __future__ import annotations
 
 import argparse
-import math
-import subprocess
 from pathlib import Path
 
 import torch
+from reporting import by_clip, commit
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -47,19 +46,6 @@ def poses_of(captures: list[Capture], rate: float) -> tuple[Tensor, Tensor]:
     parts = [c.body_pose[:: max(1, round(c.fps / rate))] for c in captures]
     clip = torch.cat([torch.full((len(p),), i) for i, p in enumerate(parts)])
     return rotvec_to_rotmat(torch.cat(parts)), clip
-
-
-def by_clip(value: Tensor, clip: Tensor) -> tuple[float, float]:
-    """Mean over all frames, and its standard error from the differences between clips."""
-    count = int(clip.max()) + 1
-    size = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, torch.ones(len(clip), dtype=torch.float64))
-    total = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, value.double())
-    mean = float(total.sum() / size.sum())
-    used = size > 0
-    residual = (total - mean * size)[used]
-    return mean, float(
-        residual.square().sum().sqrt() / size.sum() * math.sqrt(used.sum() / max(1, int(used.sum()) - 1))
-    )
 
 
 def chart_gaussian(flow: PoseFlow, train: Tensor, validation: Tensor, test: Tensor) -> tuple[Tensor, float]:
@@ -135,11 +121,8 @@ def main() -> None:
         load_weights(path or asset_path(f"{name}.safetensors"))[2]["config_hash"]
         for name, path in (("flow", args.flow), ("dynamics", args.dynamics))
     ]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     console.print(
-        f"commit {commit or 'unknown'}, flow config {hashes[0]}, dynamics config {hashes[1]}, data {args.data.name}: "
+        f"commit {commit()}, flow config {hashes[0]}, dynamics config {hashes[1]}, data {args.data.name}: "
         + ", ".join(
             f"{k} {len(v)} runs {sum(len(c.body_pose) / c.fps for c in v) / 60:.1f} min" for k, v in splits.items()
         )

@@ -14,6 +14,7 @@ from peers.motion import fitted
 from peers.motion.coordinates import Latents, Tangent
 from peers.motion.humor import HumorSettings
 from peers.motion.kalman import Kalman
+from reporting import by_clip
 from torch import Tensor
 
 from kinflow.prior import MotionPrior
@@ -112,10 +113,10 @@ class Bench:
 def spread(values: Tensor | Sequence[Tensor], clip: Tensor) -> dict[str, Any]:
     """Mean and standard error over clips of values (B,), or of several seeds' values; then each seed's mean as well."""
     each = [values] if isinstance(values, Tensor) else list(values)
-    mean, error = mt.by_clip(torch.stack([v.double() for v in each]).mean(0), clip)
+    mean, error = by_clip(torch.stack([v.double() for v in each]).mean(0), clip)
     out: dict[str, Any] = {"mean": mean, "se": error}
     if len(each) > 1:
-        seeds = [mt.by_clip(v, clip)[0] for v in each]
+        seeds = [by_clip(v, clip)[0] for v in each]
         out |= {"seeds": seeds, "seed_std": float(torch.tensor(seeds).std())}
     return out
 

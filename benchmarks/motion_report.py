@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reporting import Sheet
 from rich.console import Console
-from rich.table import Table
 
 Results = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """A table: title, columns and rows of text."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def rich(self) -> Table:
-        """For the terminal."""
-        table = Table(title=self.title)
-        for i, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if i == 0 else "right")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """For a document."""
-        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
-        lines.append("|" + "---|" + "---:|" * (len(self.columns) - 1))
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join(lines) + "\n"
 
 
 def cell(value: Results, form: str = ".2f", scale: float = 1.0) -> str:
@@ -150,7 +124,7 @@ def report(
     sheets = [sheet for name, found in results.items() for sheet in SHEETS[name](found)]
     if console is not None:
         for sheet in sheets:
-            console.print(sheet.rich())
+            sheet.show(console)
     if markdown is not None:
         markdown.write_text("\n".join(sheet.markdown() for sheet in sheets))
     if plots is not None:

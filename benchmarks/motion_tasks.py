@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kinflow.body import Body
-from kinflow.body.kinematics import forward_kinematics
+from kinflow.body.kinematics import forward_kinematics, full_pose
 from kinflow.metrics import acceleration_error
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
 from kinflow.training.poses import Capture, mirror_body, perturb
@@ -217,9 +217,7 @@ def _rest_joints() -> Tensor:
 
 def positions(rotmat: Tensor) -> Tensor:
     """Joints (..., 23, 3) m, all but the root, of the open body's mean shape with its root held: (..., 21, 3, 3)."""
-    eye = torch.eye(3, dtype=rotmat.dtype).expand(*rotmat.shape[:-3], 1, 3, 3)
-    whole = torch.cat((eye, rotmat, eye, eye), -3)
-    return forward_kinematics(whole, _rest_joints().to(rotmat.dtype))[1][..., 1:, :]
+    return forward_kinematics(full_pose(rotmat), _rest_joints().to(rotmat.dtype))[1][..., 1:, :]
 
 
 def angle_error(rotmat: Tensor, truth: Tensor) -> Tensor:
@@ -240,18 +238,6 @@ def errors(rotmat: Tensor, truth: MotionWindows) -> dict[str, Tensor]:
         "mm": 1000 * (moved - right).norm(dim=-1).mean((-1, -2)),
         "acc": acceleration_error(moved.double(), right.double(), truth.timestamps).mean(-1),
     }
-
-
-def by_clip(value: Tensor, clip: Tensor) -> tuple[float, float]:
-    """Mean over windows (B,), and its standard error from the differences between clips."""
-    count = int(clip.max()) + 1
-    size = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, torch.ones(len(clip), dtype=torch.float64))
-    total = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, value.double())
-    mean = float(total.sum() / size.sum())
-    used = size > 0
-    number = int(used.sum())
-    residual = (total - mean * size)[used]
-    return mean, float(residual.square().sum().sqrt() / size.sum()) * math.sqrt(number / max(1, number - 1))
 
 
 def bootstrap(statistic: Callable[[Tensor], float], clip: Tensor, draws: int = 200, seed: int = 0) -> float:

@@ -20,6 +20,7 @@ from peers.motion.humor import Humor, HumorSettings, train
 from peers.motion.interpolation import cubic, extrapolate, slerp
 from peers.motion.kalman import START, Kalman, run_filter, run_smoother
 from peers.motion.linear import Autoregression, Baseline
+from reporting import by_clip
 
 from kinflow.dynamics.predictive import Predictive
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
@@ -245,7 +246,7 @@ def test_measures() -> None:
     assert mt.auc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == pytest.approx(0.875)
     clip = torch.arange(200) // 2
     value = torch.randn(100).repeat_interleave(2)
-    assert mt.by_clip(value, clip)[1] == pytest.approx(0.1, rel=0.25)  # two windows of a clip are one, not two
+    assert by_clip(value, clip)[1] == pytest.approx(0.1, rel=0.25)  # two windows of a clip are one, not two
     assert mt.bootstrap(lambda i: float(value[i].mean()), clip) == pytest.approx(0.1, rel=0.3)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kinflow.assets import asset_path
 from kinflow.body import Body
 from kinflow.body.files import read_open
-from kinflow.body.kinematics import forward_kinematics, skin, skin_one_shape
+from kinflow.body.kinematics import forward_kinematics, full_pose, skin, skin_one_shape
 from kinflow.errors import MissingAssetError, ShapeError, UsageError
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.skeleton import BLAZEPOSE, BLAZEPOSE_TO_SMPL, MIRROR_BLAZEPOSE, MIRROR_SMPL, SMPL_JOINTS, SMPL_PARENTS
@@ -329,3 +329,14 @@ def test_errors_name_the_argument(light: Body, random_pose: Tensor) -> None:
         Body.open("tiny")
     with pytest.raises(MissingAssetError):
         Body.from_file("no/such/file.pkl")
+
+
+def test_a_full_pose_has_its_root_first_and_resting_hands() -> None:
+    body, root = (rotvec_to_rotmat(torch.randn(*shape, 3, dtype=torch.float64)) for shape in ((2, 5, 21), (2, 5)))
+    eye = torch.eye(3, dtype=torch.float64).expand(2, 5, 3, 3)
+    whole = full_pose(body, root)
+    torch.testing.assert_close(whole[..., 0, :, :], root)
+    torch.testing.assert_close(whole[..., 1:22, :, :], body)
+    for joint in (22, 23):
+        torch.testing.assert_close(whole[..., joint, :, :], eye)
+    torch.testing.assert_close(full_pose(body)[..., 0, :, :], eye)

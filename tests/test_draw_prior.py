@@ -18,7 +18,6 @@ from kinflow.dynamics import LatentDynamics
 from kinflow.flow import PoseFlow
 from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
-from kinflow.skeleton import SMPL_JOINTS
 from kinflow.video import open_clip
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
@@ -36,7 +35,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-figures = load("drawn_figures")
 tool = load("draw_prior")
 
 
@@ -131,21 +129,3 @@ def test_breaks_stay_in_their_places() -> None:
         assert changed[part].any()
         inside |= part
     assert not changed[~inside].any()
-
-
-def test_sticks_stand_on_the_floor_with_left_to_the_viewers_right() -> None:
-    body = tool.Body.open("light")
-    points = figures.sticks(body, figures.with_root(torch.zeros(23, 3)))
-    left, right, head = (SMPL_JOINTS.index(n) for n in ("left_wrist", "right_wrist", "head"))
-    assert points.shape == (25, 2)
-    assert points[:, 1].min() == pytest.approx(0.0, abs=1e-6)
-    assert points[left, 0] > 0.3 > -0.3 > points[right, 0]
-    assert points[head, 1] > 1.2
-
-
-def test_bodies_are_upright_and_inside_the_picture() -> None:
-    images = figures.bodies(tool.Body.open("light"), figures.with_root(torch.zeros(1, 23, 3)), torch.tensor([[86, 180, 233]]), 80)  # fmt: skip
-    assert images.dtype == np.uint8 and images.shape[:2] == (1, 80)
-    coloured = (np.ptp(images[0].astype(int), axis=-1) > 20).nonzero()
-    assert 10 < coloured[0].min() < 25 and 68 < coloured[0].max() < 79
-    assert coloured[1].min() > 0 and coloured[1].max() < images.shape[2] - 1

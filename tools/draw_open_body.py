@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,12 +19,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kinflow.body import Body
-from kinflow.render import rasterise, vertex_normals
+from kinflow.render.figures import Marks, contact_sheet, save_figure
+from kinflow.render.views import View, draw_mesh
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.skeleton import BLAZEPOSE_EDGES, SMPL_JOINTS, SMPL_PARENTS
 
-SKIN = (0.80, 0.72, 0.66)
-FOCAL = 4.0  # in image heights: a long lens, so that proportions are read off without perspective
+SKIN = torch.tensor((204.0, 184.0, 168.0))
+SIZE = (312, 332)
+VIEW = View(span=1.9, centre=(0.0, -0.1, 0.0), lens=4.0)
+BONES = [(joint, parent) for joint, parent in enumerate(SMPL_PARENTS) if parent >= 0]
 
 
 def pose(**degrees: tuple[float, float, float]) -> Tensor:
@@ -51,69 +53,32 @@ SQUAT = pose(
 )  # fmt: skip
 
 
-def view(points: Tensor, yaw: float, size: tuple[int, int], height: float, centre: float) -> tuple[Tensor, Tensor]:
-    """World points (..., 3) into a camera that looks at a standing body turned by ``yaw`` degrees -> camera, K."""
-    turn = rotvec_to_rotmat(torch.tensor((0.0, float(np.deg2rad(yaw)), 0.0)))
-    flip = torch.tensor((1.0, -1.0, -1.0))
-    camera = (points @ turn.T) * flip + torch.tensor((0.0, centre, FOCAL * height))
-    focal = FOCAL * size[1]
-    K = torch.tensor(((focal, 0, size[0] / 2), (0, focal, size[1] / 2), (0, 0, 1.0)))
-    return camera, K
-
-
-def draw(axis: plt.Axes, body: Body, rotmat: Tensor, betas: Tensor | None = None, yaw: float = 0.0,
-         colours: Tensor | None = None, size: tuple[int, int] = (520, 560), lines: str = "", ground: bool = False, height: float = 1.9,
-         centre: float = -0.1) -> None:  # fmt: skip
+def picture(
+    body: Body, rotmat: Tensor, view: View = VIEW, betas: Tensor | None = None, colours: Tensor = SKIN, lines: str = "",
+    ground: bool = False,
+) -> tuple[np.ndarray, list[Marks]]:  # fmt: skip
+    """One body (H, W, 3), and its joints or landmarks over it; ``ground``: all stand on one floor."""
     betas = torch.zeros(10) if betas is None else betas
     vertices = body.vertices(betas, rotmat)
     joints, landmarks = body.joints_and_landmarks(betas, rotmat)
-    if ground:  # stand all on one floor
+    if ground:
         shift = torch.tensor((0.0, -0.96 - float(vertices[:, 1].min()), 0.0))
         vertices, joints, landmarks = vertices + shift, joints + shift, landmarks + shift
-    camera, K = view(vertices, yaw, size, height, centre)
-    fragments = rasterise(camera[None], body.faces, K, size)
-    face, weights = fragments.face_index[0], fragments.barycentric[0]
-    normals = vertex_normals(camera[None], body.faces)[0]
-    seen = face >= 0
-    corners = body.faces[face[seen]]
-    normal = torch.nn.functional.normalize((normals[corners] * weights[seen][..., None]).sum(1), dim=-1)
-    light = torch.nn.functional.normalize(torch.tensor((-0.4, -0.6, -1.0)), dim=0)
-    shade = 0.35 + 0.65 * (normal @ light).clamp_min(0)
-    base = torch.tensor(SKIN).expand(len(shade), 3) if colours is None else colours[corners[:, 0]]
-    image = torch.ones(size[1], size[0], 3)
-    image[seen] = (base * shade[:, None]).clamp(0, 1)
-    axis.imshow(image.numpy(), extent=(0, size[0], size[1], 0))
-    axis.set_axis_off()
-
-    def project(points: Tensor) -> np.ndarray:
-        place, _ = view(points, yaw, size, height, centre)
-        return ((place / place[..., 2:]) @ K.T)[..., :2].numpy()
-
-    if "joints" in lines:
-        at = project(joints)
-        for j, p in enumerate(SMPL_PARENTS):
-            if p >= 0:
-                axis.plot(*at[[j, p]].T, color="tab:red", linewidth=1.2)
-        axis.plot(*at.T, ".", color="darkred", markersize=4)
-    if "landmarks" in lines:
-        at = project(landmarks)
-        for a, b in BLAZEPOSE_EDGES:
-            axis.plot(*at[[a, b]].T, color="tab:blue", linewidth=0.8)
-        axis.plot(*at.T, ".", color="navy", markersize=4)
+    marks = {
+        "": [],
+        "joints": [Marks(view.pixels(joints, SIZE).numpy(), BONES, "tab:red", "darkred")],
+        "landmarks": [Marks(view.pixels(landmarks, SIZE).numpy(), BLAZEPOSE_EDGES, "tab:blue", "navy")],
+    }[lines]
+    return draw_mesh(vertices[None], body.faces, view, SIZE, colours)[0], marks
 
 
-def save(figure: plt.Figure, path: Path) -> None:
-    figure.subplots_adjust(0, 0, 1, 0.93, 0, 0)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    print(path)
+def save(path: Path, pictures: Sequence[tuple[np.ndarray, list[Marks]]], titles: Sequence[str]) -> None:
+    images, marks = zip(*pictures, strict=True)
+    print(save_figure(contact_sheet(np.stack(images), len(images), above=titles, marks=marks), path, palette=None))
 
 
-def sheet(columns: int, titles: list[str]) -> tuple[plt.Figure, list[plt.Axes]]:
-    figure, axes = plt.subplots(1, columns, figsize=(columns * 3.9, 4.5))
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title, fontsize=11)
-    return figure, list(axes)
+def turned(yaw: float, view: View = VIEW) -> View:
+    return replace(view, yaw=yaw)
 
 
 def main() -> None:
@@ -123,39 +88,48 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.set_grad_enabled(False)
     body, light = Body.open("full"), Body.open("light")
-    palette = torch.tensor(plt.get_cmap("tab20")(np.arange(24) % 20)[:, :3], dtype=torch.float32)
+    palette = torch.tensor(matplotlib.colormaps["tab20"](np.arange(24) % 20)[:, :3] * 255, dtype=torch.float32)
 
-    figure, axes = sheet(3, ["T-pose: SMPL's 24 joints", "from the subject's left", "BlazePose's 33 landmarks"])
-    draw(axes[0], body, T_POSE, lines="joints")
-    draw(axes[1], body, T_POSE, yaw=-90, lines="joints")
-    draw(axes[2], body, T_POSE, lines="landmarks")
-    save(figure, out / "body_t_pose.png")
+    shown = [
+        picture(body, T_POSE, lines="joints"),
+        picture(body, T_POSE, turned(-90), lines="joints"),
+        picture(body, T_POSE, lines="landmarks"),
+    ]
+    save(
+        out / "body_t_pose.png",
+        shown,
+        ["T-pose: SMPL's 24 joints", "from the subject's left", "BlazePose's 33 landmarks"],
+    )
 
-    figure, axes = sheet(4, ["betas[0] = -2", "mean", "betas[0] = +2", "betas[5] = +3"])
-    for axis, (index, value) in zip(axes, ((0, -2.0), (0, 0.0), (0, 2.0), (5, 3.0)), strict=True):
-        betas = torch.zeros(10)
-        betas[index] = value
-        draw(axis, body, T_POSE, betas, ground=True, height=2.05, centre=0.0)
-    save(figure, out / "body_shapes.png")
+    titles, shown = ["betas[0] = -2", "mean", "betas[0] = +2", "betas[5] = +3"], []
+    for index, value in ((0, -2.0), (0, 0.0), (0, 2.0), (5, 3.0)):
+        shown.append(
+            picture(body, T_POSE, replace(VIEW, span=2.05, centre=(0, 0, 0)), value * torch.eye(10)[index], ground=True)
+        )
+    save(out / "body_shapes.png", shown, titles)
 
-    figure, axes = sheet(3, ["walking", "from the side, with joints", "from behind"])
-    draw(axes[0], body, WALK, yaw=-30)
-    draw(axes[1], body, WALK, yaw=-90, lines="joints")
-    draw(axes[2], body, WALK, yaw=150)
-    save(figure, out / "body_walking.png")
+    shown = [
+        picture(body, WALK, turned(-30)),
+        picture(body, WALK, turned(-90), lines="joints"),
+        picture(body, WALK, turned(150)),
+    ]
+    save(out / "body_walking.png", shown, ["walking", "from the side, with joints", "from behind"])
 
-    figure, axes = sheet(4, ["arm raised", "from behind", "deep knee bend", "the same, obliquely"])
-    draw(axes[0], body, ARM_UP, height=2.3, centre=0.1)
-    draw(axes[1], body, ARM_UP, yaw=180, height=2.3, centre=0.1)
-    draw(axes[2], body, SQUAT, yaw=-90)
-    draw(axes[3], body, SQUAT, yaw=-35)
-    save(figure, out / "body_poses.png")
+    high = replace(VIEW, span=2.3, centre=(0, 0.1, 0))
+    shown = [
+        picture(body, ARM_UP, high),
+        picture(body, ARM_UP, turned(180, high)),
+        picture(body, SQUAT, turned(-90)),
+        picture(body, SQUAT, turned(-35)),
+    ]
+    save(out / "body_poses.png", shown, ["arm raised", "from behind", "deep knee bend", "the same, obliquely"])
 
-    figure, axes = sheet(3, ["24 part labels", "light mesh (2,000 vertices)", "light mesh, walking"])
-    draw(axes[0], body, T_POSE, colours=palette[body.part_labels])
-    draw(axes[1], light, T_POSE, lines="landmarks")
-    draw(axes[2], light, WALK, yaw=-30)
-    save(figure, out / "body_parts.png")
+    shown = [
+        picture(body, T_POSE, colours=palette[body.part_labels]),
+        picture(light, T_POSE, lines="landmarks"),
+        picture(light, WALK, turned(-30)),
+    ]
+    save(out / "body_parts.png", shown, ["24 part labels", "light mesh (2,000 vertices)", "light mesh, walking"])
 
 
 if __name__ == "__main__":

@@ -13,34 +13,42 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from drawn_figures import bodies, contact_sheet, draw_stick, facing_forward, sticks, strip, with_root
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from kinflow.body import Body
+from kinflow.body.kinematics import full_pose
 from kinflow.errors import KinflowError, MissingAssetError, UsageError
 from kinflow.mocap.clips import MotionClip, load_clips
 from kinflow.prior import MotionPrior
-from kinflow.records import atomic_write
 from kinflow.render import person_colour
+from kinflow.render.figures import (
+    Stick,
+    StickRow,
+    contact_sheet,
+    curves_under_sticks,
+    new_figure,
+    save_figure,
+    stick_rows,
+    sticks,
+)
+from kinflow.render.views import draw_bodies
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.skeleton import NUM_BODY, SMPL_JOINTS
 from kinflow.training.poses import mirror_body, perturb
 from kinflow.video import VideoWriter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EPILOG = """\
 examples:
@@ -105,6 +113,18 @@ def pick_window(clips: Sequence[MotionClip], seconds: float, rank: float) -> Win
     )
 
 
+def facing_forward(root_rotmat: Tensor) -> Tensor:
+    """Root rotations (..., 3, 3) without their heading: turned about the vertical until the pelvis faces +z."""
+    heading = torch.atan2(root_rotmat[..., 0, 2], root_rotmat[..., 2, 2])
+    upright = torch.stack((torch.zeros_like(heading), -heading, torch.zeros_like(heading)), -1)
+    return rotvec_to_rotmat(upright) @ root_rotmat
+
+
+def posed(rotvec: Tensor, root: Tensor | None = None) -> Tensor:
+    """The prior's (..., 23, 3) rad as (..., 24, 3, 3)."""
+    return full_pose(rotvec_to_rotmat(rotvec[..., :NUM_BODY, :].float()), root)
+
+
 def mean_angle(a: Tensor, b: Tensor) -> float:
     """Degrees between rotations (..., 3, 3), mean over all."""
     return float(torch.rad2deg(geodesic_distance(a, b)).mean())
@@ -163,24 +183,14 @@ class Studio:
     def rng(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def save(self, figure: plt.Figure, name: str) -> list[Path]:
-        """Write a figure, JPEG or PNG by its name, under a temporary name first."""
-        path = self.out / f"{self.prefix}{name}"
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=100, facecolor=figure.get_facecolor())
-        plt.close(figure)
-        with Image.open(drawn) as image, atomic_write(path) as stream:
-            if path.suffix == ".jpg":
-                image.convert("RGB").save(stream, "JPEG", quality=85, optimize=True)
-            else:  # few colours: a palette makes the file a third as large
-                image.convert("RGB").quantize(128).save(stream, "PNG", optimize=True)
-        return [path]
+    def save(self, figure: Figure, name: str) -> list[Path]:
+        return [save_figure(figure, self.out / f"{self.prefix}{name}")]
 
     def samples(self) -> list[Path]:
         rng, columns = self.rng(), 8
         poses = [self.prior.flow.sample((n,), rng, temperature=t) for n, t in ((2 * columns, 1.0), (columns, 0.7))]
         tint = torch.tensor([person_colour(0)] * 2 * columns + [person_colour(1)] * columns)
-        images = bodies(self.body, with_root(torch.cat(poses)), tint, self.height)
+        images = draw_bodies(self.body, full_pose(torch.cat(poses).float()), tint, self.height)
         title = "Poses drawn from the flow, pelvis upright"
         return self.save(
             contact_sheet(images, columns, title, (), ("temperature 1", "temperature 1", "temperature 0.7")),
@@ -191,7 +201,7 @@ class Studio:
         times = torch.arange(max(2, round(self.seconds * self.rate)), dtype=torch.float64) / self.rate
         motion = self.prior.sample(times, 4, temperature=self.temperature, generator=self.rng())
         tint = torch.tensor([person_colour(i) for i in range(4)])
-        film = [bodies(self.body, with_root(m), tint[i].expand(len(m), 3), self.height) for i, m in enumerate(motion)]
+        film = [draw_bodies(self.body, posed(m), tint[i].expand(len(m), 3), self.height) for i, m in enumerate(motion)]
         shown = np.linspace(0, len(times) - 1, min(9, len(times))).round().astype(int)
         title = f"Motions drawn from the prior at temperature {self.temperature:g}, {self.rate:g} frames/s"
         beside = [f"motion {i + 1}" for i in range(4)]
@@ -208,16 +218,16 @@ class Studio:
     def traversals(self) -> list[Path]:
         size = self.prior.flow.latent_dim
         ends = torch.cat((-2 * torch.eye(size), 2 * torch.eye(size)))
-        joints = self.body.joints(torch.zeros(10), with_root(self.prior.flow.decode(ends)[0]))
+        joints = self.body.joints(torch.zeros(10), full_pose(self.prior.flow.decode(ends)[0]))
         path = (joints[:size] - joints[size:]).norm(dim=-1)
         chosen = path.mean(-1).topk(6).indices
         values = torch.tensor((-2.0, -1.0, 0.0, 1.0, 2.0))
         z = torch.zeros(len(chosen), len(values), size)
         for row, k in enumerate(chosen):
             z[row, :, k] = values
-        poses = with_root(self.prior.flow.decode(z.flatten(0, 1))[0])
+        poses = full_pose(self.prior.flow.decode(z.flatten(0, 1))[0])
         tint = torch.tensor(person_colour(2)).expand(len(poses), 3)
-        images = bodies(self.body, poses, tint, self.height)
+        images = draw_bodies(self.body, poses, tint, self.height)
         beside = []
         for k in chosen:
             most = int(path[k].argmax())
@@ -232,35 +242,18 @@ class Studio:
         window = pick_window(self.clips, 8.0, 0.75)
         broken, spans = break_motion(window.rotmat, window.times, self.rng())
         scores = self.prior.log_prob(torch.stack((window.rotmat, broken)), window.times).numpy()
-        times, last = window.times.numpy(), float(window.times[-1])
-        figure, (above, axis) = plt.subplots(2, 1, figsize=(12, 5.6), height_ratios=(1, 2.2), sharex=True)
-        figure.subplots_adjust(0.06, 0.09, 0.985, 0.91, hspace=0.04)
-        figure.suptitle(
-            f"Log-density of each frame given those before it (left limbs orange, right blue)\n{window.source}",
-            fontsize=10,
-        )
-        axis.plot(times, scores[1], color=OTHER, linewidth=1.3, label="broken in four places")
-        axis.plot(times, scores[0], color=GUESS, linewidth=1.3, label="as captured")
-        usual = float(np.quantile(scores[0], 0.99) - np.quantile(scores[0], 0.01))
-        if scores[1].min() < scores[0].min() - 4 * usual:
-            axis.set_yscale("symlog", linthresh=max(10.0, float(np.abs(np.quantile(scores[0], (0.01, 0.99))).max())))
-        for start, stop, label in spans:
-            for part in (above, axis):
-                part.axvspan(start, stop, color="0.9", zorder=0, linewidth=0)
-            above.text((start + stop) / 2, 2.65, label, ha="center", va="top", fontsize=9)
-        axis.set_ylabel("nats a frame")
-        axis.set_xlabel("s")
-        axis.set_xlim(0, last)
-        axis.grid(alpha=0.3)
-        axis.legend(loc="lower left", fontsize=9)
-        above.set_axis_off()
-        above.set_ylim(-0.05, 2.7)
-        room = above.get_window_extent()
-        stretch = (last / room.width) / (2.75 / room.height)
-        shown = np.arange(0.2, last, 0.4)
+        times = window.times.numpy()
+        shown = np.arange(0.2, times[-1], 0.4)
         index = np.searchsorted(times, shown).clip(max=len(times) - 1)
-        for x, points in zip(shown, sticks(self.body, with_root(broken[index], window.root[index])), strict=True):
-            draw_stick(above, points, x, stretch=stretch, wide=1.3)
+        figures = sticks(self.body, full_pose(broken[index], window.root[index]))
+        figure = curves_under_sticks(
+            times,
+            {"broken in four places": (scores[1], OTHER), "as captured": (scores[0], GUESS)},
+            dict(zip(shown.tolist(), figures, strict=True)),
+            spans,
+            f"Log-density of each frame given those before it (left limbs orange, right blue)\n{window.source}",
+            "nats a frame",
+        )
         return self.save(figure, "likelihood.png")
 
     def forecast(self) -> list[Path]:
@@ -268,35 +261,39 @@ class Studio:
         seen = window.times <= 1.5 + 1e-6
         now, future = window.times[seen][-1], window.times[~seen]
         past = (window.rotmat[None, seen], window.times[seen], future)
-        mean = with_root(self.prior.forecast(*past)[0])[:, 1:22]
+        mean = posed(self.prior.forecast(*past)[0])[:, 1 : NUM_BODY + 1]
         draws = self.prior.forecast(*past, samples=8, temperature=self.temperature, generator=self.rng())[0]
         ask = np.concatenate(((-1.5, -1.0, -0.5, 0.0), (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)))
         index = np.abs((window.times - now).numpy()[None] - ask[:, None]).argmin(1)
         ahead = index[4:] - int(seen.sum())
         root = window.root[index]
-        truth = sticks(self.body, with_root(window.rotmat[index], root))
-        expected = sticks(self.body, with_root(mean[ahead], root[4:]))
-        drawn = sticks(self.body, with_root(draws[:, ahead], root[4:].expand(8, -1, -1, -1)))
-        figure, axes = self._rows(3, len(ask), ("what came", "expected\nmotion", f"8 draws,\ntemperature {self.temperature:g}"), window.source,
-                                  "1.5 s seen, the next second foretold (top: left limbs orange, right blue; below, in grey: what came; root as captured)")  # fmt: skip
-        for c, t in enumerate(ask):
-            self._caption(axes[0], c, "now" if t == 0 else f"{t:+.1f} s", c < 4)
-            draw_stick(axes[0], truth[c], c)
-            if c < 4:
-                continue
-            for axis in axes[1:]:
-                draw_stick(axis, truth[c], c, TRUTH, 3.0, 0.7)
-            draw_stick(axes[1], expected[c - 4], c, GUESS)
-            for figure_points in drawn[:, c - 4]:
-                draw_stick(axes[2], figure_points, c, OTHER, 0.9, 0.6)
-            error = mean_angle(mean[ahead[c - 4]], window.rotmat[index[c]])
-            best = min(mean_angle(rotvec_to_rotmat(d[ahead[c - 4], :21]), window.rotmat[index[c]]) for d in draws)
-            axes[1].text(c, -0.1, f"off by {error:.1f}°", ha="center", va="top", fontsize=8)
-            axes[2].text(c, -0.1, f"nearest {best:.1f}°", ha="center", va="top", fontsize=8)
-        axes[1].text(
-            1.5, 1.0, "off by: mean angle\nof the 21 joints", ha="center", va="center", fontsize=8, color="0.4"
-        )
-        return self.save(figure, "forecast.png")
+        truth = sticks(self.body, full_pose(window.rotmat[index], root))
+        expected = sticks(self.body, full_pose(mean[ahead], root[4:]))
+        drawn = sticks(self.body, posed(draws[:, ahead], root[4:].expand(8, -1, -1, -1)))
+        came, later = window.rotmat[index[4:]], range(4, len(ask))
+        under = {c: Stick(truth[c], TRUTH, 3.0, 0.7) for c in later}
+        off = [mean_angle(mean[a], t) for a, t in zip(ahead, came, strict=True)]
+        nearest = [
+            min(mean_angle(rotvec_to_rotmat(d[a, :NUM_BODY]), t) for d in draws)
+            for a, t in zip(ahead, came, strict=True)
+        ]
+        rows = [
+            StickRow("what came", {c: [Stick(t)] for c, t in enumerate(truth)}),
+            StickRow(
+                "expected\nmotion",
+                {c: [under[c], Stick(expected[c - 4], GUESS)] for c in later},
+                {c: f"off by {off[c - 4]:.1f}°" for c in later},
+                (1.5, "off by: mean angle\nof the 21 joints"),
+            ),
+            StickRow(
+                f"8 draws,\ntemperature {self.temperature:g}",
+                {c: [under[c], *(Stick(d, OTHER, 0.9, 0.6) for d in drawn[:, c - 4])] for c in later},
+                {c: f"nearest {nearest[c - 4]:.1f}°" for c in later},
+            ),
+        ]
+        captions = ["now" if t == 0 else f"{t:+.1f} s" for t in ask]
+        title = "1.5 s seen, the next second foretold (top: left limbs orange, right blue; below, in grey: what came; root as captured)"
+        return self.save(stick_rows(rows, captions, range(4), f"{title}\n{window.source}"), "forecast.png")
 
     def infill(self) -> list[Path]:
         window = pick_window(self.clips, 2.5, 0.85)
@@ -313,40 +310,19 @@ class Studio:
         step = max(1, round((last - first) / 6))
         index = np.arange(first - 2 * step, last + 2 * step + 1, step)
         root = window.root[index]
-        truth = sticks(self.body, with_root(window.rotmat[index], root))
-        figure, axes = self._rows(3, len(index), ("what was there", "slerp", "prior"), window.source,
-                                  "Half a second cut out (top: left limbs orange, right blue; below, in grey: what was there; root as captured)")  # fmt: skip
-        for axis, motion, colour in ((axes[1], slerp, OTHER), (axes[2], filled, GUESS)):
-            shown = sticks(self.body, with_root(motion[index], root))
-            for c, t in enumerate(index):
-                if gap[t]:
-                    draw_stick(axis, truth[c], c, TRUTH, 3.0, 0.7)
-                    draw_stick(axis, shown[c], c, colour)
-                    off = mean_angle(motion[t], window.rotmat[t])
-                    axis.text(c, -0.1, f"off by {off:.1f}°", ha="center", va="top", fontsize=8)
-            axis.text(0.5, 1.0, f"mean over the gap:\noff by {mean_angle(motion[gap], window.rotmat[gap]):.2f}°",
-                      ha="center", va="center", fontsize=9)  # fmt: skip
-        for c, t in enumerate(index):
-            self._caption(axes[0], c, f"{float(window.times[t]):.2f} s", not gap[t])
-            draw_stick(axes[0], truth[c], c)
-        return self.save(figure, "infill.png")
-
-    @staticmethod
-    def _rows(count: int, columns: int, labels: Sequence[str], source: str, title: str) -> tuple[plt.Figure, list]:
-        height = 1.0 + 2.3 * count * 10 / columns
-        figure, axes = plt.subplots(count, 1, figsize=(12, height))
-        figure.subplots_adjust(0.105, 0.25 / height, 0.995, 1 - 0.75 / height, hspace=0.12)
-        figure.suptitle(f"{title}\n{source}", fontsize=10)
-        for axis, label in zip(axes, labels, strict=True):
-            strip(axis, columns, label)
-        return figure, list(axes)
-
-    @staticmethod
-    def _caption(axis: plt.Axes, column: int, text: str, seen: bool) -> None:
-        axis.text(column, 2.0, text, ha="center", va="bottom", fontsize=9)
-        if seen:
-            axis.axvspan(column - 0.5, column + 0.5, color="#f1f1ea", zorder=-1, linewidth=0)
-            axis.text(column, -0.1, "seen", ha="center", va="top", fontsize=8, color="0.5")
+        truth = sticks(self.body, full_pose(window.rotmat[index], root))
+        rows = [StickRow("what was there", {c: [Stick(t)] for c, t in enumerate(truth)})]
+        for label, motion, colour in (("slerp", slerp, OTHER), ("prior", filled, GUESS)):
+            shown = sticks(self.body, full_pose(motion[index], root))
+            cut = [c for c, t in enumerate(index) if gap[t]]
+            off = {c: f"off by {mean_angle(motion[index[c]], window.rotmat[index[c]]):.1f}°" for c in cut}
+            note = f"mean over the gap:\noff by {mean_angle(motion[gap], window.rotmat[gap]):.2f}°"
+            pairs = {c: [Stick(truth[c], TRUTH, 3.0, 0.7), Stick(shown[c], colour)] for c in cut}
+            rows.append(StickRow(label, pairs, off, (0.5, note)))
+        captions = [f"{float(window.times[t]):.2f} s" for t in index]
+        known = [c for c, t in enumerate(index) if not gap[t]]
+        title = "Half a second cut out (top: left limbs orange, right blue; below, in grey: what was there; root as captured)"
+        return self.save(stick_rows(rows, captions, known, f"{title}\n{window.source}"), "infill.png")
 
 
 DRAWN, CAPTURED = ("samples", "motions", "traversals"), ("likelihood", "forecast", "infill")
@@ -417,6 +393,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         prior, Body.open("light"), args.out, args.prefix, args.height, args.seconds, args.rate, args.temperature,
         args.seed, clips,
     )  # fmt: skip
+    new_figure(1, 1)  # says now, not after the draws, that matplotlib is missing
     args.out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

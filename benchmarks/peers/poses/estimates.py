@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kinflow.body import Body
+from kinflow.body.kinematics import full_pose
 from kinflow.cameras import project
 from kinflow.flow.chart import RotationChart
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
@@ -183,14 +184,9 @@ class Skeleton:
         self.betas = torch.zeros(10)
         self.pelvis = self.body.rest_joints(self.betas)[0]
 
-    def pose24(self, rotmat: Tensor, root: Tensor | None = None) -> Tensor:
-        """(N, 24, 3, 3) with the root's rotation and hands at rest."""
-        eye = torch.eye(3).expand(len(rotmat), 1, 3, 3)
-        return torch.cat((eye if root is None else root[:, None], rotmat, eye, eye), 1)
-
     def millimetres(self, found: Tensor, true: Tensor, joints: list[int]) -> Tensor:
         """Mean distance (N,) of joints, mm, the root held."""
-        a, b = (self.body.joints(self.betas, self.pose24(r))[:, joints] for r in (found, true))
+        a, b = (self.body.joints(self.betas, full_pose(r))[:, joints] for r in (found, true))
         return 1000 * (a - b).norm(dim=-1).mean(-1)
 
 
@@ -215,7 +211,7 @@ class Views:
     def points(self, rotmat: Tensor) -> Tensor:
         """The 33 landmarks (N, 33, 2) px of poses."""
         skeleton = self.skeleton
-        pose = skeleton.pose24(rotmat, self.root)
+        pose = full_pose(rotmat, self.root)
         return project(skeleton.body.landmarks(skeleton.betas, pose, self.pelvis - skeleton.pelvis), self.K)
 
     def misfit(self, rotmat: Tensor) -> Tensor:
