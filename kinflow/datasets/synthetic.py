@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import UsageError, check_shape
@@ -188,7 +189,7 @@ def background(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndar
             blotch = rng.normal(size=(1, 3, cells, cells))
             coarse = torch.from_numpy(blotch.mean(1, keepdims=True) * 1.7 * (1 - vivid) + blotch * vivid)
             fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-            image = image + fine[0].permute(1, 2, 0).numpy() * rng.uniform(2, 60 / cells**0.5)
+            image = image + rearrange(fine, "1 c h w -> h w c").numpy() * rng.uniform(2, 60 / cells**0.5)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

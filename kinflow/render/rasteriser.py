@@ -53,10 +53,8 @@ def rasterise(
     >>> rasterise(triangle, torch.tensor([[0, 1, 2]]), K, (4, 4)).depth[0, 0, 0]
     tensor(2.)
     """
-    check_meshes(vertices, faces, K, image_size)
-    if chosen_backend(backend, vertices.device) == "pytorch3d":
-        return rasterise_pytorch3d(vertices, faces, K, image_size, near, cull_backfaces)
-    return _scan(vertices, faces, K, image_size, near, cull_backfaces).fragments(len(vertices), image_size)
+    seen = visible_points(vertices, faces, K, image_size, near=near, cull_backfaces=cull_backfaces, backend=backend)
+    return seen.fragments(len(vertices), image_size)
 
 
 def visible_points(
@@ -73,7 +71,10 @@ def visible_points(
     check_meshes(vertices, faces, K, image_size)
     if chosen_backend(backend, vertices.device) == "pytorch3d":
         return rasterise_pytorch3d(vertices, faces, K, image_size, near, cull_backfaces).points()
-    return _scan(vertices, faces, K, image_size, near, cull_backfaces)
+    with torch.no_grad():
+        batch, face, owner, row, column = _nearest(vertices, faces, K, image_size, near, cull_backfaces)
+    barycentric, depth = _intersect(vertices, faces, K, batch, face, owner, row, column)
+    return VisiblePoints(batch[owner], row, column, face[owner], barycentric, depth)
 
 
 def chosen_backend(backend: RenderBackend, device: torch.device) -> RenderBackend:
@@ -83,15 +84,6 @@ def chosen_backend(backend: RenderBackend, device: torch.device) -> RenderBacken
     if backend == "auto":  # pytorch3d's rasteriser takes seconds a frame on CPUs
         return "pytorch3d" if device.type == "cuda" and installed() else "torch"
     return backend
-
-
-def _scan(
-    vertices: Tensor, faces: Tensor, K: Tensor, image_size: tuple[int, int], near: float, cull: bool
-) -> VisiblePoints:
-    with torch.no_grad():
-        batch, face, owner, row, column = _nearest(vertices, faces, K, image_size, near, cull)
-    barycentric, depth = _intersect(vertices, faces, K, batch, face, owner, row, column)
-    return VisiblePoints(batch[owner], row, column, face[owner], barycentric, depth)
 
 
 def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
