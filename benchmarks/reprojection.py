@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kinflow.apps.video import run
+import kinflow
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     correct = points = 0.0
     weights = config = None
     for clip in args.clips:
-        result = run(clip, refine=args.refine, max_people=args.max_people)
+        result = kinflow.run(clip, refine=args.refine, max_people=args.max_people)
         weights, config = result.info["weights"], result.info["config_hash"]
         for person in result.info["people"]:
             share = person["pck"]

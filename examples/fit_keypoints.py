@@ -134,13 +134,9 @@ def read(source: str, start: float | None = None, end: float | None = None) -> K
         NobodyFoundError, VideoError: a clip with nobody in it, or that cannot be read.
     """
     if not source.endswith(".npz"):
-        from kinflow.perception import Perceiver
-        from kinflow.video import open_clip
+        import kinflow
 
-        perceiver = Perceiver()
-        for batch in open_clip(source, start=start, end=end).batches(8):
-            perceiver.update(batch.images, batch.timestamps, batch.frame_ids)
-        people = perceiver.finish()
+        people = kinflow.perceive(kinflow.Clip.open(source, start=start, end=end))
         if not people:
             raise NobodyFoundError(f"{source}: nobody was found. Use a clip with a person in view.")
         return of_evidence(people[0])

@@ -67,13 +67,9 @@ def kinflow_frames(clip: str, start: float | None = None, end: float | None = No
     Raises:
         NobodyFoundError: nobody was in view.
     """
-    from kinflow.perception import Perceiver
-    from kinflow.video import open_clip
+    import kinflow
 
-    perceiver = Perceiver()
-    for batch in open_clip(clip, start=start, end=end).batches(8):
-        perceiver.update(batch.images, batch.timestamps, batch.frame_ids)
-    people = perceiver.finish()
+    people = kinflow.perceive(kinflow.Clip.open(clip, start=start, end=end))
     if not people:
         raise NobodyFoundError(f"{clip}: nobody was found. Use a clip with a person in view.")
     person = people[0]

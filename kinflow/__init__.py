@@ -16,8 +16,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "reconstruct": "kinflow.apps.video",
-    "Motion": "kinflow.motion",
+    "run": "kinflow.apps.video",
+    "RunOptions": "kinflow.apps.options",
+    "Clip": "kinflow.clip",
+    "perceive": "kinflow.perception",
     "Evidence": "kinflow.evidence",
+    "Motion": "kinflow.motion",
     "Body": "kinflow.body",
     "MotionPrior": "kinflow.prior",
     "KinflowError": "kinflow.errors",

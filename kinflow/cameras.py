@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,38 +24,71 @@ MIN_DEPTH = 1e-3
 """Points nearer than this, in metres, are projected as if they stood here: finite values and gradients."""
 
 
+@dataclass(frozen=True)
+class Focal:
+    """A lens by its focal length in px."""
+
+    px: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.px) and self.px > 0):
+            raise UsageError(f"focal: expected a positive number of pixels, got {self.px}.")
+
+    def focal_px(self, image_size: tuple[int, int]) -> float:
+        """Focal length in px in an image (width, height)."""
+        return self.px
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """A lens by its field of view along the image's longer side, in degrees."""
+
+    degrees: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.degrees < 179:
+            raise UsageError(f"fov: expected degrees from 1 to 179, got {self.degrees}.")
+
+    def focal_px(self, image_size: tuple[int, int]) -> float:
+        """Focal length in px in an image (width, height)."""
+        return max(image_size) / 2 / math.tan(math.radians(self.degrees) / 2)
+
+
+Camera: TypeAlias = "Tensor | np.ndarray | str | os.PathLike[str] | Focal | FieldOfView | None"
+"""What is known of a camera: its matrix (3, 3) in px, what :func:`read_intrinsics` reads, its lens, or nothing."""
+
+
 def intrinsics(
-    image_size: tuple[int, int],
-    focal: float | None = None,
-    fov: float | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
+    image_size: tuple[int, int], lens: Focal | FieldOfView | None = None, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Camera matrix (3, 3) in px with its principal point in the image's centre.
 
     Args:
         image_size: (width, height) in px.
-        focal: focal length in px; or
-        fov: field of view along the image's longer side, in degrees.
-            With neither, the focal length is the image's diagonal: a field of view of 53 degrees across the diagonal,
+        lens: without one, the focal length is the image's diagonal: a field of view of 53 degrees across the diagonal,
             that of an ordinary camera (Kissos et al., "Beyond weak perspective", 2020).
 
     Raises:
-        UsageError: when both are given, or a value is out of range.
+        UsageError: for an image without pixels.
     """
     width, height = image_size
     if width <= 0 or height <= 0:
         raise UsageError(f"image_size: expected two positive numbers, got {image_size}.")
-    if focal is not None and fov is not None:
-        raise UsageError("focal, fov: expected one of them, got both. Leave one out.")
-    if focal is not None and not (math.isfinite(focal) and focal > 0):
-        raise UsageError(f"focal: expected a positive number of pixels, got {focal}.")
-    if fov is not None:
-        if not 1 <= fov < 179:
-            raise UsageError(f"fov: expected degrees from 1 to 179, got {fov}.")
-        focal = max(width, height) / 2 / math.tan(math.radians(fov) / 2)
-    f = focal if focal is not None else math.hypot(width, height)
+    f = math.hypot(width, height) if lens is None else lens.focal_px(image_size)
     return torch.tensor([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], dtype=dtype)
+
+
+def camera_matrix(camera: Camera, image_size: tuple[int, int]) -> Tensor:
+    """Camera matrix (3, 3) float32 in px of a camera that sees images of ``image_size`` (width, height).
+
+    Raises:
+        UsageError: a file without a camera matrix, or an array that is none.
+    """
+    if camera is None or isinstance(camera, (Focal, FieldOfView)):
+        return intrinsics(image_size, camera)
+    if isinstance(camera, (str, os.PathLike)):
+        return read_intrinsics(os.fspath(camera))
+    return _checked(torch.as_tensor(np.asarray(camera)), "K")
 
 
 def project(points_cam: Tensor, K: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinflow.cameras import intrinsics, project, rays, read_intrinsics
+from kinflow.cameras import FieldOfView, Focal, camera_matrix, intrinsics, project, rays, read_intrinsics
 from kinflow.errors import UsageError
 
 
@@ -37,14 +37,26 @@ def test_behind_the_camera_is_finite() -> None:
 
 def test_intrinsics() -> None:
     assert intrinsics((400, 300))[0, 0] == 500  # the diagonal
-    wide = intrinsics((400, 300), fov=90)
+    wide = intrinsics((400, 300), FieldOfView(90))
     assert wide[0, 0].item() == pytest.approx(200) and wide[0, 2] == 200 and wide[1, 2] == 150
-    assert intrinsics((400, 300), focal=321)[1, 1] == 321
-    for bad in ({"focal": 0}, {"focal": math.nan}, {"fov": 200}, {"fov": 60, "focal": 500}):
-        with pytest.raises(UsageError):
-            intrinsics((400, 300), **bad)
+    assert intrinsics((400, 300), Focal(321))[1, 1] == 321
+    for lens, bad in ((Focal, 0), (Focal, -5), (Focal, math.nan), (FieldOfView, 200), (FieldOfView, math.nan)):
+        with pytest.raises(UsageError, match=r"focal|fov"):
+            lens(bad)
     with pytest.raises(UsageError):
         intrinsics((0, 300))
+
+
+def test_camera_matrix_takes_every_form_of_camera(tmp_path: Path) -> None:
+    size, K = (400, 300), torch.tensor([[500.0, 0, 190], [0, 510, 155], [0, 0, 1]])
+    np.save(tmp_path / "K.npy", K.numpy())
+    for camera in (K, K.double().numpy(), "500,510,190,155", tmp_path / "K.npy", str(tmp_path / "K.npy")):
+        torch.testing.assert_close(camera_matrix(camera, size), K, rtol=0, atol=0)
+    assert torch.equal(camera_matrix(None, size), intrinsics(size))
+    assert torch.equal(camera_matrix(Focal(7), size), intrinsics(size, Focal(7)))
+    for bad in (torch.eye(4), torch.zeros(3, 3), np.full((3, 3), np.nan)):
+        with pytest.raises(UsageError, match="not a camera matrix"):
+            camera_matrix(bad, size)
 
 
 def test_reads_every_form_of_camera_matrix(tmp_path: Path) -> None:

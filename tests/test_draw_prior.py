@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from kinflow.assets.weights import save_weights
+from kinflow.clip import Clip
 from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig
 from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.flow import PoseFlow
 from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
-from kinflow.video import open_clip
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 image_module = pytest.importorskip("PIL.Image", reason="JPEG pictures need pillow")
@@ -75,7 +75,7 @@ def test_all_pictures(tmp_path: Path, weights: list[str], capsys: pytest.Capture
     for name in pictures:
         with image_module.open(out / f"p_{name}") as image:
             assert np.asarray(image.convert("RGB")).std() > 3
-    (batch,) = open_clip(out / "p_motions.mp4").batches(8)
+    (batch,) = Clip.open(out / "p_motions.mp4").batches(8)
     assert len(batch.timestamps) == 3
     told = capsys.readouterr().err
     assert all(name in told for name in pictures)

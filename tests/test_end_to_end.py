@@ -17,7 +17,7 @@ from walker import Walk, walk
 
 import kinflow
 from kinflow.body import Body
-from kinflow.cameras import intrinsics
+from kinflow.cameras import Focal, intrinsics
 from kinflow.cli.video import main
 from kinflow.datasets.synthetic import random_look, render_clip
 from kinflow.metrics import acceleration_error, pa_mpjpe
@@ -154,6 +154,29 @@ def test_a_full_disk_leaves_nothing(
     assert main([str(clip), "-o", str(tmp_path / "out"), "--end", "0.3", "--no-overlay", "--quiet"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_from_python(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """The verbs one by one, and all at once, say the same as the command; the result knows its clip."""
+    path = reconstructed[0].parent / "walk.mp4"
+    random = torch.get_rng_state()
+    result = kinflow.run(
+        kinflow.Clip.open(path, start=0.2, end=0.6, camera=Focal(500)), kinflow.RunOptions(seed=3), max_people=1
+    )
+    assert torch.equal(torch.get_rng_state(), random)  # the caller's random numbers are left alone
+    assert result.clip.path == path and result.options.seed == 3
+    assert result.info["config"]["perception"]["max_people"] == 1
+    (motion,) = result.motions
+    np.testing.assert_array_equal(motion.K, result.clip.K)
+    assert motion.K[0, 0] == 500 and motion.timestamps[0] == pytest.approx(0.2)
+    (seen,) = kinflow.perceive(result.clip, device="cpu")
+    np.testing.assert_array_equal(seen.keypoints2d, result.evidences[0].keypoints2d)
+    (again,) = kinflow.reconstruct(path, start=0.2, end=0.6, camera=Focal(500), seed=3)
+    np.testing.assert_allclose(again.joints3d, motion.joints3d, atol=1e-5)
+    info = result.write(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == json.loads(json.dumps(info))
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == info["clip"]["frames"] == len(result.clip.frame_ids) == 12
 
 
 def test_every_field_is_documented() -> None:

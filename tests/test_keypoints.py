@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,6 +17,17 @@ SIZE = (640, 480)
 FRAMES = 12
 TIMES = np.arange(FRAMES) / 25.0
 IDS = np.arange(FRAMES)
+
+
+class Frames(NamedTuple):
+    """What the readers want to know of a clip."""
+
+    image_size: tuple[int, int]
+    timestamps: np.ndarray
+    frame_ids: np.ndarray
+
+
+CLIP = Frames(SIZE, TIMES, IDS)
 NOSE, LEFT_WRIST = BLAZEPOSE.index("nose"), BLAZEPOSE.index("left_wrist")
 
 
@@ -64,7 +75,7 @@ def _openpose(folder: Path, count: int) -> Path:
 
 @pytest.mark.parametrize("layout", [OPENPOSE25, OPENPOSE18])
 def test_openpose(tmp_path: Path, layout: tuple[str, ...]) -> None:
-    _check(read_keypoints(_openpose(tmp_path, len(layout)), SIZE, TIMES, IDS), layout)
+    _check(read_keypoints(_openpose(tmp_path, len(layout)), CLIP), layout)
 
 
 @pytest.mark.parametrize("first", [0, 1, 4711])
@@ -74,7 +85,7 @@ def test_coco_results(tmp_path: Path, first: int) -> None:
         for f in range(FRAMES)
         for p in _people(f, 17)
     ]
-    _check(read_keypoints(_write(tmp_path / "results.json", results), SIZE, TIMES, IDS), COCO17)
+    _check(read_keypoints(_write(tmp_path / "results.json", results), CLIP), COCO17)
 
 
 def test_coco_annotations(tmp_path: Path) -> None:
@@ -87,7 +98,7 @@ def test_coco_annotations(tmp_path: Path) -> None:
             person[10, 2] = 1  # right wrist: hidden
             annotations.append({"image_id": 900 - frame, "keypoints": person.ravel().tolist()})
     path = _write(tmp_path / "annotations.json", {"images": images, "annotations": annotations})
-    people = read_keypoints(path, SIZE, TIMES, IDS)
+    people = read_keypoints(path, CLIP)
     assert len(people) == 2
     assert (people[0].confidence[:, LEFT_WRIST] == 0).all() and (people[0].keypoints2d[:, LEFT_WRIST] == 0).all()
     assert (people[0].confidence[:, LEFT_WRIST + 1] == 0.5).all() and (people[0].confidence[:, NOSE] == 1).all()
@@ -101,9 +112,7 @@ def test_mmpose_instances(tmp_path: Path, count: int) -> None:
             {"keypoints": p[:, :2].tolist(), "keypoint_scores": p[:, 2].tolist()} for p in _people(frame, count)
         ]
         entries.append({"frame_id": frame + 1, "instances": instances})
-    people = read_keypoints(
-        _write(tmp_path / "out.json", {"meta_info": {}, "instance_info": entries}), SIZE, TIMES, IDS
-    )
+    people = read_keypoints(_write(tmp_path / "out.json", {"meta_info": {}, "instance_info": entries}), CLIP)
     assert len(people) == 2 and all(e.observed.all() and len(e) == FRAMES for e in people)
     assert ((people[0].confidence > 0).sum(1) == (17 if count == 17 else 21)).all()
 
@@ -115,7 +124,7 @@ def test_mediapipe(tmp_path: Path) -> None:
         landmarks = [[{"x": x, "y": y, "z": 0.0, "visibility": v} for x, y, v in p.tolist()] for p in people]
         worlds = [[{"x": 0.1, "y": 0.2, "z": 0.3} for _ in range(33)] for _ in people]
         entries.append({"pose_landmarks": landmarks, "pose_world_landmarks": worlds})
-    people = read_keypoints(_write(tmp_path / "mp.json", entries), SIZE, TIMES, IDS)
+    people = read_keypoints(_write(tmp_path / "mp.json", entries), CLIP)
     _check(people, BLAZEPOSE, world=True)
     np.testing.assert_allclose(people[0].world_landmarks[0, 5], [0.1, 0.2, 0.3], atol=1e-6)
 
@@ -127,7 +136,7 @@ def test_mediapipe_one_person_and_empty_frames(tmp_path: Path) -> None:
         entries.append(
             None if frame in (4, 5) else {"frame": frame, "pose_landmarks": [[x, y, 0.0, v] for x, y, v in points]}
         )
-    (person,) = read_keypoints(_write(tmp_path / "mp.json", {"frames": entries}), SIZE, TIMES, IDS)
+    (person,) = read_keypoints(_write(tmp_path / "mp.json", {"frames": entries}), CLIP)
     assert person.observed.tolist() == [f not in (4, 5) for f in range(FRAMES)]
     assert not person.has_world.any() and (person.confidence[4] == 0).all()
 
@@ -139,7 +148,7 @@ def test_identities_of_the_source_win(tmp_path: Path) -> None:
         for which in (0, 1):
             place = _person(0, which if frame < 6 else 1 - which, 17)
             results.append({"image_id": frame, "keypoints": place.ravel().tolist(), "track_id": which})
-    people = read_keypoints(_write(tmp_path / "tracked.json", results), SIZE, TIMES, IDS)
+    people = read_keypoints(_write(tmp_path / "tracked.json", results), CLIP)
     assert all(np.linalg.norm(np.diff(e.keypoints2d[:, NOSE], axis=0), axis=-1).max() > 100 for e in people)
     assert [len(e) for e in people] == [FRAMES, FRAMES]
 
@@ -149,12 +158,12 @@ def test_short_sightings_are_dropped_and_gaps_bridged(tmp_path: Path) -> None:
         {"image_id": f, "keypoints": _person(f, 0, 17).ravel().tolist()} for f in range(FRAMES) if f not in (3, 4)
     ]
     results.append({"image_id": 7, "keypoints": (_person(0, 1, 17) + (0, 0, 0)).ravel().tolist()})
-    (person,) = read_keypoints(_write(tmp_path / "r.json", results), SIZE, TIMES, IDS)
+    (person,) = read_keypoints(_write(tmp_path / "r.json", results), CLIP)
     assert person.observed.sum() == FRAMES - 2 and len(person) == FRAMES
 
 
 def test_part_of_a_clip(tmp_path: Path) -> None:
-    people = read_keypoints(_openpose(tmp_path, 25), SIZE, TIMES[6:], IDS[6:])
+    people = read_keypoints(_openpose(tmp_path, 25), Frames(SIZE, TIMES[6:], IDS[6:]))
     assert len(people) == 2 and people[0].frame_ids.tolist() == list(range(6, FRAMES))
 
 
@@ -187,23 +196,23 @@ def test_malformed_files(tmp_path: Path, content: str, error: type[KinflowError]
     path = tmp_path / "keypoints.json"
     path.write_text(content)
     with pytest.raises(error, match=says) as caught:
-        read_keypoints(path, SIZE, TIMES, IDS)
+        read_keypoints(path, CLIP)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
 def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        read_keypoints(tmp_path / "none.json", SIZE, TIMES, IDS)
+        read_keypoints(tmp_path / "none.json", CLIP)
     with pytest.raises(UsageError, match="write_json"):
-        read_keypoints(tmp_path, SIZE, TIMES, IDS)
+        read_keypoints(tmp_path, CLIP)
 
 
 def test_openpose_of_another_clip_or_scale(tmp_path: Path) -> None:
     folder = _openpose(tmp_path, 25)
     with pytest.raises(UsageError, match="none of the clip's"):
-        read_keypoints(folder, SIZE, TIMES, IDS + 1000)
+        read_keypoints(folder, Frames(SIZE, TIMES, IDS + 1000))
     for file in folder.iterdir():
         values = (np.array(_people(0, 25)[0]) / (*SIZE, 1)).clip(0, 1).ravel().tolist()
         _write(file, {"people": [{"pose_keypoints_2d": values}]})
     with pytest.raises(UsageError, match="keypoint_scale"):
-        read_keypoints(folder, SIZE, TIMES, IDS)
+        read_keypoints(folder, CLIP)

@@ -8,19 +8,20 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 
+from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
 from kinflow.errors import ShapeError
 from kinflow.evidence import Evidence
-from kinflow.perception import Perceiver
+from kinflow.perception import Perceiver, perceive
 from kinflow.perception.crops import box_iou, crop_to_frame, letterbox, roi_from_alignment, warp_crops
 from kinflow.perception.detection import Detection, anchors, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, mask_overlap, refine_landmarks
 from kinflow.perception.tracking import Row, Tracker, join_successors, same_body, steady_rows
+from kinflow.video import VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -324,23 +325,28 @@ def test_bad_input_is_named(figure: np.ndarray) -> None:
         perceiver.update(frame, np.ones(2), np.ones(1, int))
 
 
+def test_perceive_feeds_a_whole_clip(figure: np.ndarray, tmp_path: Path) -> None:
+    frames = [_scene(figure, [100 + 2 * k]) for k in range(11)]
+    with VideoWriter(tmp_path / "walk.mp4", (640, 320), 10) as video:
+        for frame in frames:
+            video.write(frame)
+    clip, told = Clip.open(tmp_path / "walk.mp4", start=0.2), []
+    config = PerceptionConfig(masks=False, features=False)
+    (person,) = perceive(clip, config=config, device="cpu", batch_size=4, progress=lambda *now: told.append(now))
+    assert told == [(4, 9), (8, 9), (9, 9)]
+    np.testing.assert_array_equal(person.frame_ids, np.arange(2, 11))
+    np.testing.assert_allclose(person.timestamps, np.arange(2, 11) / 10, atol=1e-6)
+    assert person.masks is None and person.observed.all() and tuple(person.image_size) == clip.image_size
+    (again,) = perceive(clip, config=config, device="cpu", batch_size=4)  # from the start once more
+    np.testing.assert_array_equal(again.keypoints2d, person.keypoints2d)
+
+
 # --- real clips ----------------------------------------------------------------------------------------------------------
 
 
-def _clip(path: Path, stop: int | None = None) -> tuple[list[Evidence], int]:
-    perceiver, count = Perceiver(PerceptionConfig()), 0
-    with av.open(str(path)) as clip:
-        for frame in clip.decode(video=0):
-            if count == stop:
-                break
-            perceiver.update(frame.to_ndarray(format="rgb24")[None], np.array([frame.time]), np.array([count]))
-            count += 1
-    return perceiver.finish(), count
-
-
 def test_start_of_a_real_clip(shared_clips: Path) -> None:
-    (dancer,), count = _clip(shared_clips / "dancer_square.mp4", 20)
-    assert len(dancer) == count and dancer.observed.all() and dancer.confidence.mean() > 0.8
+    (dancer,) = perceive(Clip.open(shared_clips / "dancer_square.mp4", end=0.65), device="cpu")
+    assert len(dancer) == 20 and dancer.observed.all() and dancer.confidence.mean() > 0.8
 
 
 @pytest.mark.slow
@@ -366,7 +372,7 @@ def test_start_of_a_real_clip(shared_clips: Path) -> None:
 )
 def test_one_record_per_visible_person(shared_clips: Path, name: str, views: list[tuple[int, int, float]]) -> None:
     """Each visible person has one record, observed in this part of the frames from the first to the last in view."""
-    people, _ = _clip(shared_clips / name)
+    people = perceive(Clip.open(shared_clips / name), device="cpu")
     assert len(people) == len(views)
     for first, last, part in views:
         wanted = np.arange(first, last + 1)

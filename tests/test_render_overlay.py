@@ -118,14 +118,14 @@ def test_no_field_of_the_config_is_without_effect(field: str, monkeypatch: pytes
 @pytest.mark.parametrize("resolution", ["full", "light"])
 def test_the_open_body_is_closed_and_winds_outwards(resolution: str) -> None:
     from kinflow.body import Body
-    from kinflow.cameras import intrinsics
+    from kinflow.cameras import Focal, intrinsics
     from kinflow.render import rasterise
 
     body = Body.open(resolution)
     pose = torch.eye(3).repeat(24, 1, 1)
     pose[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # upright, facing the camera
     vertices = body.vertices(torch.zeros(10), pose, torch.tensor([0.0, 0.3, 3.0]))[None]
-    camera = intrinsics((160, 160), focal=200.0)
+    camera = intrinsics((160, 160), Focal(200.0))
     every = rasterise(vertices, body.faces, camera, (160, 160))
     outer = rasterise(vertices, body.faces, camera, (160, 160), cull_backfaces=True)
     covered = every.face_index >= 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinflow.cameras import intrinsics, project
+from kinflow.cameras import Focal, intrinsics, project
 from kinflow.errors import ShapeError, UsageError
 from kinflow.render import part_mask, rasterise, rasteriser, silhouette, visible_points
 
@@ -124,7 +124,7 @@ def test_depth_of_a_tilted_plane() -> None:
 
 def test_depth_of_a_sphere() -> None:
     vertices, faces = sphere(120, 160, 0.8)
-    camera = intrinsics((96, 96), focal=90.0, dtype=torch.float64)
+    camera = intrinsics((96, 96), Focal(90.0), dtype=torch.float64)
     seen = rasterise((vertices + torch.tensor([0.0, 0, 3.0]))[None], faces, camera, (96, 96), cull_backfaces=True)
     grid = (torch.arange(96, dtype=torch.float64) + 0.5 - 48) / 90
     x, y = torch.meshgrid(grid, grid, indexing="xy")

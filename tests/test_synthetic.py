@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from kinflow.clip import Clip
 from kinflow.datasets.synthetic import Look, background, clothes, join, random_look, render_clip, render_frames
 from kinflow.errors import ShapeError, UsageError
 from kinflow.skeleton import SMPL_JOINTS
-from kinflow.video import open_clip
 
 K = torch.tensor([[80.0, 0, 48], [0, 80, 40], [0, 0, 1]])
 SIZE = (96, 80)
@@ -137,12 +137,12 @@ def test_written_clip(tmp_path: Path) -> None:
     faces, path = barrel()[1], tmp_path / "walk.mp4"
     render_clip(path, moving(), faces, K, SIZE, look(), fps=25)
     images = render_frames(moving(), faces, K, SIZE, look())
-    (batch,) = open_clip(path).batches(50)
+    (batch,) = Clip.open(path).batches(50)
     np.testing.assert_allclose(batch.timestamps, np.arange(20) / 25, atol=1e-4)
     assert np.abs(batch.images.astype(int) - images).mean() < 6
     times = np.cumsum(np.linspace(0.02, 0.1, 20))
     render_clip(path, moving(), faces, K, SIZE, look(), timestamps=times)
-    (batch,) = open_clip(path).batches(50)
+    (batch,) = Clip.open(path).batches(50)
     np.testing.assert_allclose(batch.timestamps, times - times[0], atol=1e-4)
 
 

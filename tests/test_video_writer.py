@@ -12,8 +12,9 @@ import av
 import numpy as np
 import pytest
 
+from kinflow.clip import Clip
 from kinflow.errors import OutputError, ShapeError, UsageError
-from kinflow.video import VideoWriter, open_clip
+from kinflow.video import VideoWriter
 
 
 def stripes(n: int, width: int, height: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def test_round_trip(tmp_path: Path, size: tuple[int, int]) -> None:
         for image in frames:
             video.write(image)
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
-    clip = open_clip(path)
+    clip = Clip.open(path)
     width, height = size
     assert clip.image_size == (width + width % 2, height + height % 2)  # yuv420p holds even sizes only
     assert clip.num_frames == 12 and clip.fps == pytest.approx(12.5)
@@ -59,7 +60,7 @@ def test_timestamps_count_from_the_first(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "vfr.mp4", (16, 16), 25) as video:
         for time in times:
             video.write(np.zeros((16, 16, 3), np.uint8), time)
-    (batch,) = open_clip(tmp_path / "vfr.mp4").batches(9)
+    (batch,) = Clip.open(tmp_path / "vfr.mp4").batches(9)
     np.testing.assert_allclose(batch.timestamps, np.array(times) - 7, atol=1e-4)
 
 

@@ -7,9 +7,9 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from ..errors import KinflowError, UsageError
+from ..errors import UsageError
+from .command import new_parser, run_command
 
 EPILOG = """\
 examples:
@@ -32,11 +32,10 @@ QUALITY = {"best": "heavy", "fast": "full"}  #: to perception.landmarks
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="kinflow-video",
-        description="Turn a clip into moving 3D people: pose, shape and trajectory of everyone in view.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = new_parser(
+        "kinflow-video",
+        "Turn a clip into moving 3D people: pose, shape and trajectory of everyone in view.",
+        EPILOG,
     )
     p.add_argument("clip", metavar="CLIP", help="a video file, an image, or a folder of numbered images")
     p.add_argument("-o", "--out", metavar="OUT", required=True, help="folder for the results; made if need be")
@@ -59,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     how.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")
     how.add_argument("--seed", type=int, default=0, help="of the draws behind the uncertainty (default: 0)")
-    how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config.py, for example perception.min_seconds=0.5; may be repeated")  # fmt: skip
+    how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
     out.add_argument("--quiet", action="store_true", help="print errors only")
@@ -69,20 +68,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = parser().parse_args(argv)
-    try:
-        return _run(args)
-    except KinflowError as error:
-        print(f"kinflow-video: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("kinflow-video: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+    return run_command(parser(), _run, argv)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
-    from ..apps.video import check_writable, run, write
+    from ..apps.options import RunOptions
+    from ..apps.results import check_writable
+    from ..apps.video import run
+    from ..cameras import Camera, FieldOfView, Focal
+    from ..clip import Clip
     from ..config import PipelineConfig, load_config
     from .progress import StageProgress, summary
 
@@ -97,25 +92,27 @@ def _run(args: argparse.Namespace) -> int:
             f"--quality {args.quality}: means perception.landmarks={QUALITY[args.quality]}, but --set "
             f"perception.landmarks={config.perception.landmarks} asks for the other network. Give one of the two."
         )
+    options = RunOptions(
+        max_people=args.max_people, device=args.device, batch_size=args.batch_size, body=args.body,
+        body_path=args.body_path, refine=args.refine, keypoints=args.keypoints, seed=args.seed,
+        config=config,
+    )  # fmt: skip
+    camera: Camera = args.intrinsics
+    if args.focal is not None:
+        camera = Focal(args.focal)
+    elif args.fov is not None:
+        camera = FieldOfView(args.fov)
     check_writable(args.out)  # told now, not after the work
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     with StageProgress(enabled=not quiet) as progress:
-        result = run(
-            args.clip, start=args.start, end=args.end, max_people=args.max_people, device=args.device,
-            batch_size=args.batch_size, focal=args.focal, fov=args.fov, camera=args.intrinsics, body=args.body,
-            body_path=args.body_path, refine=args.refine, keypoints=args.keypoints, seed=args.seed, config=config,
-            progress=progress,
-        )  # fmt: skip
-        info: dict[str, Any] = write(
-            result, args.clip, args.out, draw=not args.no_overlay, start=args.start, end=args.end,
-            batch_size=args.batch_size, config=config, progress=progress,
-        )  # fmt: skip
+        clip = Clip.open(args.clip, start=args.start, end=args.end, camera=camera, config=options.config.video)
+        result = run(clip, options, progress=progress)
+        info = result.write(args.out, draw=not args.no_overlay, progress=progress)
     if args.json:
         print(json.dumps(info))
     elif not args.quiet:
         summary(info, args.out)
-    return 0
 
 
 if __name__ == "__main__":

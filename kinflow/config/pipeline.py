@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
+from ..errors import ConfigError
 from .networks import FitLossConfig, RefineConfig
 
 
@@ -63,21 +64,26 @@ class VideoConfig:
     """Decoding and encoding.
 
     Attributes:
-        decoder: "pyav" or "decord". PyAV is the default by measurement: on the project's clips it needs less processor
-            time per frame (4 of 5) and decord stops at times inside VP9 streams. Both give the same pixels; with
-            "decord", PyAV takes over what decord cannot read.
+        decoder: "pyav", "decord", or "auto", which takes decord where it costs less and is safe by measurement
+            (docs/video.md): in every pass but the first over an undamaged clip of at most 320x240 px. Both give the same
+            pixels and times; PyAV takes over what decord cannot read. decord alone does not notice damaged frames.
         threads: decoding threads; 0 lets the library choose.
         image_fps: frames per second of a folder of images, which carries no time of its own.
         prefetch_mb: how many MiB of decoded frames may wait.
         crf: quality of written H.264, 0 (lossless) to 51; preset: x264's speed preset.
     """
 
-    decoder: str = "pyav"
+    decoder: typing.Literal["auto", "pyav", "decord"] = "auto"
     threads: int = 0
     image_fps: float = 30.0
     prefetch_mb: int = 64
     crf: int = 20
     preset: str = "veryfast"
+
+    def __post_init__(self) -> None:
+        known = typing.get_args(typing.get_type_hints(VideoConfig)["decoder"])
+        if self.decoder not in known:
+            raise ConfigError(f"decoder: expected {', '.join(known[:-1])} or {known[-1]}, got {self.decoder!r}.")
 
 
 RenderBackend = typing.Literal["auto", "torch", "pytorch3d"]

@@ -1,7 +1,8 @@
-"""Perception: frames or other tools' keypoint files in, one Evidence per person out."""
+"""Perception: a clip, or another tool's keypoint files beside it, in; one Evidence per person out."""
 
 from __future__ import annotations
 
-from kinflow.perception.perceiver import Perceiver
+from kinflow.perception.keypoints import read_keypoints
+from kinflow.perception.perceiver import Perceiver, perceive
 
-__all__ = ["Perceiver"]
+__all__ = ["Perceiver", "perceive", "read_keypoints"]

@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,18 +42,31 @@ _LAYOUTS: dict[int, str | tuple[str, ...]] = {
     133: COCO17 + _FEET,
 }
 _OPENPOSE_FILE = re.compile(r"(\d+)_keypoints\.json$")
-Frames = dict[int, list[Sighting]]
+_Sightings = dict[int, list[Sighting]]
 
 
-def read_keypoints(
-    path: str | Path, image_size: Sequence[int], timestamps: np.ndarray, frame_ids: np.ndarray
-) -> list[Evidence]:
+class Frames(Protocol):
+    """What keypoints are read beside: a :class:`kinflow.clip.Clip`, or anything that knows as much of its frames."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in px."""
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """(T,) s."""
+
+    @property
+    def frame_ids(self) -> np.ndarray:
+        """(T,) index of each frame."""
+
+
+def read_keypoints(path: str | Path, clip: Frames) -> list[Evidence]:
     """2D keypoints from a file or folder of another tool, one Evidence per person.
 
     Args:
         path: an OpenPose folder, or a JSON file of one of the module's formats.
-        image_size: (width, height) px of the frames that the keypoints belong to.
-        timestamps: (T,) s, and frame_ids: (T,), of the clip's frames.
+        clip: the frames that the keypoints belong to.
     Returns:
         People with BlazePose's 33 landmarks; those the source lacks have confidence 0. The one seen in most frames first.
     Raises:
@@ -61,8 +74,7 @@ def read_keypoints(
         ShapeError: a person with another number of keypoints than the format has, or values that are no numbers.
     """
     path = Path(path)
-    size = (int(image_size[0]), int(image_size[1]))
-    ids = np.asarray(frame_ids, np.int64)
+    size, ids = clip.image_size, clip.frame_ids
     try:
         frames = _openpose(path) if path.is_dir() else _json_file(path, _load(path), size, ids)
     except KinflowError:
@@ -75,7 +87,7 @@ def read_keypoints(
             f"{path}: its frames {unknown[0]}..{unknown[-1]} are none of the clip's {ids.min()}..{ids.max()}. "
             "Use the keypoints of this clip, frames counted from 0."
         )
-    return link_people([frames.get(i, []) for i in ids.tolist()], np.asarray(timestamps, np.float64), ids, size)
+    return link_people([frames.get(i, []) for i in ids.tolist()], clip.timestamps, ids, size)
 
 
 def _load(path: Path) -> Any:
@@ -89,13 +101,13 @@ def _load(path: Path) -> Any:
         raise UsageError(f"{path}: not JSON ({error}).") from error
 
 
-def _openpose(folder: Path) -> Frames:
+def _openpose(folder: Path) -> _Sightings:
     numbered = [(int(m.group(1)), p) for p in sorted(folder.iterdir()) if (m := _OPENPOSE_FILE.search(p.name))]
     if not numbered:
         raise UsageError(
             f"{folder}: holds no NAME_000000000000_keypoints.json. Write them with OpenPose's --write_json."
         )
-    frames: Frames = {}
+    frames: _Sightings = {}
     for number, file in numbered:
         if number in frames:
             raise UsageError(f"{folder}: two files of frame {number}. Keep the files of one clip in the folder.")
@@ -117,7 +129,7 @@ def _openpose(folder: Path) -> Frames:
     return frames
 
 
-def _json_file(path: Path, content: Any, size: tuple[int, int], ids: np.ndarray) -> Frames:
+def _json_file(path: Path, content: Any, size: tuple[int, int], ids: np.ndarray) -> _Sightings:
     if isinstance(content, dict):
         if "annotations" in content:
             return _coco_annotations(path, content, ids)
@@ -140,9 +152,9 @@ def _json_file(path: Path, content: Any, size: tuple[int, int], ids: np.ndarray)
     raise UsageError(f"{path}: none of the known formats (OpenPose folder, COCO, MMPose, MediaPipe landmarks).")
 
 
-def _coco_results(path: Path, results: list[Any], ids: np.ndarray) -> Frames:
+def _coco_results(path: Path, results: list[Any], ids: np.ndarray) -> _Sightings:
     frame_of = _frame_numbers(path, [_number(path, _get(path, r, "image_id", needed=True)) for r in results], ids)
-    frames: Frames = {}
+    frames: _Sightings = {}
     for result in results:
         points = _triples(path, _get(path, result, "keypoints", needed=True))
         frame = frame_of[_number(path, result["image_id"])]
@@ -150,7 +162,7 @@ def _coco_results(path: Path, results: list[Any], ids: np.ndarray) -> Frames:
     return frames
 
 
-def _coco_annotations(path: Path, content: dict[str, Any], ids: np.ndarray) -> Frames:
+def _coco_annotations(path: Path, content: dict[str, Any], ids: np.ndarray) -> _Sightings:
     images = content.get("images")
     if not isinstance(images, list) or not isinstance(content["annotations"], list):
         raise UsageError(f"{path}: expected COCO's 'images' and 'annotations' lists.")
@@ -159,7 +171,7 @@ def _coco_annotations(path: Path, content: dict[str, Any], ids: np.ndarray) -> F
         key = next((image[k] for k in ("frame_id", "file_name") if k in image), _get(path, image, "id", needed=True))
         keys[image["id"]] = _number(path, key)
     frame_of = _frame_numbers(path, list(keys.values()), ids)
-    frames: Frames = {}
+    frames: _Sightings = {}
     for annotation in content["annotations"]:
         values = _get(path, annotation, "keypoints")
         if not values:
@@ -175,12 +187,12 @@ def _coco_annotations(path: Path, content: dict[str, Any], ids: np.ndarray) -> F
     return frames
 
 
-def _instances(path: Path, entries: Any, ids: np.ndarray) -> Frames:
+def _instances(path: Path, entries: Any, ids: np.ndarray) -> _Sightings:
     if not isinstance(entries, list):
         raise UsageError(f"{path}: expected a list of frames with 'instances'.")
     numbers = [_number(path, _get(path, entry, "frame_id", needed=True)) for entry in entries]
     frame_of = _frame_numbers(path, numbers, ids)
-    frames: Frames = {}
+    frames: _Sightings = {}
     for number, entry in zip(numbers, entries, strict=True):
         people = frames.setdefault(frame_of[number], [])
         for instance in _get(path, entry, "instances", needed=True):
@@ -192,10 +204,10 @@ def _instances(path: Path, entries: Any, ids: np.ndarray) -> Frames:
     return frames
 
 
-def _mediapipe(path: Path, entries: Any, size: tuple[int, int]) -> Frames:
+def _mediapipe(path: Path, entries: Any, size: tuple[int, int]) -> _Sightings:
     if not isinstance(entries, list):
         raise UsageError(f"{path}: expected a list with one entry a frame.")
-    frames: Frames = {}
+    frames: _Sightings = {}
     for position, entry in enumerate(entries):
         if not entry:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kinflow.assets import asset_path
+from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
+from kinflow.devices import find_device
 from kinflow.errors import ShapeError, check_shape
 from kinflow.evidence import Evidence
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker, Variant
@@ -23,7 +25,7 @@ from kinflow.perception.detection import Detection, decode_detections, weighted_
 from kinflow.perception.landmarks import Person, people_from_output
 from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows
 
-__all__ = ["Perceiver", "load_landmarker", "load_network"]
+__all__ = ["Perceiver", "load_landmarker", "load_network", "perceive"]
 
 log = logging.getLogger(__name__)
 
@@ -323,6 +325,43 @@ class Perceiver:
             masks=fill("mask", np.uint8) if self.config.masks else None,
             image_size=np.array(self._image_size, np.int64),
         )
+
+
+def perceive(
+    clip: Clip,
+    *,
+    config: PerceptionConfig | None = None,
+    device: str | torch.device = "auto",
+    batch_size: int = 8,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[Evidence]:
+    """Find and follow the people of a clip.
+
+    Args:
+        clip: an open clip.
+        config: of detection, landmarks and tracking.
+        device: as of :func:`kinflow.devices.find_device`.
+        batch_size: frames decoded at a time.
+        progress: called with (frames done, frames to expect or None) after every batch.
+
+    Returns:
+        One Evidence a person, the one seen in most frames first; none where nobody was in view for long enough.
+
+    Raises:
+        UsageError: a batch size below 1, or a device that is not there.
+        VideoError: an image of a folder that differs in size.
+        MissingAssetError: the installation lacks a network's weights.
+
+    >>> people = perceive(Clip.open("clip.mp4"))  # doctest: +SKIP
+    """
+    perceiver = Perceiver(config, find_device(str(device)))
+    done = 0
+    for batch in clip.batches(batch_size):
+        perceiver.update(batch.images, batch.timestamps, batch.frame_ids)
+        done += len(batch)
+        if progress is not None:
+            progress(done, clip.num_frames)
+    return perceiver.finish()
 
 
 def _same_region(a: np.ndarray, b: np.ndarray) -> bool:

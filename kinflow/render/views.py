@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..body import Body
-from ..cameras import intrinsics, project
+from ..cameras import Focal, intrinsics, project
 from ..rotations import rotvec_to_rotmat
 from .rasteriser import visible_points
 from .shading import interpolate, shade, vertex_normals
@@ -60,7 +60,7 @@ class View:
 
     def intrinsics(self, image_size: tuple[int, int]) -> Tensor:
         """K (3, 3) of a picture of ``image_size`` (W, H) px."""
-        return intrinsics(image_size, focal=self.lens * image_size[1])
+        return intrinsics(image_size, Focal(self.lens * image_size[1]))
 
     def pixels(self, points: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Where points (..., 3) of the scene lie in a picture of ``image_size`` (W, H): (..., 2) px."""

@@ -1,9 +1,11 @@
-"""Clips in, clips out: decoding with true timestamps, and encoding to files that are complete or absent."""
+"""Decoding with true timestamps, and encoding to files that are complete or absent.
+
+:class:`kinflow.clip.Clip` is the way in; the sources of its frames live here.
+"""
 
 from __future__ import annotations
 
-from .reader import ClipReader, FrameBatch, open_clip
-from .sources import read_image
+from .images import read_image
 from .writer import VideoWriter
 
-__all__ = ["ClipReader", "FrameBatch", "VideoWriter", "open_clip", "read_image"]
+__all__ = ["VideoWriter", "read_image"]

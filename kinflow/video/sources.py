@@ -1,6 +1,6 @@
-"""Where frames come from: a video through PyAV or decord, or image files.
+"""Where frames come from: what a source is, and video files through PyAV.
 
-A source is opened once and yields decoded frames in order. It keeps no frame. :mod:`kinflow.video.reader` wraps it
+A source is opened once and yields decoded frames in order. It keeps no frame. :class:`kinflow.clip.Clip` wraps it
 with prefetching and batches.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from av.error import EOFError as AvEOFError
 from av.error import FFmpegError
 
-from ..errors import UsageError, VideoError
+from ..errors import VideoError
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +41,15 @@ class Frame(NamedTuple):
 
 
 class Source(Protocol):
-    """What :class:`kinflow.video.ClipReader` asks of a source."""
+    """What :class:`kinflow.clip.Clip` asks of a source."""
 
     fps: float
     num_frames: int | None
     damage: str | None
+    decoder: str
 
     def frames(self) -> Iterator[Frame]:
         """Decode from the start of the wanted part; every call begins anew."""
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which ``frame_10`` follows ``frame_9``."""
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in re.split(r"(\d+)", name) if p]
 
 
 def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
@@ -72,13 +67,13 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndar
     return _upright(rgb.to_ndarray(), int(frame.rotation))
 
 
-def _square(stream: Any, frame: av.VideoFrame) -> tuple[int, int]:
+def square_size(stream: Any, frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of the stored frame with square pixels."""
     wide = float(stream.sample_aspect_ratio or 1)
     return (round(frame.width * wide) if 0.1 < wide < 10 else frame.width), frame.height
 
 
-def _open_container(path: Path) -> Any:
+def open_container(path: Path) -> Any:
     """Open ``path`` with PyAV, or say in one line why that cannot be done."""
     options = {"pattern_type": "none"} if path.suffix.lower() in IMAGE_SUFFIXES else {}
     try:
@@ -93,7 +88,7 @@ def _open_container(path: Path) -> Any:
     return container
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path) -> Any:
     """The first stream that moves: cover pictures of audio files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
@@ -111,18 +106,21 @@ def _video_stream(container: Any, path: Path) -> Any:
 class PyAVSource:
     """A video file through PyAV: true timestamps, rotation flags, variable frame rate, damaged files."""
 
+    decoder = "pyav"
+
     def __init__(self, path: Path, start: float | None, end: float | None, threads: int = 0) -> None:
         self.path, self.start, self.end, self.threads = path, start, end, threads
         self.damage: str | None = None
-        with _open_container(path) as container:
-            stream = _video_stream(container, path)
+        with open_container(path) as container:
+            stream = video_stream(container, path)
+            self.container, self.codec = container.format.name, stream.codec_context.name
+            self.pixels = stream.width * stream.height
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate
             self.fps = float(rate) if rate else _DEFAULT_FPS
             self.duration = float(stream.duration * stream.time_base) if stream.duration else None
             if self.duration is None and container.duration:
                 self.duration = container.duration / av.time_base
             self.promised = stream.frames or None
-            self.seconds = self.duration
         self.num_frames = self._estimate()
 
     def _estimate(self) -> int | None:
@@ -133,22 +131,22 @@ class PyAVSource:
         seconds = min(self.duration, self.end if self.end is not None else math.inf) - (self.start or 0.0)
         return max(1, round(seconds * self.fps))
 
-    def _scan(self) -> list[float] | None:
-        """Times of the packets up to a little past ``start``, sorted; None where packets carry none.
+    def packet_times(self, until: float = math.inf) -> list[float] | None:
+        """Times of the packets up to ``until`` s after the first, sorted; None where packets carry none.
 
         Reads packet headers only. It is what lets a frame keep its index in the whole clip after a seek.
         """
         times: list[float] = []
         try:
-            with _open_container(self.path) as container:
-                stream = _video_stream(container, self.path)
+            with open_container(self.path) as container:
+                stream = video_stream(container, self.path)
                 for packet in container.demux(stream):
                     if packet.size == 0 or packet.is_discard:
                         continue
                     if packet.pts is None:
                         return None
                     times.append(float(packet.pts * stream.time_base))
-                    if times[-1] > times[0] + (self.start or 0.0) + 2.0:
+                    if times[-1] > times[0] + until:
                         break
         except FFmpegError as error:
             log.debug("scanning %s: %s", self.path, error)
@@ -157,7 +155,7 @@ class PyAVSource:
     def frames(self) -> Iterator[Frame]:
         """Yield upright frames; packets that do not decode are counted into :attr:`damage` and skipped."""
         self.damage = None
-        times = self._scan() if self.start else None
+        times = self.packet_times(self.start + 2.0) if self.start else None
         if times is not None:
             try:
                 yield from self._read(times, seek=True)
@@ -167,8 +165,8 @@ class PyAVSource:
         yield from self._read(times, seek=False)
 
     def _read(self, times: list[float] | None, seek: bool) -> Iterator[Frame]:
-        with _open_container(self.path) as container:
-            stream = _video_stream(container, self.path)
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = self.threads
             if times is not None and seek:
@@ -238,7 +236,7 @@ class PyAVSource:
                     log.debug("%s: frame %d does not move on in time", self.path, index)
                     seconds = previous + 0.5 * period
                 previous = seconds
-                size = size or _square(stream, frame)
+                size = size or square_size(stream, frame)
                 read += 1
                 yield Frame(to_rgb(frame, size), seconds, index)
         if seek and not found:
@@ -262,140 +260,3 @@ class PyAVSource:
 
 class _SeekError(Exception):
     """Seeking did not reach the frame asked for."""
-
-
-class DecordSource:
-    """A video file through decord. PyAV takes over whatever decord cannot do, from the frame where it stops."""
-
-    def __init__(self, path: Path, start: float | None, end: float | None, threads: int = 0) -> None:
-        self.fallback = PyAVSource(path, start, end, threads)
-        self.path, self.start, self.end, self.threads = path, start, end, threads
-        self.fps, self.num_frames = self.fallback.fps, self.fallback.num_frames
-        self.damage: str | None = None
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield frames as :meth:`PyAVSource.frames` does."""
-        self.damage = None
-        done = -1
-        try:
-            for frame in self._decord():
-                yield frame
-                done = frame.frame_id
-            return
-        except _DecordFailed as error:
-            log.info("decord gives up on %s after frame %d (%s); PyAV goes on", self.path.name, done, error)
-        for frame in self.fallback.frames():
-            if frame.frame_id > done:
-                yield frame
-        self.damage = self.fallback.damage
-
-    def _decord(self) -> Iterator[Frame]:
-        try:
-            import decord
-        except ImportError as error:
-            raise _DecordFailed("no decord wheel here") from error
-        with _open_container(self.path) as container:
-            stream = _video_stream(container, self.path)
-            try:
-                head = next(iter(container.decode(stream)), None)
-            except FFmpegError as error:
-                raise _DecordFailed("the first frame does not decode") from error
-            if head is None or head.rotation or _square(stream, head) != (head.width, head.height):
-                raise _DecordFailed("no frame, a rotation flag, or pixels that are not square")
-        try:
-            reader = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=self.threads)
-            times = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-        except Exception as error:  # decord raises its own class and plain RuntimeError alike
-            raise _DecordFailed(str(error).splitlines()[-1][:120]) from error
-        times = times - times[0]
-        if np.any(np.diff(times) <= 0) or not np.isfinite(times).all():
-            raise _DecordFailed("timestamps do not increase")
-        begin = int(np.searchsorted(times, (self.start or 0.0) - 1e-4))  # its times are single precision
-        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end - 1e-4))
-        for index in range(begin, stop):
-            try:
-                if index == begin and begin:
-                    reader.seek_accurate(begin)
-                image = reader.next().asnumpy()
-            except Exception as error:
-                raise _DecordFailed(str(error).splitlines()[-1][:120]) from error
-            yield Frame(image, float(times[index]), index)
-
-
-class _DecordFailed(Exception):
-    """decord cannot read this clip, or not further."""
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read one image file -> (H, W, 3) uint8 RGB, upright by its EXIF flag.
-
-    Raises:
-        VideoError: when the file is missing, empty, or not an image.
-    """
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file. Check the path.")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty (0 bytes). Copy it again.")
-    try:
-        with _open_container(path) as container:
-            for frame in container.decode(_video_stream(container, path)):
-                return np.ascontiguousarray(to_rgb(frame))
-    except FFmpegError as error:
-        raise VideoError(f"{path}: not a readable image. Open it elsewhere and save it again.") from error
-    raise VideoError(f"{path}: no picture inside. Open it elsewhere and save it again.")
-
-
-class ImageSource:
-    """Image files in natural order, ``fps`` apart: an image carries no time."""
-
-    def __init__(self, paths: list[Path], start: float | None, end: float | None, fps: float) -> None:
-        self.fps = fps
-        self.damage: str | None = None
-        begin = math.ceil((start or 0.0) * fps - 1e-6)
-        stop = len(paths) if end is None else min(len(paths), math.ceil(end * fps - 1e-6))
-        if begin >= stop:
-            raise UsageError(
-                f"start, end: nothing lies between {start or 0} and {end} s of {len(paths)} images at {fps:g} a second."
-            )
-        self.paths, self.begin = paths[begin:stop], begin
-        self.num_frames: int | None = len(self.paths)
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield the images; unreadable ones are skipped and named in :attr:`damage`."""
-        self.damage = None
-        unreadable: list[str] = []
-        shape: tuple[int, ...] | None = None
-        first = ""
-        for offset, path in enumerate(self.paths):
-            try:
-                image = read_image(path)
-            except VideoError:
-                if len(self.paths) == 1:
-                    raise
-                unreadable.append(path.name)
-                continue
-            if shape is None:
-                shape, first = image.shape, path.name
-            if image.shape != shape:
-                raise VideoError(
-                    f"{path}: {image.shape[1]}x{image.shape[0]} px, but {first} has {shape[1]}x{shape[0]}. "
-                    "All images of a folder must be of one size: resize them, or use separate folders."
-                )
-            index = self.begin + offset
-            yield Frame(image, index / self.fps, index)
-        if unreadable and shape is not None:
-            self.damage = f"{len(unreadable)} of {len(self.paths)} images could not be read ({unreadable[0]} first)."
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Images of a folder in natural order (``2.png`` before ``10.png``), hidden files left out.
-
-    Raises:
-        VideoError: when there are none.
-    """
-    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not found:
-        raise VideoError(
-            f"{folder}: a folder without images. Give a folder with numbered png, jpg or webp files, or a video file."
-        )
-    return sorted((p for p in found if p.is_file()), key=lambda p: natural_key(p.name))

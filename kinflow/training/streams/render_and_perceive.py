@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...body import Body
-from ...cameras import intrinsics, project
+from ...cameras import Focal, intrinsics, project
 from ...config import PerceptionConfig
 from ...datasets.synthetic import random_look, render_frames
 from ...errors import ShapeError
@@ -63,7 +63,7 @@ def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator
     # A camera around the middle of the path: any side, mostly about level, sometimes high, low or rolled.
     width, height = (int(v) for v in rng.choice([[320, 320], [384, 288], [288, 384], [426, 240]]))
     K = intrinsics(
-        (width, height), focal=float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2))))
+        (width, height), Focal(float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2)))))
     )
     turn = _rotation(2, rng.normal(0, 0.17)) @ _rotation(0, np.clip(rng.normal(0.12, 0.3), -0.7, 1.2)) @ _rotation(
         1, rng.uniform(-np.pi, np.pi)

@@ -13,10 +13,14 @@ import av
 import numpy as np
 import pytest
 
+from kinflow.cameras import FieldOfView
+from kinflow.clip import Clip
 from kinflow.config import VideoConfig
 from kinflow.errors import UsageError, VideoError
-from kinflow.video import ClipReader, open_clip, read_image
-from kinflow.video.sources import natural_key
+from kinflow.video import read_image
+from kinflow.video.decord_source import decord_is_faster
+from kinflow.video.images import natural_key
+from kinflow.video.sources import PyAVSource
 
 
 def pictures(count: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -58,7 +62,7 @@ def encode(
     return path
 
 
-def read(clip: ClipReader, n: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read(clip: Clip, n: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     batches = list(clip.batches(n))
     assert all(len(b) == n for b in batches[:-1])
     for batch in batches:
@@ -85,7 +89,7 @@ def clip30(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 def test_frames_times_and_ids(clip30: Path, decoder: str) -> None:
-    clip = open_clip(clip30, config=VideoConfig(decoder=decoder))
+    clip = Clip.open(clip30, config=VideoConfig(decoder=decoder))
     assert clip.path == clip30 and clip.image_size == (64, 48)
     assert clip.fps == pytest.approx(10) and clip.num_frames == 30
     images, times, ids = read(clip)
@@ -98,7 +102,7 @@ def test_frames_times_and_ids(clip30: Path, decoder: str) -> None:
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 def test_start_and_end_keep_the_index_in_the_whole_clip(clip30: Path, decoder: str) -> None:
-    clip = open_clip(clip30, start=0.95, end=2.3, config=VideoConfig(decoder=decoder))
+    clip = Clip.open(clip30, start=0.95, end=2.3, config=VideoConfig(decoder=decoder))
     images, times, ids = read(clip)
     np.testing.assert_array_equal(ids, np.arange(10, 23))
     np.testing.assert_array_equal(numbers(images), np.arange(10, 23))
@@ -107,9 +111,29 @@ def test_start_and_end_keep_the_index_in_the_whole_clip(clip30: Path, decoder: s
     assert clip.damage is None
 
 
+def test_a_clip_knows_its_times_and_its_camera(clip30: Path) -> None:
+    clip = Clip.open(clip30, start=1.0, camera=FieldOfView(90))
+    assert clip.K[0, 0].item() == pytest.approx(32) and clip.K[:2, 2].tolist() == [32, 24]
+    np.testing.assert_array_equal(clip.frame_ids, np.arange(10, 30))  # reads the clip by itself
+    np.testing.assert_allclose(clip.timestamps, np.arange(10, 30) / 10, atol=1e-6)
+    waited = clip.waited_s
+    for _ in clip.batches(8):
+        threading.Event().wait(0.02)  # the consumer's own work is not waiting
+    assert 0 < waited <= clip.waited_s < waited + 0.06 * 3 + 1.0
+    assert "clip.mp4" in repr(clip)
+    with pytest.raises(UsageError, match="camera matrix"):
+        Clip.open(clip30, camera=np.eye(4))
+
+
+def test_a_pass_that_is_left_early_says_nothing_of_the_times(clip30: Path) -> None:
+    clip = Clip.open(clip30)
+    next(clip.batches(3))
+    assert len(clip.timestamps) == 30
+
+
 def test_start_without_times_in_packets(tmp_path: Path) -> None:
     path = encode(tmp_path / "raw.h264", pictures(12), options={"bf": "0"})  # a bare stream holds no times
-    images, times, ids = read(open_clip(path, start=0.2))
+    images, times, ids = read(Clip.open(path, start=0.2))
     np.testing.assert_array_equal(ids, np.arange(5, 12))
     np.testing.assert_array_equal(numbers(images), ids)
     np.testing.assert_allclose(times, ids / 25)
@@ -118,28 +142,93 @@ def test_start_without_times_in_packets(tmp_path: Path) -> None:
 def test_both_decoders_agree_on_real_clips(shared_clips: Path) -> None:
     for path in sorted(shared_clips.glob("*.mp4")):
         ours, theirs = (
-            next(iter(open_clip(path, end=0.9, config=VideoConfig(decoder=d)).batches(40))) for d in ("pyav", "decord")
+            next(iter(Clip.open(path, end=0.9, config=VideoConfig(decoder=d)).batches(40))) for d in ("pyav", "decord")
         )
-        np.testing.assert_allclose(ours.timestamps, theirs.timestamps, atol=1e-5)
+        np.testing.assert_array_equal(ours.timestamps, theirs.timestamps)
         np.testing.assert_array_equal(ours.frame_ids, theirs.frame_ids)
         difference = np.abs(ours.images[::4].astype(int) - theirs.images[::4])
         assert difference.mean() < 1.0, path.name
+
+
+def test_auto_takes_decord_for_further_passes_over_small_pictures(clip30: Path) -> None:
+    pytest.importorskip("decord")
+    clip = Clip.open(clip30)
+    assert clip.decoder == "pyav"
+    first = read(clip)
+    assert clip.decoder == "pyav"
+    for _ in range(2):
+        for ours, theirs in zip(read(clip), first, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert clip.decoder == "decord" and clip.damage is None
+    part = Clip.open(clip30, start=0.5)  # decord would index the whole file for it
+    read(part), read(part)
+    assert part.decoder == "pyav"
+
+
+def test_auto_leaves_decord_out_until_a_whole_pass_found_no_damage(clip30: Path, tmp_path: Path) -> None:
+    clip = Clip.open(clip30)
+    next(clip.batches(4))
+    read(clip)
+    assert clip.decoder == "pyav"
+    data = bytearray(clip30.read_bytes())
+    at = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
+    data[at : at + 200] = np.random.default_rng(2).bytes(200)
+    (tmp_path / "hurt.mp4").write_bytes(data)
+    hurt = Clip.open(tmp_path / "hurt.mp4")
+    for _ in range(3):
+        read(hurt)
+        assert hurt.decoder == "pyav" and hurt.damage is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "codec", "name", "faster"),
+    [
+        ((320, 240), "libx264", "a.mp4", True),
+        ((322, 240), "libx264", "a.mp4", False),
+        ((64, 48), "libx264", "a.mkv", True),
+        ((64, 48), "mpeg4", "a.mp4", True),
+        ((64, 48), "mpeg4", "a.avi", False),
+        ((64, 48), "ffv1", "a.mkv", False),
+    ],
+)
+def test_which_kinds_decord_reads_faster(
+    tmp_path: Path, size: tuple[int, int], codec: str, name: str, faster: bool
+) -> None:
+    frames = np.zeros((3, size[1], size[0], 3), np.uint8)
+    source = PyAVSource(encode(tmp_path / name, frames, codec=codec), None, None)
+    assert decord_is_faster(source) is faster
+
+
+@pytest.mark.parametrize("colours", [1, 6, 2])
+def test_both_decoders_read_the_same_colours(tmp_path: Path, colours: int) -> None:
+    """BT.709, BT.601 and untagged; every pixel alike."""
+    pytest.importorskip("decord")
+    image = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.colorspace = stream.codec_context.color_primaries = colours
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    ours, theirs = (read(Clip.open(tmp_path / "a.mp4", config=VideoConfig(decoder=d)))[0] for d in ("pyav", "decord"))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_variable_frame_rate(tmp_path: Path) -> None:
     truth = [0, 0.1, 0.15, 0.5, 0.52, 1.7, 1.75, 2.0]
     path = encode(tmp_path / "vfr.mp4", pictures(8), times=truth)
     for decoder in ("pyav", "decord"):
-        images, times, _ = read(open_clip(path, config=VideoConfig(decoder=decoder)))
+        images, times, _ = read(Clip.open(path, config=VideoConfig(decoder=decoder)))
         np.testing.assert_allclose(times, truth, atol=1e-3)
         np.testing.assert_array_equal(numbers(images), np.arange(8))
 
 
 def test_timestamps_count_from_the_first_frame(tmp_path: Path) -> None:
     path = encode(tmp_path / "late.ts", pictures(10))  # MPEG-TS starts at 1.4 s
-    images, times, ids = read(open_clip(path))
+    images, times, ids = read(Clip.open(path))
     np.testing.assert_allclose(times, np.arange(10) / 10, atol=1e-4)
-    cut, late, numbered = read(open_clip(path, start=0.5))
+    cut, late, numbered = read(Clip.open(path, start=0.5))
     np.testing.assert_array_equal(numbered, ids[5:])
     np.testing.assert_allclose(late, times[5:], atol=1e-9)
     np.testing.assert_array_equal(numbers(cut), numbers(images)[5:])
@@ -163,14 +252,14 @@ def turn(path: Path, out: Path, degrees: int, width: int, height: int) -> Path:
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation_flag(clip30: Path, tmp_path: Path, degrees: int, decoder: str) -> None:
     path = turn(clip30, tmp_path / "phone.mp4", degrees, 64, 48)
-    clip = open_clip(path, config=VideoConfig(decoder=decoder))
+    clip = Clip.open(path, config=VideoConfig(decoder=decoder))
     assert clip.image_size == ((64, 48) if degrees == 180 else (48, 64))
-    upright = read(open_clip(clip30))[0]
+    upright = read(Clip.open(clip30))[0]
     np.testing.assert_array_equal(read(clip)[0], np.rot90(upright, -degrees // 90, axes=(1, 2)))
 
 
 def test_grey(tmp_path: Path) -> None:
-    images, _, _ = read(open_clip(encode(tmp_path / "grey.mp4", pictures(9), pix_fmt="gray")))
+    images, _, _ = read(Clip.open(encode(tmp_path / "grey.mp4", pictures(9), pix_fmt="gray")))
     assert images.shape == (9, 48, 64, 3) and np.ptp(images.astype(int), axis=-1).max() == 0
     np.testing.assert_array_equal(numbers(images), np.arange(9))
 
@@ -178,7 +267,7 @@ def test_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (63, 47), (65, 48), (1, 1)])
 def test_small_and_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     frames = np.full((5, size[1], size[0], 3), 90, np.uint8)
-    clip = open_clip(encode(tmp_path / "odd.mkv", frames, codec="ffv1", pix_fmt="bgr0"))
+    clip = Clip.open(encode(tmp_path / "odd.mkv", frames, codec="ffv1", pix_fmt="bgr0"))
     assert clip.image_size == size
     images, times, _ = read(clip)
     np.testing.assert_array_equal(images, frames)
@@ -186,7 +275,7 @@ def test_small_and_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_one_frame(tmp_path: Path) -> None:
-    clip = open_clip(encode(tmp_path / "one.mp4", pictures(1)))
+    clip = Clip.open(encode(tmp_path / "one.mp4", pictures(1)))
     images, times, ids = read(clip)
     assert len(images) == 1 and times.tolist() == [0] and ids.tolist() == [0]
     assert np.isfinite(clip.fps) and clip.fps > 0 and clip.damage is None
@@ -201,7 +290,7 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
         for image in pictures(4, 48, 48):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    clip = open_clip(path)
+    clip = Clip.open(path)
     assert clip.image_size == (64, 48)
     assert read(clip)[0].shape == (4, 48, 64, 3)
 
@@ -211,7 +300,7 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
 
 def complains(path: Path, *words: str) -> None:
     with pytest.raises(VideoError) as caught:
-        list(open_clip(path).batches(8))
+        list(Clip.open(path).batches(8))
     message = str(caught.value)
     assert "\n" not in message and path.name in message and caught.value.exit_code == 4
     for word in words:
@@ -272,15 +361,15 @@ def test_directory_without_images(tmp_path: Path) -> None:
 
 def test_start_past_the_end(clip30: Path) -> None:
     with pytest.raises(UsageError, match="past the end"):
-        open_clip(clip30, start=100)
+        Clip.open(clip30, start=100)
     with pytest.raises(UsageError, match="nothing lies between"):
-        open_clip(clip30, start=2, end=1)
+        Clip.open(clip30, start=2, end=1)
     with pytest.raises(UsageError, match="start"):
-        open_clip(clip30, start=-1)
+        Clip.open(clip30, start=-1)
     with pytest.raises(UsageError, match="batch"):
-        next(open_clip(clip30).batches(0))
-    with pytest.raises(UsageError, match="decoder"):
-        open_clip(clip30, config=VideoConfig(decoder="abacus"))
+        next(Clip.open(clip30).batches(0))
+    with pytest.raises(UsageError, match="expected auto, pyav or decord, got 'abacus'"):
+        VideoConfig(decoder="abacus")
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
@@ -290,7 +379,7 @@ def test_damaged_half_way_yields_the_good_part(clip30: Path, tmp_path: Path, dec
     middle, end = begin + (len(data) - begin) // 2, begin + (len(data) - begin) * 3 // 4
     data[middle:end] = np.random.default_rng(1).bytes(end - middle)
     (tmp_path / "hurt.mp4").write_bytes(data)
-    clip = open_clip(tmp_path / "hurt.mp4", config=VideoConfig(decoder=decoder))
+    clip = Clip.open(tmp_path / "hurt.mp4", config=VideoConfig(decoder=decoder))
     images, times, ids = read(clip)
     assert 10 <= len(images) < 30 or clip.damage
     assert clip.damage is not None and "hurt.mp4 is damaged" in clip.damage and "\n" not in clip.damage
@@ -302,7 +391,7 @@ def test_damaged_half_way_yields_the_good_part(clip30: Path, tmp_path: Path, dec
 def test_cut_off_half_way_yields_the_good_part(clip30: Path, tmp_path: Path, decoder: str) -> None:
     data = clip30.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2])
-    clip = open_clip(tmp_path / "cut.mp4", config=VideoConfig(decoder=decoder))
+    clip = Clip.open(tmp_path / "cut.mp4", config=VideoConfig(decoder=decoder))
     images, times, _ = read(clip)
     assert 8 <= len(images) < 28
     np.testing.assert_array_equal(numbers(images[:8]), np.arange(8))
@@ -312,9 +401,9 @@ def test_cut_off_half_way_yields_the_good_part(clip30: Path, tmp_path: Path, dec
 
 def test_decord_missing_or_failing(clip30: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = VideoConfig(decoder="decord")
-    whole = read(open_clip(clip30))
+    whole = read(Clip.open(clip30))
     monkeypatch.setitem(sys.modules, "decord", None)
-    for ours, theirs in zip(read(open_clip(clip30, config=config)), whole, strict=True):
+    for ours, theirs in zip(read(Clip.open(clip30, config=config)), whole, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     monkeypatch.undo()
     decord = pytest.importorskip("decord")
@@ -329,7 +418,7 @@ def test_decord_missing_or_failing(clip30: Path, monkeypatch: pytest.MonkeyPatch
         return real(self)
 
     monkeypatch.setattr(decord.VideoReader, "next", failing)
-    for ours, theirs in zip(read(open_clip(clip30, config=config)), whole, strict=True):
+    for ours, theirs in zip(read(Clip.open(clip30, config=config)), whole, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
@@ -348,7 +437,7 @@ def save_image(path: Path, image: np.ndarray, codec: str = "png", pix_fmt: str =
 @pytest.mark.parametrize("name", ["person.png", "with %d 100%.png", "a:b.png"])
 def test_single_image(tmp_path: Path, name: str) -> None:
     image = pictures(1)[0]
-    clip = open_clip(save_image(tmp_path / name, image))
+    clip = Clip.open(save_image(tmp_path / name, image))
     images, times, ids = read(clip)
     np.testing.assert_array_equal(images, image[None])
     assert clip.image_size == (64, 48) and clip.num_frames == 1 and times.tolist() == [0] and ids.tolist() == [0]
@@ -380,22 +469,22 @@ def test_folder_of_images(tmp_path: Path) -> None:
         save_image(tmp_path / f"frame_{n}.png", image)  # 10 sorts behind 9, not behind 1
     (tmp_path / "notes.txt").write_text("ignored")
     (tmp_path / ".hidden.png").write_bytes(b"ignored")
-    clip = open_clip(tmp_path, config=VideoConfig(image_fps=20.0))
+    clip = Clip.open(tmp_path, config=VideoConfig(image_fps=20.0))
     images, times, ids = read(clip)
     np.testing.assert_array_equal(images, frames)
     np.testing.assert_allclose(times, np.arange(12) / 20)
     assert clip.num_frames == 12 and clip.fps == 20 and ids.tolist() == list(range(12)) and clip.damage is None
-    _, times, ids = read(open_clip(tmp_path, start=0.1, end=0.4, config=VideoConfig(image_fps=20.0)))
+    _, times, ids = read(Clip.open(tmp_path, start=0.1, end=0.4, config=VideoConfig(image_fps=20.0)))
     assert ids.tolist() == [2, 3, 4, 5, 6, 7] and times[0] == pytest.approx(0.1)
     with pytest.raises(UsageError, match="nothing lies between"):
-        open_clip(tmp_path, start=60)
+        Clip.open(tmp_path, start=60)
 
 
 def test_folder_with_an_unreadable_image(tmp_path: Path) -> None:
     for n, image in enumerate(pictures(4)):
         save_image(tmp_path / f"{n}.png", image)
     (tmp_path / "2.png").write_bytes(b"not an image")
-    clip = open_clip(tmp_path)
+    clip = Clip.open(tmp_path)
     assert read(clip)[2].tolist() == [0, 1, 3]
     assert clip.damage is not None and "2.png" in clip.damage
     for n in range(4):
@@ -407,7 +496,7 @@ def test_folder_of_mixed_sizes(tmp_path: Path) -> None:
     save_image(tmp_path / "1.png", pictures(1)[0])
     save_image(tmp_path / "2.png", pictures(1, 32, 48)[0])
     with pytest.raises(VideoError, match=r"2\.png.*32x48.*1\.png.*64x48"):
-        list(open_clip(tmp_path).batches(4))
+        list(Clip.open(tmp_path).batches(4))
 
 
 def test_bad_images(tmp_path: Path) -> None:
@@ -430,16 +519,16 @@ def test_natural_order() -> None:
 
 def test_leaving_early_stops_the_decoder(clip30: Path) -> None:
     before = threading.active_count()
-    for _ in open_clip(clip30).batches(3):
+    for _ in Clip.open(clip30).batches(3):
         break
-    stream = open_clip(clip30).batches(3)
+    stream = Clip.open(clip30).batches(3)
     next(stream)
     stream.close()
     assert threading.active_count() <= before
 
 
 def test_decoding_stays_a_bounded_number_of_frames_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = open_clip(encode(tmp_path / "long.mp4", pictures(60)), config=VideoConfig(prefetch_mb=0))
+    clip = Clip.open(encode(tmp_path / "long.mp4", pictures(60)), config=VideoConfig(prefetch_mb=0))
     decoded = 0
     real = clip._source.frames
 

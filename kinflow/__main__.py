@@ -1,0 +1,25 @@
+"""``python -m kinflow``: what commands there are."""
+
+from __future__ import annotations
+
+from kinflow import __version__
+
+COMMANDS = {
+    "kinflow-video": "turn a clip into moving 3D people",
+    "kinflow-smooth": "clean noisy SMPL poses and fill missing frames",
+    "kinflow-train": "train one of kinflow's networks on motion capture",
+}
+
+
+def main() -> None:
+    """Print the commands."""
+    print(f"kinflow {__version__}\n")
+    for name, purpose in COMMANDS.items():
+        print(f"  {name:<16}{purpose}")
+    print(
+        "\nEach explains itself with --help; python -m kinflow.cli.video and so on do the same without an installation."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The overlay: each person's mesh over the frames of the clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..body import Body
+from ..clip import Clip
+from ..config import RenderConfig
+from ..motion import Motion
+from ..render import overlay, person_colour
+from ..video import VideoWriter
+from .options import Progress
+
+
+def write_overlay(
+    path: Path,
+    clip: Clip,
+    motions: Sequence[Motion],
+    body: Body,
+    *,
+    config: RenderConfig | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> None:
+    """Draw each person's mesh over the frames, nearer people in front, and encode the video with the clip's own times.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+    """
+    config = config or RenderConfig()
+    faces = body.faces.cpu()  # skinned where the body is, drawn here
+    rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
+    done = 0
+    with VideoWriter(path, clip.image_size, clip.fps, clip.config) as writer:
+        for batch in clip.batches(batch_size):
+            skinned: list[dict[int, Tensor]] = []
+            for motion, lookup in zip(motions, rows, strict=True):
+                wanted = [lookup[int(f)] for f in batch.frame_ids if int(f) in lookup]
+                vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
+                skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
+            for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
+                present = [(s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s]
+                drawn = overlay(image, present, faces, clip.K, config) if present else image
+                writer.write(drawn, timestamp)
+                done += 1
+            if progress is not None:
+                progress("overlay", done, clip.num_frames)
+    if progress is not None:
+        progress("overlay", done, done)

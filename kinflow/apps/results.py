@@ -1,0 +1,216 @@
+"""What a run found, and the files it becomes: records of people, overlay, run.json; all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..body import Body
+from ..cameras import project
+from ..clip import Clip
+from ..config import config_hash, to_dict
+from ..errors import KinflowError, OutputError
+from ..evidence import Evidence
+from ..metrics import pck, torso_length
+from ..motion import Motion
+from ..records import atomic_write
+from ..skeleton import BLAZEPOSE_TO_SMPL
+from .options import Progress, RunOptions
+from .overlay import write_overlay
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one run found.
+
+    Attributes:
+        clip: what it looked at.
+        options: how.
+        motions: one Motion a person, most seen first.
+        evidences: the Evidence behind each.
+        body: the body that the motions' parameters belong to, on the run's device.
+        info: the run's own record, the content of run.json (docs/output.md).
+    """
+
+    clip: Clip
+    options: RunOptions
+    motions: list[Motion]
+    evidences: list[Evidence]
+    body: Body
+    info: dict[str, Any]
+
+    def write(self, out: str | Path, *, draw: bool = True, progress: Progress | None = None) -> dict[str, Any]:
+        """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``) and run.json to ``out``; all or none.
+
+        Results of an earlier run in ``out`` are replaced. Returns what run.json holds.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        out = Path(out)
+        info = dict(self.info, timings=dict(self.info["timings"]))
+        with staging(out) as stage:
+            for motion, person in zip(self.motions, info["people"], strict=True):
+                motion.save(stage / person["file"])
+            if draw:
+                with timed(info["timings"], "overlay"):
+                    write_overlay(
+                        stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
+                        batch_size=self.options.batch_size, progress=progress,
+                    )  # fmt: skip
+            total = sum(info["timings"].values())
+            info["timings"]["total"] = total
+            info["frames_per_second"] = round(info["clip"]["frames"] / total, 2)
+            info["timings"] = {k: round(v, 3) for k, v in info["timings"].items()}
+            info["files"] = [p["file"] for p in info["people"]] + (["overlay.mp4"] if draw else []) + ["run.json"]
+            with atomic_write(stage / "run.json") as stream:
+                stream.write((json.dumps(info, indent=1) + "\n").encode())
+        return info
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A temporary folder inside ``out`` whose files move into ``out`` when the block ends well, and vanish otherwise.
+
+    Raises:
+        OutputError: the place cannot be written, or the disk is full.
+    """
+    stage = _make_stage(out)
+    try:
+        yield stage
+        for stale in [*out.glob("person[0-9][0-9]*.npz"), out / "overlay.mp4", out / "run.json"]:
+            stale.unlink(missing_ok=True)
+        for path in sorted(stage.iterdir()):
+            path.replace(out / path.name)
+    except OSError as error:
+        if isinstance(error, KinflowError):
+            raise
+        raise OutputError(
+            f"{out}: could not be written ({error.strerror}). Free space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def check_writable(out: str | Path) -> None:
+    """Find out before the work whether its results can be written; leaves nothing behind.
+
+    Raises:
+        OutputError: ``out`` is a file, or a folder that cannot be made or written.
+    """
+    out = Path(out)
+    missing = [p for p in (out, *out.parents) if not p.exists()]
+    shutil.rmtree(_make_stage(out))
+    for folder in missing:
+        folder.rmdir()
+
+
+def _make_stage(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".kinflow-", dir=out))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot write here ({error.strerror}). Choose another folder with -o.") from error
+
+
+@contextlib.contextmanager
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the seconds of the block to ``timings[stage]``."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began
+
+
+def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) -> dict[str, float | int | None]:
+    """How well the reprojected body sits on the confident keypoints of its twelve limb joints, over the observed frames.
+
+    Returns:
+        ``pck``: share within 0.2 of the torso (mid-shoulder to mid-hip of the keypoints, px); ``pck_points``: how many
+        counted; ``reprojection_px``: their median distance. None where no keypoint is confident.
+    """
+    rows = motion.observed
+    limbs = sorted(BLAZEPOSE_TO_SMPL)
+    with torch.no_grad():
+        transl = torch.from_numpy(motion.transl[rows])
+        parameters = (torch.from_numpy(motion.betas)[None], motion.pose_rotmat(rows), transl)
+        landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
+    pixels = project(landmarks, torch.from_numpy(motion.K))[:, limbs]
+    keypoints = torch.from_numpy(motion.keypoints2d[rows])
+    confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
+    correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)
+    if not counted.any():
+        return {"pck": None, "pck_points": 0, "reprojection_px": None}
+    distance = (pixels - keypoints[:, limbs]).norm(dim=-1)[confidence >= min_confidence]
+    return {
+        "pck": round(float(correct.sum() / counted.sum()), 4),
+        "pck_points": int(counted.sum()),
+        "reprojection_px": round(float(distance.median()), 2),
+    }
+
+
+def describe(
+    clip: Clip,
+    options: RunOptions,
+    motions: Sequence[Motion],
+    body: Body,
+    weights: Mapping[str, Any],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """The content of run.json."""
+    people = []
+    for i, motion in enumerate(motions):
+        people.append(
+            {
+                "person_id": motion.person_id,
+                "file": f"person{i:02d}.npz",
+                "frames": len(motion),
+                "observed": int(motion.observed.sum()),
+                "first_s": round(float(motion.timestamps[0]), 3),
+                "last_s": round(float(motion.timestamps[-1]), 3),
+                "height_m": round(float(body.height(torch.from_numpy(motion.betas).to(body.device))), 3),
+                "distance_m": round(float(np.median(motion.joints3d[motion.observed, 0, 2])), 2),
+                **fit_to_keypoints(motion, body),
+            }
+        )
+    return {
+        "schema": "kinflow.run/1",
+        "versions": {
+            "kinflow": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "clip": {
+            "path": str(clip.path),
+            "image_size": list(clip.image_size),
+            "frames": len(clip.timestamps),
+            "fps": round(float(clip.fps), 4),
+            "start_s": round(float(clip.timestamps[0]), 4),
+            "end_s": round(float(clip.timestamps[-1]), 4),
+            "damage": clip.damage,
+            "decoder": clip.decoder,
+        },
+        "camera": {"K": [[round(float(v), 4) for v in row] for row in clip.K]},
+        "body": motions[0].body,
+        "weights": dict(weights),
+        "config": to_dict(options.config),
+        "config_hash": config_hash(options.config),
+        "seed": options.seed,
+        "device": str(body.device),
+        "timings": timings,
+        "people": people,
+    }

@@ -1,0 +1,49 @@
+"""What all commands have in common: ``--version``, and how errors end them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from .. import __version__
+from ..errors import KinflowError, OutputError
+
+
+def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A command's parser, with ``--version``."""
+    p = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return p
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+    interrupted: str = "interrupted; nothing was written.",
+) -> int:
+    """Parse ``argv``, run ``action``, and turn what goes wrong into one line on standard error and an exit code.
+
+    The code is the error's own (:mod:`kinflow.errors`), 1 for what the machine's side did, 130 after Ctrl-C. Errors in
+    the code itself are not caught: their traceback is what a report needs.
+    """
+    args = parser.parse_args(argv)
+    try:
+        action(args)
+    except KinflowError as error:
+        return _end(parser.prog, str(error), error.exit_code)
+    except OSError as error:
+        return _end(
+            parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
+        )
+    except KeyboardInterrupt:
+        return _end(parser.prog, interrupted, 130)
+    return 0
+
+
+def _end(prog: str, message: str, code: int) -> int:
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    return code
