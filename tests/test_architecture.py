@@ -25,7 +25,7 @@ FLOORS = (
     {"reconstruction"},
     {"world", "mocap", "datasets", "render", "formats"},
     {"training", "evaluation", "apps"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 NAMES_OF_NOTHING = {"utils", "util", "common", "helpers", "helper", "lib", "misc"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import configparser
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +18,21 @@ import av
 import numpy as np
 import pytest
 
+import kinflow
 from kinflow import assets
+from kinflow.apps.options import RunOptions
+from kinflow.cli.command import new_parser, run_command
+from kinflow.cli.train import parser as train_parser
 from kinflow.cli.video import main, parser
-from kinflow.config import PipelineConfig
-from kinflow.errors import NobodyFoundError
+from kinflow.config import (
+    DenoiserTrainingConfig,
+    DynamicsTrainingConfig,
+    FlowTrainingConfig,
+    PipelineConfig,
+    ReconstructorTrainingConfig,
+    load_config,
+)
+from kinflow.errors import NobodyFoundError, OutputError, UsageError
 
 COMMAND = [sys.executable, "-m", "kinflow.cli.video"]
 
@@ -76,6 +91,57 @@ def test_help_teaches() -> None:
     assert "exit codes" in text and "examples" in text
 
 
+def test_help_names_settings_that_exist() -> None:
+    named = re.findall(r"\b[a-z_]+(?:\.[a-z_0-9]+)+=[^\s;,]+", parser().format_help())
+    assert named
+    load_config(PipelineConfig, overrides=named)
+    named = re.findall(r"\b[a-z_]+(?:\.[a-z_0-9]+)+=[^\s;,]+", train_parser().format_help())
+    assert named
+    for config in (FlowTrainingConfig, DynamicsTrainingConfig, DenoiserTrainingConfig, ReconstructorTrainingConfig):
+        load_config(config, overrides=named)
+
+
+@pytest.mark.parametrize("command", ["video", "smooth", "train"])
+def test_every_command_tells_its_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"kinflow.cli.{command}").main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"kinflow-{command} {kinflow.__version__}\n"
+
+
+def test_the_package_lists_its_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "kinflow"], capture_output=True, text=True, check=True)
+    scripts = configparser.ConfigParser()
+    scripts.read(Path(__file__).parents[1] / "setup.cfg")
+    names = re.findall(r"^(kinflow-\w+) =", scripts["options.entry_points"]["console_scripts"], re.MULTILINE)
+    assert names and sorted(re.findall(r"^  (kinflow-\w+)", done.stdout, re.MULTILINE)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("size: expected 3,\n got 4."), 2, "tool: size: expected 3, got 4."),
+        (OutputError("out: the disk is full."), 1, "tool: out: the disk is full."),
+        (PermissionError(13, "Permission denied", "x"), 1, "tool: [Errno 13] Permission denied: 'x'. Free space"),
+        (KeyboardInterrupt(), 130, "tool: gone."),
+    ],
+)
+def test_errors_end_a_command_with_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action(args: argparse.Namespace) -> None:
+        raise error
+
+    assert run_command(new_parser("tool", "A tool."), action, [], interrupted="gone.") == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(line) and err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(new_parser("tool", "A tool."), lambda args: print(1 / 0), [])
+
+
 def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path) -> None:
     for arguments in ([], ["clip.mp4"], ["clip.mp4", "-o", "x", "--focal", "1", "--fov", "2"]):
         with pytest.raises(SystemExit) as stopped:
@@ -90,6 +156,8 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "batch_size" in fails(capsys, 2, empty_room, "-o", out, "--batch-size", 0, "--quiet")
     assert "focal" in fails(capsys, 2, empty_room, "-o", out, "--focal", -5, "--quiet")
     assert "intrinsics" in fails(capsys, 2, empty_room, "-o", out, "--intrinsics", "1,2", "--quiet")
+    assert "seed" in fails(capsys, 2, empty_room, "-o", out, "--seed", -1, "--quiet")
+    assert "fov" in fails(capsys, 2, empty_room, "-o", out, "--fov", 200, "--quiet")
     assert "licensed" in fails(capsys, 2, empty_room, "-o", out, "--body", "smpl", "--quiet")
     assert not out.exists()
 
@@ -99,11 +167,11 @@ def test_quality_chooses_the_landmark_network(
 ) -> None:
     asked = []
 
-    def run(*arguments: object, config: PipelineConfig, **more: object) -> None:
-        asked.append(config.perception.landmarks)
+    def run(clip: object, options: RunOptions, **more: object) -> None:
+        asked.append(options.config.perception.landmarks)
         raise NobodyFoundError("nobody")
 
-    monkeypatch.setattr("kinflow.pipeline.run", run)
+    monkeypatch.setattr("kinflow.apps.video.run", run)
     room = (empty_room, "-o", tmp_path / "out", "--quiet")
     for more in [(), ("--quality", "best"), ("--quality", "fast")]:
         fails(capsys, 5, *room, *more)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import KinflowError
+from .command import new_parser, run_command
 
 EPILOG = """\
 examples:
@@ -36,11 +36,10 @@ exit codes: 0 fine, 1 could not be written, 2 usage or an input that does not fi
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="kinflow-smooth",
-        description="Clean noisy SMPL poses and fill missing frames with a learned prior over human motion.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = new_parser(
+        "kinflow-smooth",
+        "Clean noisy SMPL poses and fill missing frames with a learned prior over human motion.",
+        EPILOG,
     )
     p.add_argument("input", metavar="IN.npz", help="AMASS, SMPL parameters of another tracker, or kinflow's own file")
     p.add_argument("-o", "--out", metavar="OUT.npz", required=True, help="the new file; never the input itself")
@@ -62,18 +61,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = parser().parse_args(argv)
-    try:
-        return _run(args)
-    except KinflowError as error:
-        print(f"kinflow-smooth: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("kinflow-smooth: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+    return run_command(parser(), _run, argv)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
     from ..apps.smooth import SmoothingConfig, smooth_pose_file
     from ..devices import find_device
@@ -118,7 +109,6 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(info))
     elif not args.quiet:
         _tell(info)
-    return 0
 
 
 def _tell(info: dict[str, Any]) -> None:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import KinflowError, MissingAssetError, OutputError
+from ..errors import MissingAssetError
 from ..training.tasks import NETWORKS, training_of
+from .command import new_parser, run_command
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    p = argparse.ArgumentParser(prog="kinflow-train", description="Train one of kinflow's networks on motion capture.")
+    p = new_parser("kinflow-train", "Train one of kinflow's networks on motion capture.")
     p.add_argument("network", choices=NETWORKS)
     p.add_argument("--config", type=Path, help="YAML overrides of the defaults, for example configs/flow.yaml")
     p.add_argument(
@@ -31,36 +32,28 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
-    args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
-    try:
-        if not args.data.is_file():
-            raise MissingAssetError(
-                f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data."
-            )
-        from ..training.run import run_training  # torch: not for --help
+    return run_command(parser(), _run, argv, interrupted="stopped. Go on from the last checkpoint with --resume.")
 
-        weights = run_training(
-            training_of(args.network),
-            args.data,
-            args.out or Path("runs") / args.network,
-            config_path=args.config,
-            overrides=args.overrides,
-            resume=args.resume,
-            device=args.device,
-            progress=not args.quiet and sys.stderr.isatty(),
+
+def _run(args: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
+    if not args.data.is_file():
+        raise MissingAssetError(
+            f"{args.data}: no prepared capture there. Make it with tools/prepare_mocap.py, or give --data."
         )
-    except KinflowError as error:
-        print(f"kinflow-train: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"kinflow-train: {OutputError(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("kinflow-train: stopped. Go on from the last checkpoint with --resume.", file=sys.stderr)
-        return 130
+    from ..training.run import run_training  # torch: not for --help
+
+    weights = run_training(
+        training_of(args.network),
+        args.data,
+        args.out or Path("runs") / args.network,
+        config_path=args.config,
+        overrides=args.overrides,
+        resume=args.resume,
+        device=args.device,
+        progress=not args.quiet and sys.stderr.isatty(),
+    )
     print(weights)
-    return 0
 
 
 if __name__ == "__main__":
