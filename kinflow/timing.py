@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # -- gathers --------------------------------------------------------------------------------------------------------------
@@ -46,6 +48,15 @@ def valid_before(valid: Tensor) -> Tensor:
     frame = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     upto = torch.where(valid, frame, -1).cummax(1).values
     return torch.cat((torch.full_like(upto[:, :1], -1), upto[:, :-1]), 1)
+
+
+def valid_runs(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Stretches of valid frames of one clip, (T,) -> (N, 2) first and one past the last.
+
+    >>> valid_runs(np.array([True, True, False, True])).tolist()
+    [[0, 2], [3, 4]]
+    """
+    return np.flatnonzero(np.diff(np.concatenate(([False], valid, [False])).astype(np.int8))).reshape(-1, 2)
 
 
 class Neighbours(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -43,6 +44,13 @@ def test_neighbours_by_hand() -> None:
     assert timing.valid_before(valid).tolist() == [[-1, -1, 1, 1, 1, 4], [-1, -1, -1, -1, 3, 3]]
     assert timing.last_valid(valid).tolist() == [[4], [3]]
     assert timing.last_valid(torch.zeros(1, 3, dtype=torch.bool)).tolist() == [[-1]]
+
+
+def test_runs_by_hand() -> None:
+    valid = np.array([0, 1, 1, 0, 0, 1], bool)
+    assert timing.valid_runs(valid).tolist() == [[1, 3], [5, 6]]
+    assert timing.valid_runs(~valid).tolist() == [[0, 1], [3, 5]]
+    assert timing.valid_runs(np.zeros(4, bool)).shape == (0, 2)
 
 
 def test_nearest_is_the_naive_one() -> None:

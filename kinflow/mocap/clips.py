@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import MissingAssetError, ShapeError, UsageError, check_shape
 from ..records import atomic_write
 from ..skeleton import NUM_BODY
+from ..timing import valid_runs
 
 SCHEMA = "kinflow.mocap/1"
 SPLITS = ("train", "validation", "test")
@@ -81,8 +82,7 @@ class MotionClip:
 
     def valid_runs(self, min_frames: int = 1) -> list[tuple[int, int]]:
         """Stretches of valid frames as (start, stop), at least ``min_frames`` long."""
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], self.valid.astype(np.int8), [0]))))
-        return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= min_frames]
+        return [(int(a), int(b)) for a, b in valid_runs(self.valid) if b - a >= min_frames]
 
 
 def save_clips(path: str | os.PathLike[str], clips: Sequence[MotionClip]) -> None:

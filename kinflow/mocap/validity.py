@@ -7,6 +7,7 @@ import torch
 
 from ..rotations import geodesic_distance, rotmat_to_rotvec
 from ..skeleton import SMPL_JOINTS
+from ..timing import valid_runs
 from .retarget import Array, SmplMotion, smpl_forward, twist_about
 
 MAX_TURN_SPEED = 3000.0
@@ -34,9 +35,9 @@ def valid_frames(result: SmplMotion) -> np.ndarray:
     margin = max(1, round(MARGIN_SECONDS * result.fps))
     bad = np.convolve(bad, np.ones(2 * margin + 1), "same") > 0.5 if bad.any() else bad
     good = ~bad
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], good.astype(np.int8), [0])))).reshape(-1, 2)
-    if len(edges) > 1:
-        for start, stop in edges:
+    runs = valid_runs(good)
+    if len(runs) > 1:
+        for start, stop in runs:
             if stop - start < MIN_RUN_SECONDS * result.fps:
                 good[start:stop] = False
     return good
