@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from swings import save_swings
 from torch import Tensor, nn
 
+from kinflow.assets.weights import load_weights
 from kinflow.cli.train import main
 from kinflow.config import FlowConfig, FlowTrainingConfig, TrainConfig
 from kinflow.dynamics import load_dynamics
 from kinflow.errors import ConfigError, KinflowError
 from kinflow.flow import load_flow
-from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.loop import fit, learning_rate, random_states, restore_random_states
+from kinflow.training.loop import FitResult, fit, learning_rate, random_states, restore_random_states
 from kinflow.training.poses import exchange, mirror_body, mirror_root, read_captures
+from kinflow.training.run import run_training
+from kinflow.training.tasks import NETWORKS, training_of
 from kinflow.training.tasks.flow import FlowTask
 
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Swinging joints: four clips to train, one to validate, one to test."""
-    rng = np.random.default_rng(0)
-    clips = []
-    for i, split in enumerate(("train", "train", "train", "train", "validation", "test")):
-        t = np.arange(240)[:, None, None] / 60
-        phase, size = rng.uniform(0, 6, (1, 23, 3)), rng.uniform(0, 0.5, (1, 23, 3))
-        pose = (size * np.sin(4 * t + phase)).astype(np.float32)
-        pose[:, 21:] = 0
-        path = np.stack((0 * t[:, 0, 0], 0 * t[:, 0, 0] + 0.9, t[:, 0, 0]), -1).astype(np.float32)
-        valid = np.ones(240, bool)
-        valid[100:103] = False
-        root = np.zeros((240, 3), np.float32)
-        clips.append(MotionClip(f"clip{i}", f"subject{i}", "swings", 60.0, root, pose, path, valid, split))
-    path = tmp_path_factory.mktemp("capture") / "mocap.npz"
-    save_clips(path, clips)
-    return path
+    return save_swings(tmp_path_factory.mktemp("capture") / "mocap.npz")
 
 
 class Line:
@@ -191,3 +181,49 @@ def test_commands(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as stop:
         main(["nothing"])
     assert stop.value.code == 2
+
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "flow": ("layers=1", "hidden=8", "bins=4"),
+    "dynamics": ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2"),
+    "denoiser": ("width=12", "hidden=8", "layers=1", "heads=2"),
+    "reconstructor": ("width=16", "recurrent=8", "head_width=8", "lifter_width=8"),
+}
+SAYS = {
+    "flow": ("normalizing flow", "8 runs of motion capture", "| validation, nats a pose | -1.50 |"),
+    "dynamics": ("in the latents of flow", "8 runs of motion capture", "| validation, nats a frame | 12hz -2.00 |"),
+    "denoiser": ("bidirectional denoiser", "8 runs of motion capture", "regression's | nll_12hz 2.00 |"),
+    "reconstructor": ("frame encoder", "of motion capture, projected (see NOTICE)", "| flow fingerprint |"),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_training_leaves_weights_with_a_card(
+    network: str, capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the loop: a card that cannot be written would come to light after hours."""
+    result = FitResult(1.5, 3, 4, 0.5, {"score": 1.5, "nll_12hz": 2.0})
+    monkeypatch.setattr("kinflow.training.run.fit", lambda *_, **__: result)
+    monkeypatch.setattr("kinflow.training.tasks.denoiser.validation_sets", lambda *_: {})
+    monkeypatch.setattr("kinflow.training.tasks.denoiser.DenoiserTask._fit_regression", lambda _: None)
+    settings = [*(f"model.{s}" for s in TINY[network]), "train.batch=4"]
+    settings += ["projection.frames=8", "validation=2"] if network == "reconstructor" else []
+    path = run_training(training_of(network), capture, tmp_path, overrides=settings, device="cpu", progress=False)
+    state, config, header = load_weights(path)
+    assert path == tmp_path / f"{network}.safetensors" and state
+    assert config[TINY[network][0].split("=")[0]] == int(TINY[network][0].split("=")[1])
+    text = path.with_suffix(".md").read_text()
+    assert all(
+        said in text for said in (*SAYS[network], "mocap.npz: ", "| training | 0.5 min, 4 steps, best at 3, cpu |")
+    )
+    assert list(header["card"])[:2] == ["what", "data"] and list(header["card"])[-1] == "licence"
+
+
+def test_the_commands_help_needs_no_torch() -> None:
+    code = (
+        "import sys, kinflow.cli.train as c; c.parser().format_help(); "
+        "print([m for m in sys.modules if m == 'torch' or m.startswith('kinflow.training.tasks.')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
