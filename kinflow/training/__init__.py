@@ -1,1 +1,1 @@
-"""The three trainings: flow, dynamics, reconstructor. One loop serves all (:mod:`kinflow.training.loop`)."""
+"""Training of the four networks: one loop (``loop``) and one way to run it (``run``), a task a network, streams of batches."""
