@@ -115,6 +115,16 @@ def test_no_field_of_the_config_is_without_effect(field: str, monkeypatch: pytes
         assert (drawn(other) != drawn(RenderConfig())).any()
 
 
+def test_the_backend_reaches_the_overlay() -> None:
+    pytest.importorskip("pytorch3d", reason="pytorch3d is not installed")
+    image = np.full((48, 64, 3), 128, np.uint8)
+    (wide, faces), (tall, _) = box((1.6, 0.3, 0.2), (0, 0, 3.0)), box((0.3, 1.2, 0.2), (0, 0, 2.0))
+    meshes = [(wide, PALETTE[0]), (tall, PALETTE[1])]
+    ours, theirs = (overlay(image, meshes, faces, K, RenderConfig(backend=b)) for b in ("torch", "pytorch3d"))
+    assert (ours != image).any()
+    assert (np.abs(ours.astype(int) - theirs).max(-1) <= 2).mean() > 0.98
+
+
 @pytest.mark.parametrize("resolution", ["full", "light"])
 def test_the_open_body_is_closed_and_winds_outwards(resolution: str) -> None:
     from kinflow.body import Body
