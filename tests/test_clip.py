@@ -399,6 +399,16 @@ def test_cut_off_half_way_yields_the_good_part(clip30: Path, tmp_path: Path, dec
     assert clip.damage is not None and "cut.mp4" in clip.damage
 
 
+def test_pictures_that_decord_gives_four_channels_are_left_to_pyav(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.mp4"
+    with VideoWriter(path, (48, 32), fps=25) as video:
+        for image in np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), dtype=np.uint8):
+            video.write(image)
+    ours, theirs = (Clip.open(path, config=VideoConfig(decoder=d)) for d in ("pyav", "decord"))
+    (a,), (b,) = ours.batches(8), theirs.batches(8)
+    np.testing.assert_array_equal(a.images, b.images)
+
+
 def test_decord_missing_or_failing(clip30: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = VideoConfig(decoder="decord")
     whole = read(Clip.open(clip30))

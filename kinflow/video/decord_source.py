@@ -105,6 +105,8 @@ class DecordSource:
                 image = reader.next().asnumpy()
             except Exception as error:
                 raise _DecordFailed(str(error).splitlines()[-1][:120]) from error
+            if image.shape != (head.height, head.width, 3):  # pictures 48 px wide come with four channels
+                raise _DecordFailed(f"frames of shape {image.shape}")
             yield Frame(image, float(times[index]), index)
 
 
