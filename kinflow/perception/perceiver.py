@@ -23,7 +23,7 @@ from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
-from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows
+from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows, surely_somebody
 
 __all__ = ["Perceiver", "load_landmarker", "load_network", "perceive"]
 
@@ -290,7 +290,7 @@ class Perceiver:
         found = [track.rows for track in self._tracker.tracks if track.rows]
         for track_rows in join_successors(found, self._times, self.config.memory_s):
             rows = steady_rows(track_rows, self._times)
-            if rows and interval * len(rows) >= shortest - 1e-6:
+            if rows and interval * len(rows) >= shortest - 1e-6 and surely_somebody(rows):
                 kept.append(rows)
             else:
                 log.debug("dropped a track of %d frames", len(rows))

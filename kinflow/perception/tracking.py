@@ -13,7 +13,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import Person, mask_overlap, visible_points
 
-__all__ = ["Row", "Track", "Tracker", "plausible", "same_body", "steady_rows"]
+__all__ = ["Row", "Track", "Tracker", "plausible", "same_body", "steady_rows", "surely_somebody"]
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
@@ -26,6 +26,8 @@ SIZE_RATIO = 1.7  #: a person's region changes by at most this between sightings
 FEW_SIGHTINGS = 0.3  #: of a later track's, below which an earlier track on the same body only lingers
 SAME_PLACE = 0.5  #: regions whose centres lie nearer than this, in sides of the smaller, are of one body
 STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
+SURE_SCORE = 0.9  #: people's median score is 0.99 and more, that of furniture less than this (measured), ...
+MOSTLY_SEEN = 0.75  #: ... and furniture is lost and found again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +200,15 @@ def steady_rows(rows: list[Row], times: Sequence[float]) -> list[Row]:
     low, high = np.searchsorted(at, at - STEADY_SECONDS), np.searchsorted(at, at + STEADY_SECONDS, side="right")
     keep = [abs(s - np.median(sides[a:b])) < math.log(SIZE_RATIO) for s, a, b in zip(sides, low, high, strict=True)]
     return [row for row, good in zip(rows, keep, strict=True) if good]
+
+
+def surely_somebody(rows: Sequence[Row]) -> bool:
+    """Whether a track shows a person: furniture is taken for one in some frames, lost between them, and scores low.
+
+    Who is hidden at times scores high when seen; who scores low but is there in most frames is kept as well.
+    """
+    seen = len(rows) / (rows[-1].index - rows[0].index + 1)
+    return seen >= MOSTLY_SEEN or float(np.median([row.person.score for row in rows])) >= SURE_SCORE
 
 
 def plausible(track: Track, person: Person) -> bool:
