@@ -25,7 +25,7 @@ from kinflow.perception.blazepose import (
     Variant,
 )
 from kinflow.perception.convolution import Conv, fuse_convolutions
-from kinflow.perception.perceiver import DETECTOR_ASSET, LANDMARK_ASSET, load_landmarker, load_network
+from kinflow.perception.runtimes import DETECTOR_ASSET, LANDMARK_ASSET, load_detector, load_landmarker
 
 HERE = Path(__file__).parent / "golden"
 
@@ -58,7 +58,7 @@ def golden(variant: Variant) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector() -> PoseDetector:
-    return load_network(PoseDetector(), DETECTOR_ASSET)  # type: ignore[return-value]
+    return load_detector()
 
 
 @pytest.fixture(scope="module")

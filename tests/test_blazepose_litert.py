@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, Variant
+from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, Variant
 from kinflow.perception.crops import box_iou, letterbox, warp_crops
 from kinflow.perception.detection import decode_detections, weighted_nms
 from kinflow.perception.landmarks import refine_landmarks
-from kinflow.perception.perceiver import DETECTOR_ASSET, load_landmarker, load_network
+from kinflow.perception.runtimes import load_detector, load_landmarker
 
 FRAMES = {
     "walk_past.mp4": (0, 90, 150),
@@ -78,7 +78,7 @@ def frames(shared_clips: Path) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def found(frames: list[torch.Tensor]) -> list[tuple[torch.Tensor, Any]]:
     """(frame, the torch detector's input and detections in its px, the mapping to px of the frame)."""
-    network = load_network(PoseDetector(), DETECTOR_ASSET)
+    network = load_detector()
     rows = []
     for frame in frames:
         height, width = frame.shape[:2]

@@ -17,7 +17,7 @@ from kinflow.cameras import FieldOfView
 from kinflow.clip import Clip
 from kinflow.config import VideoConfig
 from kinflow.errors import UsageError, VideoError
-from kinflow.video import read_image
+from kinflow.video import VideoWriter, read_image
 from kinflow.video.decord_source import decord_is_faster
 from kinflow.video.images import natural_key
 from kinflow.video.sources import PyAVSource

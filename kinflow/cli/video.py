@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     body.add_argument("--body", choices=("open", "smpl", "smplh", "smplx"), default="open", help="body model (default: open, packaged)")  # fmt: skip
     body.add_argument("--body-path", metavar="FILE", help="your copy of the licensed model")
     how = p.add_argument_group("how")
-    how.add_argument("--quality", choices=tuple(QUALITY), help="landmark network: best sees turned and bent people better, fast takes about a quarter of its time (default: best)")  # fmt: skip
+    how.add_argument("--quality", choices=tuple(QUALITY), help="landmark network: best sees turned and bent people better, fast takes about a third of its time (default: best)")  # fmt: skip
     how.add_argument("--refine", action="store_true", help="optimise once more under the training's losses")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     how.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")

@@ -16,7 +16,7 @@ class PerceptionConfig:
     Attributes:
         landmarks: the landmark network. "heavy" places the limbs better, the more so where people turn or bend: on a real
             clip seen by four cameras its keypoints triangulate to within 35 mm, those of "full" to within 87 mm (PA-MPJPE,
-            measured). "full" is about four times as fast.
+            measured). "full" is about three times as fast.
         max_people: at most so many are followed at once and reported; None: no limit.
         detector_interval_s: the whole frame is searched this often while someone is followed, ...
         search_interval_s: ... and this often while nobody is.
@@ -33,6 +33,8 @@ class PerceptionConfig:
         look_back_s: a person who is found is followed back this far to where they came into view.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
             the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
+        runtime: what runs the networks. "auto" is OpenVINO (``pip install kinflow[fast]``) on CPUs in float32 where it is
+            installed, else torch; the same results up to rounding, see :mod:`kinflow.perception.runtimes`.
         batch_people: regions that go through the landmark network at once, of one or of several frames.
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
             None does so on CPUs, where batches gain nothing.
@@ -54,6 +56,7 @@ class PerceptionConfig:
     min_duration_s: float = 0.6
     look_back_s: float = 1.5
     precision: typing.Literal["float32", "bfloat16"] = "float32"
+    runtime: typing.Literal["auto", "torch", "openvino"] = "auto"
     batch_people: int = 4
     look_ahead_s: float | None = None
     masks: bool = True

@@ -8,54 +8,28 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kinflow.assets import asset_path
 from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
 from kinflow.devices import find_device
 from kinflow.errors import ShapeError, check_shape
 from kinflow.evidence import Evidence
-from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, PoseDetector, PoseLandmarker, Variant
-from kinflow.perception.convolution import fuse_convolutions
+from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
+from kinflow.perception.runtimes import load_networks
 from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows, surely_somebody
 
-__all__ = ["Perceiver", "load_landmarker", "load_network", "perceive"]
+__all__ = ["Perceiver", "perceive"]
 
 log = logging.getLogger(__name__)
 
-DETECTOR_ASSET = "blazepose_detector.safetensors"
-LANDMARK_ASSET = "blazepose_landmark_{}.safetensors"  #: by variant
 CONFIRMED_ROWS = 3  #: sightings after which a detection is taken for a person and followed backwards
 HISTORY_BYTES = 256 * 2**20  #: at most so many bytes of frames are held for that
 TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
-
-
-def load_network(network: nn.Module, asset: str, remedy: str = "Install the package again.") -> nn.Module:
-    """Packaged weights into `network`, for inference, in float32.
-
-    Raises:
-        MissingAssetError: the installation lacks the file; the message ends with `remedy`.
-    """
-    state = safetensors.torch.load_file(asset_path(asset, remedy))
-    network.load_state_dict({name: value.float() for name, value in state.items()})
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def load_landmarker(variant: Variant) -> PoseLandmarker:
-    """The landmark network with its packaged weights, for inference, in float32.
-
-    Raises:
-        MissingAssetError: the installation lacks its weights.
-    """
-    other = "full" if variant == "heavy" else "heavy"
-    remedy = f"Install the package again, or set perception.landmarks={other}."
-    return load_network(PoseLandmarker(variant), LANDMARK_ASSET.format(variant), remedy)  # type: ignore[return-value]
 
 
 class Frame(NamedTuple):
@@ -81,9 +55,7 @@ class Perceiver:
     def __init__(self, config: PerceptionConfig | None = None, device: str | torch.device = "cpu") -> None:
         self.config = config or PerceptionConfig()
         self.device = torch.device(device)
-        self._dtype = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
-        self._detector = self._prepare(load_network(PoseDetector(), DETECTOR_ASSET), DETECTOR_SIZE)
-        self._landmarker = self._prepare(load_landmarker(self.config.landmarks), LANDMARK_SIZE)
+        self._networks = load_networks(self.config, self.device)
         self.reset()
 
     def reset(self) -> None:
@@ -99,12 +71,6 @@ class Perceiver:
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
         self._tile_turn = 0
-
-    def _prepare(self, network: nn.Module, size: int) -> nn.Module:
-        network = network.to(self.device, self._dtype)
-        if self.device.type == "cpu":
-            fuse_convolutions(network, torch.zeros(1, 3, size, size, dtype=self._dtype))
-        return network
 
     @torch.inference_mode()
     def update(self, images: np.ndarray, timestamps: np.ndarray, frame_ids: np.ndarray) -> None:
@@ -240,7 +206,7 @@ class Perceiver:
         outputs = []
         for start in range(0, len(views), self.config.batch_people):
             batch = torch.stack([view[0] for view in views[start : start + self.config.batch_people]])
-            boxes, logits = self._detector(batch.to(self._dtype).contiguous(memory_format=torch.channels_last))
+            boxes, logits = self._networks.detect(batch)
             outputs += list(zip(boxes.float().cpu().numpy(), logits.float().cpu().numpy(), strict=True))
         found = []
         for (_, scale, dx, dy), (box, logit), limit, threshold in zip(views, outputs, limits, thresholds, strict=True):
@@ -275,9 +241,8 @@ class Perceiver:
         for start in range(0, len(jobs), self.config.batch_people):
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
-            crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE).to(self._dtype)
-            output = self._landmarker(crops, with_mask)
-            people += people_from_output(output, rois, self._image_size)
+            crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE)
+            people += people_from_output(self._networks.landmark(crops, with_mask), rois, self._image_size)
         return people
 
     def finish(self) -> list[Evidence]:
