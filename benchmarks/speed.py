@@ -1,9 +1,9 @@
 """Speed of the whole command and of its stages, side by side with MediaPipe Pose in one run.
 
-    python benchmarks/speed.py CLIP [--mediapipe-python PYTHON] [--runs 3]
+    python benchmarks/speed.py CLIP [--mediapipe-python PYTHON] [--runs 3] [--quality best]
 
-Each run is a process of its own: ``kinflow-video CLIP --no-overlay`` and MediaPipe Pose (full model, video mode, frames
-read with OpenCV) take turns. Frames/s counts everything from opening the clip, loading the networks included, to the last
+Each run is a process of its own: ``kinflow-video CLIP --no-overlay`` and MediaPipe Pose (video mode, frames read with
+OpenCV) take turns, both with the landmark network full, or heavy (``--quality best``; MediaPipe downloads it when it lacks it). Frames/s counts everything from opening the clip, loading the networks included, to the last
 written file; the start of the Python interpreter is left out for both. MediaPipe follows one person; ``--max-people``
 says how many kinflow may follow. Since mediapipe 0.10.21 needs numpy below 2, it usually lives in a virtual environment
 of its own: name its interpreter.
@@ -30,7 +30,7 @@ import cv2, mediapipe
 began = time.perf_counter()
 capture = cv2.VideoCapture(sys.argv[1])
 frames = found = 0
-with mediapipe.solutions.pose.Pose(model_complexity=1) as pose:
+with mediapipe.solutions.pose.Pose(model_complexity=int(sys.argv[2])) as pose:
     while True:
         ok, image = capture.read()
         if not ok:
@@ -78,19 +78,23 @@ def main() -> int:
     p.add_argument(
         "--max-people", type=int, default=1, help="people kinflow may follow (default: 1, as MediaPipe does)"
     )
+    p.add_argument("--quality", choices=("best", "fast"), default="fast", help="landmark network: heavy or full")
     p.add_argument("--mediapipe-python", default=sys.executable, help="interpreter that has mediapipe 0.10.21")
     args = p.parse_args()
     ours: list[dict[str, Any]] = []
     theirs: list[dict[str, Any]] = []
     for _ in range(args.runs):
-        result = measure(sys.executable, KINFLOW, [args.clip, "--max-people", str(args.max_people)])
+        flags = ["--max-people", str(args.max_people), "--quality", args.quality]
+        result = measure(sys.executable, KINFLOW, [args.clip, *flags])
         if result is None:
             return 1
         ours.append(result)
-        peer = measure(args.mediapipe_python, MEDIAPIPE, [args.clip])
+        peer = measure(args.mediapipe_python, MEDIAPIPE, [args.clip, "2" if args.quality == "best" else "1"])
         if peer is not None:
             theirs.append(peer)
-    table = Table(title=f"{args.clip}, {ours[0]['frames']} frames, {os.cpu_count()} cores ({platform.machine()})")
+    table = Table(
+        title=f"{args.clip}, quality {args.quality}, {ours[0]['frames']} frames, {os.cpu_count()} cores ({platform.machine()})"
+    )
     for column in ("", "frames/s median", "min", "max", "peak MB"):
         table.add_column(column, justify="left" if not column else "right")
     for name, results in (("kinflow-video", ours), ("MediaPipe Pose", theirs)):
