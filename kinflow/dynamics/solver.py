@@ -8,6 +8,7 @@ share a call only where that leaves each one's steps as they are when it is alon
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,8 @@ def through_torchdiffeq(field: nn.Module, h: Tensor, dt: Tensor, config: Dynamic
 
     With ``adjoint`` the backward pass integrates the adjoint equation back in time (Chen et al., "Neural Ordinary
     Differential Equations", NeurIPS 2018, algorithm 1) instead of keeping all that the steps computed; the gradient is
-    exact up to the solver's error. The field contracts, so going back amplifies errors by exp(rate * seconds): the
+    exact up to the solver's error (its steps chosen as in Kidger et al., "Hey, that's not an ODE", ICML 2021). The field
+    contracts, so going back amplifies errors by exp(rate * seconds): the
     states of the forward pass are kept at every ``max_step``, and each stretch goes back from there.
 
     Autocast is off inside: bfloat16's rounding is far above any useful tolerance.
@@ -91,14 +93,20 @@ def through_torchdiffeq(field: nn.Module, h: Tensor, dt: Tensor, config: Dynamic
         times = torch.linspace(0, 1, int(parts[rows[0]]) + 1, dtype=h.dtype, device=h.device)
         # Without step_t an adaptive method's last step passes 1, and the answer is interpolated.
         options = {} if fixed else {"step_t": times, "max_num_steps": MOST_STEPS}
-        settings = {"method": config.solver, "rtol": config.rtol, "atol": config.atol, "options": options}
+        settings: dict[str, Any] = {
+            "method": config.solver,
+            "rtol": config.rtol,
+            "atol": config.atol,
+            "options": options,
+        }
 
         def scaled(_: Tensor, y: Tensor) -> Tensor:
             return rate * field(y)
 
         if config.adjoint:
-            parameters = (*field.parameters(), rate)
-            return torchdiffeq.odeint_adjoint(scaled, h[rows], times, adjoint_params=parameters, **settings)[-1]
+            settings["adjoint_params"] = (*field.parameters(), rate)
+            settings["adjoint_options"] = {**options, "norm": "seminorm"}  # gradients of parameters set no steps
+            return torchdiffeq.odeint_adjoint(scaled, h[rows], times, **settings)[-1]
         return torchdiffeq.odeint(scaled, h[rows], times, **settings)[-1]
 
     try:
