@@ -53,8 +53,8 @@ def closed_form(
 ) -> Tensor:
     """Explicit Runge-Kutta steps of one length a row, all rows at once. Rows that need fewer steps rest meanwhile.
 
-    The same numbers as torchdiffeq's methods of the same names (a test compares them), in half the time, and without
-    their checks on the time grid, which no graph export passes.
+    The same numbers as torchdiffeq's methods of the same names (a test compares them), in a half to three quarters of the
+    time (benchmarks/dynamics_cost.py), and without their checks on the time grid, which no graph export passes.
     """
     parts = steps_of(dt, max_step, most)
     step = (dt / parts)[:, None].to(h.dtype)
