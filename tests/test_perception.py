@@ -342,7 +342,7 @@ def test_perceive_feeds_a_whole_clip(figure: np.ndarray, tmp_path: Path) -> None
         for frame in frames:
             video.write(frame)
     clip, told = Clip.open(tmp_path / "walk.mp4", start=0.2), []
-    config = PerceptionConfig(masks=False, features=False)
+    config = PerceptionConfig(masks=False)
     (person,) = perceive(clip, config=config, device="cpu", batch_size=4, progress=lambda *now: told.append(now))
     assert told == [(4, 9), (8, 9), (9, 9)]
     np.testing.assert_array_equal(person.frame_ids, np.arange(2, 11))
