@@ -1,6 +1,6 @@
 """How well the reprojected body sits on the detected keypoints of real clips.
 
-    python benchmarks/reprojection.py CLIP [CLIP ...] [--refine] [--max-people N]
+    python benchmarks/reprojection.py CLIP [CLIP ...] [--refine] [--max-people N] [--quality fast]
 
 PCK at 0.2 of the torso (mid-shoulder to mid-hip, px) over the twelve limb joints whose keypoint has a confidence of at least
 0.5, over all frames in which the person was observed; pooled by counts. The keypoints are the detector's own, so this
@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import kinflow
+from kinflow.cli.video import QUALITY
+from kinflow.config import PipelineConfig, load_config
 
 
 def main() -> None:
@@ -23,14 +25,16 @@ def main() -> None:
     p.add_argument("clips", nargs="+", type=Path)
     p.add_argument("--refine", action="store_true")
     p.add_argument("--max-people", type=int)
+    p.add_argument("--quality", choices=tuple(QUALITY), default="best", help="landmark network (default: best)")
     args = p.parse_args()
     table = Table(title="PCK at 0.2 torso of the reprojected limbs" + (" after --refine" if args.refine else ""))
     for column in ("clip", "person", "frames seen", "points", "PCK", "median px", "height m", "distance m"):
         table.add_column(column, justify="left" if column == "clip" else "right")
     correct = points = 0.0
     weights = config = None
+    settings = load_config(PipelineConfig, overrides=[f"perception.landmarks={QUALITY[args.quality]}"])
     for clip in args.clips:
-        result = kinflow.run(clip, refine=args.refine, max_people=args.max_people)
+        result = kinflow.run(clip, refine=args.refine, max_people=args.max_people, config=settings)
         weights, config = result.info["weights"], result.info["config_hash"]
         for person in result.info["people"]:
             share = person["pck"]
