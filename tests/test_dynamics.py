@@ -181,6 +181,21 @@ def test_root_motion_does_not_depend_on_world_heading_or_place() -> None:
     assert (expected[:, 0] == 0).all()
 
 
+def test_root_motion_is_read_between_valid_frames() -> None:
+    """Across a gap it is that of the gap's two ends, whatever stands between them."""
+    rotmat = rotvec_to_rotmat(0.3 * torch.randn(1, 6, 3, dtype=torch.float64).cumsum(1))
+    transl = torch.randn(1, 6, 3, dtype=torch.float64)
+    times = torch.tensor([[0.0, 0.1, 0.13, 0.2, 0.4, 0.5]], dtype=torch.float64)
+    valid = torch.tensor([[False, True, False, True, True, False]])
+    kept = [1, 3, 4]
+    expected = root_motion(rotmat[:, kept], transl[:, kept], times[:, kept])
+    for fill in (math.nan, 100.0):
+        transl[~valid], rotmat[~valid] = fill, fill
+        root = root_motion(rotmat, transl, times, valid)
+        torch.testing.assert_close(root[:, kept], expected)
+        assert (root[~valid] == 0).all()
+
+
 def test_root_motion_of_a_turning_walk() -> None:
     """Facing along its path at 1.5 m/s on a circle of radius 3 m: forward is +z, the turn is about y."""
     angle = 1.5 / 3 * torch.arange(200, dtype=torch.float64) / 1000

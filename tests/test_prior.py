@@ -79,6 +79,21 @@ def test_root_motion_conditions(prior: MotionPrior) -> None:
         prior.log_prob(pose, TIMES, transl=root["transl"])
 
 
+def test_root_of_frames_that_are_not_valid_is_not_looked_at(prior: MotionPrior) -> None:
+    pose, valid = motion(), torch.tensor([[True, True, False, True, False, False, True]]).expand(2, 7)
+    root = {"global_orient": 0.1 * torch.randn(2, 7, 3).double().cumsum(1), "transl": torch.randn(2, 7, 3).double()}
+    expected = prior.log_prob(pose, TIMES, valid=valid, **root)
+    for fill in (math.nan, 100.0):
+        other = {k: torch.where(valid[..., None], v, fill).requires_grad_() for k, v in root.items()}
+        value = prior.log_prob(pose, TIMES, valid=valid, **other)
+        torch.testing.assert_close(value, expected)
+        gradients = torch.autograd.grad(value.sum(), list(other.values()))
+        assert all(torch.isfinite(g).all() and (g[~valid] == 0).all() and (g[valid] != 0).any() for g in gradients)
+    for name in root:  # where a frame is valid, NaN is an error by name
+        with pytest.raises(ShapeError, match=name):
+            prior.log_prob(pose, TIMES, **{**root, name: torch.full_like(root[name], math.nan)})
+
+
 def test_gradient(prior: MotionPrior) -> None:
     def value(pose: Tensor) -> Tensor:
         return prior.log_prob(pose.unflatten(-1, (21, 3)), TIMES[:3]).sum()
@@ -108,6 +123,18 @@ def test_sample_and_forecast(prior: MotionPrior) -> None:
     assert prior.forecast(pose, TIMES, future, samples=4).shape == (2, 4, 3, 23, 3)
     with pytest.raises(ShapeError, match="future"):
         prior.forecast(pose, TIMES, torch.tensor([0.1, 0.3], dtype=torch.float64))
+
+
+def test_draws_of_a_padded_clip_start_at_its_last_valid_frame(prior: MotionPrior) -> None:
+    pose, future = motion(1), torch.tensor([0.18, 0.3], dtype=torch.float64)  # s; the fifth frame is at 0.16
+    valid = torch.tensor([[True, True, False, True, True, False, False]])
+    padded, alone = (
+        prior.forecast(
+            pose[:, :n], TIMES[:n], future, 3, valid=valid[:, :n], generator=torch.Generator().manual_seed(0)
+        )
+        for n in (7, 5)
+    )
+    torch.testing.assert_close(padded, alone)
 
 
 def test_infill_keeps_what_is_seen_and_meets_it(prior: MotionPrior) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check_shape
 from ..rotations import rotmat_to_rotvec
-from ..timing import velocity
+from ..timing import gather_time, valid_before
 
 _SHORTEST = 1e-4  # s between two frames
 
@@ -27,24 +27,33 @@ def heading_rotmat(global_rotmat: Tensor) -> Tensor:
     return torch.stack((cos, zero, sin, zero, one, zero, -sin, zero, cos), -1).unflatten(-1, (3, 3))
 
 
-def root_motion(global_rotmat: Tensor, transl: Tensor, timestamps: Tensor) -> Tensor:
-    """Root velocities from each frame's predecessor.
+def root_motion(global_rotmat: Tensor, transl: Tensor, timestamps: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Root velocities from the valid frame before each, as the latents' velocities are.
 
     Args:
         global_rotmat: (B, T, 3, 3) root orientation in a world frame with y up.
         transl: (B, T, 3) root position in m.
         timestamps: (B, T) s.
+        valid: (B, T) bool; the other frames are not looked at. None: all are.
 
     Returns:
         (B, T, 6): angular velocity (rad/s) and linear velocity (m/s), both in the heading frame of the earlier frame;
-        zeros at the first frame.
+        zeros at the first valid frame, which has none before it, and where not valid.
     """
     sizes = check_shape("global_rotmat", global_rotmat, "B T 3 3")
     check_shape("transl", transl, f"{sizes['B']} {sizes['T']} 3")
     check_shape("timestamps", timestamps, f"{sizes['B']} {sizes['T']}")
-    to_heading = heading_rotmat(global_rotmat[:, :-1]).transpose(-1, -2)
-    step = rotmat_to_rotvec(global_rotmat[:, 1:] @ global_rotmat[:, :-1].transpose(-1, -2))
-    turn = step / torch.diff(timestamps, dim=1).to(step.dtype).clamp_min(_SHORTEST)[..., None]
-    move = velocity(transl, timestamps, dim=-2, least=_SHORTEST)
-    both = torch.cat([(to_heading @ v[..., None]).squeeze(-1) for v in (turn, move)], -1)
-    return torch.cat((both.new_zeros(len(both), 1, 6), both), 1)  # of one frame alone there is no velocity to read
+    valid = torch.ones(timestamps.shape, dtype=torch.bool, device=transl.device) if valid is None else valid
+    check_shape("valid", valid, f"{sizes['B']} {sizes['T']}")
+    eye = torch.eye(3, dtype=global_rotmat.dtype, device=global_rotmat.device)
+    before = valid_before(valid)
+    both = valid & (before >= 0)
+    # Chosen before anything is computed, so that no NaN reaches a logarithm or a gradient.
+    earlier, later = (
+        torch.where(both[..., None, None], r, eye)
+        for r in (gather_time(global_rotmat, before.clamp_min(0)), global_rotmat)
+    )
+    shift = torch.where(both[..., None], transl - gather_time(transl, before.clamp_min(0)), 0.0)
+    dt = (timestamps - gather_time(timestamps, before.clamp_min(0))).to(shift.dtype).clamp_min(_SHORTEST)[..., None]
+    turn = rotmat_to_rotvec(later @ earlier.mT)
+    return torch.cat([(heading_rotmat(earlier).mT @ v[..., None]).squeeze(-1) / dt for v in (turn, shift)], -1)

@@ -78,7 +78,7 @@ class MotionPrior(nn.Module):
             timestamps: (T,) or (B, T) s; or give ``fps``.
             valid: (B, T) bool; None: all frames.
             global_orient: (B, T, 3) rad and ``transl`` (B, T, 3) m: the root in a world with y up. Where both are given,
-                body pose is conditioned on the root's motion.
+                body pose is conditioned on the root's motion. Frames that are not valid may hold anything here, too.
 
         Returns:
             (B, T) nats a frame; 0 where not valid. Differentiable.
@@ -87,7 +87,7 @@ class MotionPrior(nn.Module):
             ShapeError: shapes, values or time stamps that do not fit.
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
-        root = self._root(global_orient, transl, times, rotmat.dtype)
+        root = self._root(global_orient, transl, times, valid, rotmat.dtype)
         return motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, times, valid, root)
 
     def plausibility(
@@ -208,10 +208,12 @@ class MotionPrior(nn.Module):
                 "future: expected increasing times after the last valid frame. Times are in seconds, on the same clock."
             )
         if samples:
-            state = self._filter(self.chart.encode(rotmat)[0], times, valid)
+            # Behind its last valid frame a clip's time stands still: what is there may be padding, and draws start before it.
+            state = self._filter(self.chart.encode(rotmat)[0], times.minimum(end), valid)
             state = State(*(x.repeat_interleave(samples, 0) for x in state))
-            here = times[:, -1:].repeat_interleave(samples, 0)
-            x = self._roll(state, here, ahead.repeat_interleave(samples, 0), temperature, generator)
+            x = self._roll(
+                state, end.repeat_interleave(samples, 0), ahead.repeat_interleave(samples, 0), temperature, generator
+            )
             return self._poses(x).unflatten(0, (size, samples))
         pose, asked, told = recent_past(rotmat, times, valid)
         frames = ahead.shape[1]
@@ -283,14 +285,19 @@ class MotionPrior(nn.Module):
         return level.expand(len(rotmat))
 
     def _root(
-        self, global_orient: Tensor | None, transl: Tensor | None, times: Tensor, dtype: torch.dtype
+        self, global_orient: Tensor | None, transl: Tensor | None, times: Tensor, valid: Tensor, dtype: torch.dtype
     ) -> Tensor | None:
         if global_orient is None and transl is None:
             return None
         if global_orient is None or transl is None:
             raise UsageError("global_orient, transl: expected both or neither, got one. Leave the other out as well.")
-        check_shape("global_orient", global_orient, f"{times.shape[0]} {times.shape[1]} 3")
-        return root_motion(rotvec_to_rotmat(global_orient), transl, times).to(dtype)
+        parts = []
+        for name, value in (("global_orient", global_orient), ("transl", transl)):
+            check_shape(name, value, f"{times.shape[0]} {times.shape[1]} 3")
+            parts.append(torch.where(valid[..., None], value, 0.0))
+            if not bool(torch.isfinite(parts[-1].detach()).all()):
+                raise ShapeError(f"{name}: expected finite values, got NaN or inf. Mark such frames as not valid.")
+        return root_motion(rotvec_to_rotmat(parts[0]), parts[1], times, valid).to(dtype)
 
     def _filter(self, z: Tensor, times: Tensor, valid: Tensor) -> State:
         state = self.dynamics.initial_state((len(z),))

@@ -82,9 +82,9 @@ class DynamicsTask:
         rows, times, present = window.frames, window.timestamps, window.present
         mirrored = torch.from_numpy(rng.random(size) < config.mirror)
         z = self.bank[mirrored.long()[:, None], rows]
-        root = root_motion(self.global_rotmat[rows], self.transl[rows], times).float()
-        root = torch.where(mirrored[:, None, None], mirror_root(root), root)
         valid = present & self._observed(rng, present)
+        root = root_motion(self.global_rotmat[rows], self.transl[rows], times, valid).float()
+        root = torch.where(mirrored[:, None, None], mirror_root(root), root)
         # Some windows are of motions that were not captured: another's upper body, or shaken joints.
         swap = torch.from_numpy(rng.random(size) < config.exchange)
         shake = torch.from_numpy(rng.random(size) < config.noise_share)
