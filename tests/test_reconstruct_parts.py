@@ -215,6 +215,22 @@ def test_kernel_averages_in_true_time_and_leaves_lone_frames_alone() -> None:
     assert torch.allclose(kernel_of(t, 0.05, valid)(x)[:, :3], alone)
 
 
+def test_kernel_has_as_many_columns_as_a_frame_has_neighbours() -> None:
+    """A single short interval, as a camera's clock makes now and then, brings one neighbour more, not hundreds."""
+    even = torch.arange(400, dtype=D)[None] / 30
+    odd = even.clone()
+    odd[0, 200] = odd[0, 199] + 1e-3
+    valid = torch.ones(1, 400, dtype=torch.bool)
+    valid[:, 390:] = False
+    padded = torch.where(valid, even, even[:, :1])
+    for times, mask in ((even, None), (odd, None), (padded, valid)):
+        assert kernel_of(times, 0.05, mask).rows.shape[-1] in (9, 11)
+    # The same average as over all frames.
+    x, apart = randn(1, 400, 2), (odd[0, :, None] - odd[0]) / 0.05
+    weights = torch.exp(-0.5 * apart**2) * (apart.abs() <= 3)
+    assert torch.allclose(kernel_of(odd, 0.05)(x)[0], (weights / weights.sum(1, keepdim=True)) @ x[0])
+
+
 def test_kernel_weighs_means_by_their_precision() -> None:
     t = torch.tensor([[0.0, 0.01]], dtype=D)
     g = Gaussian(torch.tensor([[[0.0], [1.0]]], dtype=D), torch.tensor([[[0.0], [-20.0]]], dtype=D))

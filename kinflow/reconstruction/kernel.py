@@ -11,9 +11,14 @@ from torch import Tensor
 from ..timing import gather_time
 from .gaussian import Gaussian
 
+_SLACK = 1e-4  # s, by which a frame at the edge may be rounded in or out; it weighs nothing there
+
 
 class Kernel(NamedTuple):
-    """For every frame the rows (B, T, N) of the frames near it and their weights (B, T, N), which sum to 1."""
+    """For every frame the rows (B, T, N) of the frames near it and their weights (B, T, N), which sum to 1.
+
+    N is as large as the frame with the most neighbours asks for.
+    """
 
     rows: Tensor
     weights: Tensor
@@ -38,9 +43,7 @@ def kernel_of(timestamps: Tensor, seconds: float, valid: Tensor | None = None) -
     """
     count = timestamps.shape[1]
     valid = torch.ones_like(timestamps, dtype=torch.bool) if valid is None else valid
-    steps = timestamps.diff(dim=1)[valid[:, 1:]]
-    shortest = float(steps.min()) if steps.numel() else math.inf
-    near = min(count - 1, int(3 * seconds / max(shortest, 1e-3))) if seconds > 0 else 0
+    near = _most_frames(timestamps, 3 * seconds + _SLACK, valid) if seconds > 0 else 0
     here = torch.arange(count, device=timestamps.device)[:, None]
     rows = here + torch.arange(-near, near + 1, device=timestamps.device)
     inside = (rows >= 0) & (rows < count)
@@ -51,3 +54,14 @@ def kernel_of(timestamps: Tensor, seconds: float, valid: Tensor | None = None) -
     own = (rows == here) & inside
     weights = torch.where(own, torch.ones_like(weights), weights)
     return Kernel(rows, weights / weights.sum(-1, keepdim=True))
+
+
+def _most_frames(timestamps: Tensor, reach: float, valid: Tensor) -> int:
+    """How many frames away the furthest valid frame within ``reach`` s of another is, over all clips."""
+    # Frames that are not valid take the time of the valid one before, or behind, which they cannot outdo.
+    earlier = torch.where(valid, timestamps, -math.inf).cummax(1).values
+    later = torch.where(valid, timestamps, math.inf).flip(1).cummin(1).values.flip(1).contiguous()
+    here = torch.arange(timestamps.shape[1], device=timestamps.device)
+    first = torch.searchsorted(earlier, timestamps - reach)
+    last = torch.searchsorted(later, timestamps + reach, right=True) - 1
+    return int(torch.where(valid, torch.maximum(here - first, last - here), 0).amax()) if valid.numel() else 0
