@@ -11,14 +11,13 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import numpy as np
 
-from .errors import MissingAssetError, OutputError, ShapeError, check_shape
+from .errors import FormatError, MissingAssetError, OutputError, ShapeError, check_shape
 
 R = TypeVar("R", bound="Record")
 
@@ -113,27 +112,28 @@ class Record:
 
         Raises:
             MissingAssetError: no such file.
-            ShapeError: not this schema, or a field that is missing or damaged.
+            FormatError: not this schema, or a field that is missing or damaged.
         """
         if not Path(path).is_file():
             raise MissingAssetError(f"{path}: no such file.")
+        fields = {f.name: f.metadata for f in dataclasses.fields(cls)}
         try:
             with np.load(path, allow_pickle=False) as npz:
                 schema = str(npz["schema"]) if "schema" in npz else "unknown"
-                if schema != cls.SCHEMA:
-                    raise ShapeError(
-                        f"{path}: expected schema {cls.SCHEMA}, got {schema}. Write it anew with this version."
-                    )
-                fields = {f.name: f.metadata for f in dataclasses.fields(cls)}
-                values = {k: npz[k] for k in npz.files if k in fields}
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            if isinstance(error, ShapeError):
-                raise
-            raise ShapeError(f"{path}: not a readable npz file ({error}).") from error
+                values = {k: npz[k] for k in npz.files if k in fields} if schema == cls.SCHEMA else {}
+        except OSError:
+            raise
+        except Exception as error:  # whatever numpy, zipfile, zlib and tokenize come across in damaged bytes
+            raise FormatError(f"{path}: not a readable npz file ({error}).") from error
+        if schema != cls.SCHEMA:
+            raise FormatError(f"{path}: expected schema {cls.SCHEMA}, got {schema}. Write it anew with this version.")
         missing = [k for k, meta in fields.items() if k not in values and not meta["optional"]]
         if missing:
-            raise ShapeError(f"{path}: lacks {', '.join(missing)}.")
-        return cls(**{k: v.item() if fields[k]["dtype"] in ("int", "str") else v for k, v in values.items()})
+            raise FormatError(f"{path}: lacks {', '.join(missing)}.")
+        try:
+            return cls(**{k: v.item() if fields[k]["dtype"] in ("int", "str") else v for k, v in values.items()})
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # not arrays, or not the record's
+            raise FormatError(f"{path}: {error}") from error
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str, str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from small_reconstructor import SMALL, evidence_of, observations, training_task, untrained
 
@@ -23,8 +25,11 @@ from kinflow.config import (
     config_hash,
     load_config,
 )
+from kinflow.denoiser import load_denoiser
+from kinflow.dynamics import load_dynamics
 from kinflow.errors import ConfigError, FormatError, UsageError
 from kinflow.evidence import Evidence
+from kinflow.flow import load_flow
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor, Refiner, reconstruct
 from kinflow.reconstruction.reconstructor import cholesky
@@ -291,3 +296,21 @@ def test_weights_that_do_not_belong_together_are_refused(reconstructor: Reconstr
     with pytest.raises(FormatError, match="expected weights of a reconstructor"):
         Reconstructor.load(asset_path("flow.safetensors"), body=reconstructor.body)
     assert FormatError.exit_code == 2
+
+
+@pytest.mark.parametrize("load", (load_flow, load_dynamics, load_denoiser, Reconstructor.load))
+def test_other_weights_and_damaged_ones_are_a_format_error(load: Callable[[Path], object], tmp_path: Path) -> None:
+    other = "flow" if load is load_denoiser else "denoiser"
+    with pytest.raises(FormatError, match=rf"{other}\.safetensors: expected weights of a?"):
+        load(asset_path(f"{other}.safetensors"))
+    whole = asset_path("denoiser.safetensors").read_bytes()
+    for data, message in (
+        (whole[:100], "not a readable safetensors"),
+        (b"", "not a readable safetensors"),
+        (safetensors.torch.save({"x": torch.zeros(1)}), "no kinflow header"),
+        (safetensors.torch.save({"x": torch.zeros(1)}, {"kinflow": "{"}), "not a readable safetensors"),
+        (safetensors.torch.save({"x": torch.zeros(1)}, {"kinflow": "[1]"}), "no kinflow header"),
+    ):
+        (tmp_path / "w.safetensors").write_bytes(data)
+        with pytest.raises(FormatError, match=message):
+            load(tmp_path / "w.safetensors")

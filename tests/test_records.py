@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinflow.errors import MissingAssetError, OutputError, ShapeError, check_shape
+from kinflow.errors import FormatError, MissingAssetError, OutputError, ShapeError, check_shape
 from kinflow.evidence import Evidence
 from kinflow.records import atomic_write
 
@@ -60,17 +60,48 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(MissingAssetError):
         Evidence.load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ShapeError, match="not a readable npz"):
+    with pytest.raises(FormatError, match="not a readable npz"):
         Evidence.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(ShapeError, match="expected schema"):
+    with pytest.raises(FormatError, match="expected schema"):
         Evidence.load(tmp_path / "other.npz")
     np.savez(tmp_path / "part.npz", schema=Evidence.SCHEMA, person_id=1)
-    with pytest.raises(ShapeError, match="lacks frame_ids"):
+    with pytest.raises(FormatError, match="lacks frame_ids"):
         Evidence.load(tmp_path / "part.npz")
     np.savez(tmp_path / "pickle.npz", schema=np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ShapeError, match="not a readable npz"):
+    with pytest.raises(FormatError, match="not a readable npz"):
         Evidence.load(tmp_path / "pickle.npz")
+
+
+def test_a_record_s_file_with_wrong_contents_is_named(tmp_path: Path) -> None:
+    """Sound npz files of other arrays: the file is at fault, not a caller's array."""
+    good = {f.name: getattr(evidence(), f.name) for f in dataclasses.fields(Evidence)}
+    good = {k: v for k, v in good.items() if v is not None} | {"schema": Evidence.SCHEMA}
+    for changes, message in (
+        ({"keypoints2d": np.zeros((4, 32, 2))}, "keypoints2d: expected shape"),
+        ({"confidence": np.full((4, 33), np.nan)}, "confidence: expected finite"),
+        ({"person_id": np.arange(2)}, "array of size 1"),
+        ({"person_id": "one"}, "one"),
+    ):
+        np.savez(tmp_path / "e.npz", **{**good, **changes})
+        with pytest.raises(FormatError, match=rf"e\.npz: .*{message}"):
+            Evidence.load(tmp_path / "e.npz")
+
+
+def test_damaged_bytes_are_a_format_error(tmp_path: Path) -> None:
+    evidence().save(tmp_path / "whole.npz")
+    whole, rng = (tmp_path / "whole.npz").read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 4):
+            data[at] = rng.integers(256)
+        (tmp_path / "e.npz").write_bytes(bytes(data[: rng.integers(len(data) // 2, len(data) + 1)]))
+        try:
+            Evidence.load(tmp_path / "e.npz")
+        except FormatError:
+            refused += 1
+    assert refused > 150
 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..config import config_hash, to_dict
-from ..errors import MissingAssetError, ShapeError
+from ..config import config_hash, from_dict, to_dict
+from ..errors import ConfigError, FormatError, MissingAssetError
 from ..records import atomic_write
+
+C = TypeVar("C")
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 def save_weights(path: str | Path, module: torch.nn.Module, config: Any, card: dict[str, Any]) -> Path:
@@ -41,7 +45,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], d
 
     Raises:
         MissingAssetError: no such file.
-        ShapeError: not a kinflow weight file.
+        FormatError: not a kinflow weight file.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,8 +54,27 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], d
         with safetensors.safe_open(str(path), framework="pt") as stream:
             header = json.loads((stream.metadata() or {}).get("kinflow", "null"))
             state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
-    except safetensors.SafetensorError as error:
-        raise ShapeError(f"{path}: not a readable safetensors file ({error}).") from error
-    if header is None:
-        raise ShapeError(f"{path}: has no kinflow header. Use weights written by kinflow-train.")
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise FormatError(f"{path}: not a readable safetensors file ({error}).") from error
+    if not isinstance(header, dict) or not all(isinstance(header.get(key), dict) for key in ("config", "card")):
+        raise FormatError(f"{path}: has no kinflow header. Use weights written by kinflow-train.")
     return state, header.pop("config"), header
+
+
+def load_module(path: str | Path, what: str, config_type: type[C], build: Callable[[C], M]) -> M:
+    """The network that :func:`save_weights` wrote, built from its configuration, with its weights.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        MissingAssetError: no such file.
+        FormatError: not a kinflow weight file, or another network's.
+    """
+    state, values, _ = load_weights(path)
+    try:
+        module = build(from_dict(config_type, values))
+        module.load_state_dict(state)
+    except (ConfigError, RuntimeError) as error:
+        raise FormatError(f"{path}: expected weights of {what}, got others ({error}).") from error
+    return module

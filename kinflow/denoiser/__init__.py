@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets import asset_path
-from ..assets.weights import load_weights
-from ..config import DenoiserConfig, from_dict
+from ..assets.weights import load_module
+from ..config import DenoiserConfig
 from .network import Denoiser
 from .windows import denoise_clip
 
@@ -21,8 +21,7 @@ def load_denoiser(path: str | Path | None = None) -> Denoiser:
 
     Raises:
         MissingAssetError: no such file.
+        FormatError: not the weights of a denoiser.
     """
-    state, config, _ = load_weights(asset_path("denoiser.safetensors") if path is None else path)
-    model = Denoiser(from_dict(DenoiserConfig, config))
-    model.load_state_dict(state)
-    return model.eval()
+    path = asset_path("denoiser.safetensors") if path is None else path
+    return load_module(path, "a denoiser", DenoiserConfig, Denoiser).eval()

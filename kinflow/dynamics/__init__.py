@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets import asset_path
-from ..assets.weights import load_weights
-from ..config import DynamicsConfig, from_dict
+from ..assets.weights import load_module
+from ..config import DynamicsConfig
 from .latent import ROOT_DIM, LatentDynamics, State
 from .predictive import Predictive
 
@@ -23,8 +23,7 @@ def load_dynamics(path: str | Path | None = None, asset: str = "dynamics") -> La
 
     Raises:
         MissingAssetError: no such file.
+        FormatError: not the weights of latent dynamics.
     """
-    state, config, _ = load_weights(asset_path(f"{asset}.safetensors") if path is None else path)
-    model = LatentDynamics(from_dict(DynamicsConfig, config))
-    model.load_state_dict(state)
-    return model.eval()
+    path = asset_path(f"{asset}.safetensors") if path is None else path
+    return load_module(path, "latent dynamics", DynamicsConfig, LatentDynamics).eval()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets import asset_path
-from ..assets.weights import load_weights
-from ..config import FlowConfig, from_dict
+from ..assets.weights import load_module
+from ..config import FlowConfig
 from .pose import LATENT_DIM, PoseFlow
 from .rot6d import Rot6dFlow
 
@@ -26,13 +26,12 @@ def load_flow(path: str | Path | None = None) -> PoseFlow:
 
     Raises:
         MissingAssetError: no such file.
+        FormatError: not the weights of a flow.
         ConfigError: the file holds another representation than the chart's, which has no 63 latents.
     """
-    state, config, _ = load_weights(asset_path("flow.safetensors") if path is None else path)
-    flow = build_flow(from_dict(FlowConfig, config))
+    flow = load_module(asset_path("flow.safetensors") if path is None else path, "a flow", FlowConfig, build_flow)
     if not isinstance(flow, PoseFlow):
         from ..errors import ConfigError
 
         raise ConfigError(f"{path}: expected a flow on the chart (63 latents), got {flow.config.representation!r}.")
-    flow.load_state_dict(state)
     return flow.eval()

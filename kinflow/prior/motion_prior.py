@@ -52,6 +52,7 @@ class MotionPrior(nn.Module):
 
         Raises:
             MissingAssetError: a file is not there.
+            FormatError: one holds other weights, or is damaged.
         """
         return (
             cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_denoiser(denoiser))
