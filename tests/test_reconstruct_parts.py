@@ -8,7 +8,16 @@ import torch
 
 from kinflow.cameras import project
 from kinflow.reconstruction.batching import cut
-from kinflow.reconstruction.gaussian import Gaussian, fuse, fuse_over_prior, soft_clamp, soft_max, standard
+from kinflow.reconstruction.gaussian import (
+    Gaussian,
+    absorb,
+    evidence_of,
+    fuse,
+    fuse_over_prior,
+    soft_clamp,
+    soft_max,
+    standard,
+)
 from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
 from kinflow.reconstruction.kernel import kernel_of
 from kinflow.reconstruction.target import inside_crops, mask_pixels
@@ -173,10 +182,25 @@ def test_two_filter_fusion_equals_the_joint_posterior_of_a_gaussian_chain() -> N
 
     _, ahead = run(list(range(count)))
     behind, _ = run(list(range(count))[::-1])
-    for t in range(count - 1):
+    for t in range(count):
         fused = fuse_over_prior(ahead[t], behind[t])
         assert fused.mean.item() == pytest.approx(mean[t].item(), abs=1e-9)
         assert fused.log_var.exp().item() == pytest.approx(joint[t, t].item(), abs=1e-9)
+
+
+def test_fusing_with_the_prior_changes_nothing() -> None:
+    """At a chunk's last frame, and in a single image, one direction of time knows nothing: N(0, I)."""
+    g = Gaussian(torch.tensor([1.5, -2.0, 0.3, 1.5], dtype=D), torch.tensor([0.3, 1e-3, 0.999, 1.0], dtype=D).log())
+    for fused in (fuse_over_prior(g, standard(g.mean)), fuse_over_prior(standard(g.mean), g)):
+        assert torch.allclose(fused.mean, g.mean, atol=1e-12) and torch.allclose(fused.log_var, g.log_var, atol=1e-12)
+    again = absorb(standard(g.mean), evidence_of(g))
+    assert torch.allclose(again.mean, g.mean, atol=1e-12) and torch.allclose(again.log_var, g.log_var, atol=1e-12)
+
+
+def test_what_is_wider_than_the_prior_never_outweighs_it() -> None:
+    mean, log_var = randn(2, 1000), 3 * randn(2, 1000)
+    fused = fuse_over_prior(Gaussian(mean[0], log_var[0]), Gaussian(mean[1], log_var[1]))
+    assert (fused.log_var <= 1e-12).all() and (fused.mean.abs() <= mean.abs().sum(0) + 1e-12).all()
 
 
 def test_two_filter_fusion_stays_proper_when_the_backward_pass_knows_nothing() -> None:

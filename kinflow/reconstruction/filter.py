@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..dynamics import LatentDynamics, State
-from .gaussian import LARGEST_PREDICTED_VAR, Gaussian, evidence_of, fuse, soft_max, standard
+from .gaussian import Gaussian, Information, absorb, evidence_of, soft_max, standard
 
 _TRUST_UNIT = 10.0  # nats that one of the trust parameters is worth, so that they learn as fast as they need
 _FIRST_WIDENING = 7.0
-_LOG_BOUND = math.log(LARGEST_PREDICTED_VAR)
+_LARGEST_VAR = 0.95  # of a prediction: what was seen before is worth something for as long as it is remembered
 
 
 class Pass(NamedTuple):
@@ -61,7 +61,7 @@ class LatentFilter(nn.Module):
                 on motions, and their predictions enter as constants.
         """
         batch, steps, _ = observed.mean.shape
-        observed = evidence_of(observed)
+        evidence = evidence_of(observed)
         widen, hand_on = _TRUST_UNIT * self.widen[direction], _TRUST_UNIT * self.hand_on[direction]
         state = self.dynamics.initial_state((batch,))
         carried = torch.full_like(observed.mean[:, 0], -math.inf)  # log-variance of the last update
@@ -76,15 +76,13 @@ class LatentFilter(nn.Module):
             wide = raw.log_var.to(observed.mean.dtype) + widen[:, 0] + widen[:, 1] * log_step
             more = carried + hand_on[:, 0] + hand_on[:, 1] * log_step
             log_var = torch.logaddexp(wide, more) if t else wide
-            log_var = soft_max(log_var, _LOG_BOUND)
+            log_var = soft_max(log_var, math.log(_LARGEST_VAR))
             # Under the marginal N(0, I) a wider prediction has a shorter mean: the mean's own variance is 1 - v.
-            shorter = (
-                (1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(LARGEST_PREDICTED_VAR))
-            ).sqrt()
+            shorter = ((1 - log_var.exp()) / (1 - raw.log_var.to(log_var.dtype).exp().clamp_max(_LARGEST_VAR))).sqrt()
             prediction = Gaussian(raw.mean.to(observed.mean.dtype) * shorter.clamp_max(1.0), log_var)
             prediction = standard(prediction.mean).where(torch.isinf(carried[:, 0]), prediction)
-            here = Gaussian(observed.mean[:, t], observed.log_var[:, t])
-            fused = fuse(prediction, here).where(seen[:, t], prediction)
+            here = Information(evidence.vector[:, t], evidence.precision[:, t])
+            fused = absorb(prediction, here).where(seen[:, t], prediction)
             carried = torch.where(seen[:, t, None], fused.log_var, carried)
             predicted.append(prediction)
             filtered.append(fused)

@@ -8,11 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-LARGEST_PREDICTED_VAR = 0.95
-"""A prediction is never taken to be as wide as the prior N(0, I) itself, so that dividing the prior out stays proper."""
-
-LEAST_PRECISION = 0.02
-
 
 class Gaussian(NamedTuple):
     """Mean and log-variance (..., D)."""
@@ -30,6 +25,16 @@ class Gaussian(NamedTuple):
         return Gaussian(torch.where(pick, self.mean, other.mean), torch.where(pick, self.log_var, other.log_var))
 
 
+class Information(NamedTuple):
+    """What a sighting says of z (..., D), as a factor exp(vector z - precision z^2 / 2) of its density: canonical form.
+
+    Where it says nothing both are 0, for which mean and variance have no number.
+    """
+
+    vector: Tensor
+    precision: Tensor
+
+
 def fuse(a: Gaussian, b: Gaussian) -> Gaussian:
     """Normalised product of two densities: precisions add, means weigh by them."""
     # softmax of the log-precisions: the weights, without leaving the range of floats.
@@ -38,29 +43,31 @@ def fuse(a: Gaussian, b: Gaussian) -> Gaussian:
     return Gaussian(mean, -torch.logaddexp(-a.log_var, -b.log_var))
 
 
-def evidence_of(posterior: Gaussian) -> Gaussian:
-    """What one frame says apart from the prior: ``posterior / N(0, I)``, a Gaussian in z up to its scale.
+def evidence_of(posterior: Gaussian) -> Information:
+    """What a posterior says apart from the prior in it: ``posterior / N(0, I)``.
 
-    Where the posterior is no narrower than the prior the frame says next to nothing (precision :data:`LEAST_PRECISION`).
+    No posterior is wider than its prior; one that claims to be is held to the prior's variance, so that every precision
+    stays at or above 0. Absorbed by N(0, I), any other comes back as it was.
     """
     precision = torch.exp(-posterior.log_var)
-    left = (precision - 1).clamp_min(LEAST_PRECISION)
-    return Gaussian(posterior.mean * precision.clamp_min(LEAST_PRECISION) / left, -torch.log(left))
+    return Information(posterior.mean * precision, (precision - 1).clamp_min(0))
+
+
+def absorb(g: Gaussian, seen: Information) -> Gaussian:
+    """Normalised product of a density and what was seen."""
+    own = torch.exp(-g.log_var)
+    precision = own + seen.precision
+    return Gaussian((own * g.mean + seen.vector) / precision, -torch.log(precision))
 
 
 def fuse_over_prior(filtered: Gaussian, backward: Gaussian) -> Gaussian:
     """Two-filter fusion of both directions of time: ``filtered * backward / N(0, I)``, normalised.
 
     ``filtered`` has seen frames up to t, ``backward`` is the prediction of frame t from those after it; each contains the
-    prior N(0, I) of one frame once, so one is divided out (Fraser and Potter, IEEE Trans. Automatic Control 1969).
-    The backward prediction is held narrower than the prior (:data:`LARGEST_PREDICTED_VAR`), which keeps every
-    precision positive; inside that bound the result is exact.
+    prior N(0, I) of one frame once, so one is divided out (Fraser and Potter, IEEE Trans. Automatic Control 1969). Exact
+    as long as neither is wider than the prior; N(0, I) on one side leaves the other as it is.
     """
-    precision = torch.exp(-filtered.log_var)
-    precision_back = torch.exp(-backward.log_var).clamp_min(1 / LARGEST_PREDICTED_VAR)
-    total = precision + precision_back - 1
-    mean = (precision * filtered.mean + precision_back * backward.mean) / total
-    return Gaussian(mean, -torch.log(total))
+    return absorb(absorb(standard(filtered.mean), evidence_of(filtered)), evidence_of(backward))
 
 
 def soft_max(x: Tensor, high: float) -> Tensor:

@@ -145,6 +145,9 @@ class ReconstructionNetwork(nn.Module):
         behind, after = self.filter.bridge(mirrored, gather_time(seen, index), dt_back)
         behind = Gaussian(gather_time(behind.mean, index), gather_time(behind.log_var, index))
         bridged = fuse_over_prior(ahead, behind)
+        # The two are less independent than fusing takes them to be, and must not push each other beyond both.
+        low, high = torch.minimum(ahead.mean, behind.mean), torch.maximum(ahead.mean, behind.mean)
+        bridged = bridged._replace(mean=bridged.mean.clamp(low, high))
         # The uncertainty of the estimates at both ends, much the same error, comes on top.
         ends = torch.minimum(before, gather_time(after, index)).log()
         return z.where(seen, bridged._replace(log_var=torch.logaddexp(bridged.log_var, ends).clamp_max(0.0)))
