@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UsageError
+from .errors import KinflowError, UsageError
+from .records import open_npz, reading
 
+VIEWS = (1.0, 179.0)
+"""Degrees along the longer side that a pinhole camera can see; what is outside is a mistake of units."""
 MIN_DEPTH = 1e-3
 """Points nearer than this, in metres, are projected as if they stood here: finite values and gradients."""
 
@@ -46,8 +49,8 @@ class FieldOfView:
     degrees: float
 
     def __post_init__(self) -> None:
-        if not 1 <= self.degrees < 179:
-            raise UsageError(f"fov: expected degrees from 1 to 179, got {self.degrees}.")
+        if not VIEWS[0] <= self.degrees < VIEWS[1]:
+            raise UsageError(f"fov: expected degrees from {VIEWS[0]:g} to {VIEWS[1]:g}, got {self.degrees}.")
 
     def focal_px(self, image_size: tuple[int, int]) -> float:
         """Focal length in px in an image (width, height)."""
@@ -82,13 +85,29 @@ def camera_matrix(camera: Camera, image_size: tuple[int, int]) -> Tensor:
     """Camera matrix (3, 3) float32 in px of a camera that sees images of ``image_size`` (width, height).
 
     Raises:
-        UsageError: a file without a camera matrix, or an array that is none.
+        UsageError: a file without a camera matrix, an array that is none, or a camera that does not fit such images: one
+            that sees less than 1 or more than 179 degrees, or looks far past them.
     """
     if camera is None or isinstance(camera, (Focal, FieldOfView)):
-        return intrinsics(image_size, camera)
-    if isinstance(camera, (str, os.PathLike)):
-        return read_intrinsics(os.fspath(camera))
-    return _checked(torch.as_tensor(np.asarray(camera)), "K")
+        name, K = "focal", intrinsics(image_size, camera)
+    elif isinstance(camera, (str, os.PathLike)):
+        name, K = f"intrinsics {os.fspath(camera)}", read_intrinsics(os.fspath(camera))
+    else:
+        with reading(Path("camera"), "K"):
+            name, K = "K", torch.as_tensor(np.asarray(camera))
+        K = _checked(K, "K")
+    longer = max(image_size)
+    for focal in (float(K[0, 0]), float(K[1, 1])):
+        view = 2 * math.degrees(math.atan2(longer / 2, focal))
+        if not VIEWS[0] <= view <= VIEWS[1]:
+            raise UsageError(
+                f"{name}: expected a focal length in px with which {image_size[0]}x{image_size[1]} px see {VIEWS[0]:g} to "
+                f"{VIEWS[1]:g} degrees, got {focal:g} px: {view:.3g} degrees. Give pixels of this clip's frames."
+            )
+    centre = K[:2, 2] / torch.tensor(image_size)
+    if bool((centre < -10).any() or (centre > 11).any()):
+        raise UsageError(f"{name}: expected a principal point in or near the image, got {K[:2, 2].tolist()} px.")
+    return K
 
 
 def project(points_cam: Tensor, K: Tensor) -> Tensor:
@@ -128,10 +147,12 @@ def read_intrinsics(source: str) -> Tensor:
                 raise ValueError
             return _checked(_from_four(*values), source)
         if path.suffix == ".npy":
-            return _checked(torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32)), source)
+            with reading(path), np.errstate(over="ignore"):  # what is too large for float32 is inf, and refused
+                K = np.load(path, allow_pickle=False).astype(np.float32)
+            return _checked(torch.from_numpy(K), source)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as npz:
-                return _checked(torch.from_numpy(npz["K"].astype(np.float32)), source)
+            with open_npz(path) as npz, np.errstate(over="ignore"):
+                return _checked(torch.from_numpy(npz.numbers("K", "3 3").astype(np.float32)), source)
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             found = json.loads(text)
@@ -142,9 +163,9 @@ def read_intrinsics(source: str) -> Tensor:
             return _checked(torch.tensor(found, dtype=torch.float32), source)
         numbers = re.findall(r"(?<![\w.])[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text)[:9]
         return _checked(torch.tensor([float(n) for n in numbers]).reshape(3, 3), source)
-    except (ValueError, KeyError, StopIteration, TypeError, RuntimeError, OSError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except KinflowError:
+        raise
+    except (ValueError, KeyError, StopIteration, TypeError, RuntimeError, OSError, RecursionError) as error:
         raise UsageError(f"intrinsics {source}: expected fx,fy,cx,cy or a file with a 3x3 matrix in px.") from error
 
 
@@ -154,6 +175,9 @@ def _from_four(fx: float, fy: float, cx: float, cy: float) -> Tensor:
 
 def _checked(K: Tensor, source: str) -> Tensor:
     K = K.to(torch.float32)
+    if K.shape == (3, 3) and torch.equal(K, torch.eye(3)):
+        raise UsageError(f"intrinsics {source}: expected focal lengths in px, got the identity. Leave the camera out.")
     if K.shape != (3, 3) or not torch.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or K[2].tolist() != [0, 0, 1]:
-        raise UsageError(f"intrinsics {source}: not a camera matrix [fx s cx; 0 fy cy; 0 0 1], got {K.tolist()}.")
+        got = K.tolist() if K.numel() <= 16 else f"an array {tuple(K.shape)}"
+        raise UsageError(f"intrinsics {source}: not a camera matrix [fx s cx; 0 fy cy; 0 0 1], got {got}.")
     return K

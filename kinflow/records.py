@@ -1,8 +1,8 @@
-"""Frozen records of named arrays that check themselves and save to npz without pickle.
+"""Frozen records of named arrays that check themselves and save to npz without pickle; the one door to npz files.
 
 :class:`Record` is the base of :class:`kinflow.evidence.Evidence` and :class:`kinflow.motion.Motion`. Each field is
 declared with :func:`array`, whose shape pattern, type and one-line description serve the check, the file and the
-documentation alike.
+documentation alike. Every npz that kinflow reads, its own and other tools', comes through :func:`open_npz`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import numpy as np
 
-from .errors import FormatError, MissingAssetError, OutputError, ShapeError, check_shape
+from .errors import FormatError, KinflowError, MissingAssetError, OutputError, ShapeError, check_shape
 
 R = TypeVar("R", bound="Record")
 
@@ -61,6 +61,103 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
                 f"{path}: could not be written ({error.strerror}). Free space or choose another."
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "the file") -> Iterator[None]:
+    """Whatever a reader of a foreign format raises in the block becomes a FormatError that names file and part.
+
+    numpy, zipfile and zlib raise at least a dozen kinds of exceptions on damaged files (tokenize.TokenError and
+    NotImplementedError among them) and promise none, so all are taken; keep the block to calls into such a library.
+
+    Raises:
+        FormatError: the file is damaged, or not what was asked for.
+    """
+    try:
+        yield
+    except KinflowError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+        raise FormatError(
+            f"{path.name}: {what}: expected plain arrays, got something that cannot be read ({reason}). Copy the file "
+            "again; pickled objects are not loaded: save them as numbers, with numpy.savez."
+        ) from error
+
+
+class Npz:
+    """The arrays of an open npz, unpacked as they are asked for; made by :func:`open_npz`."""
+
+    def __init__(self, path: Path, file: np.lib.npyio.NpzFile) -> None:
+        self.path, self._file = path, file
+        self.keys: tuple[str, ...] = tuple(file.files)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        """Raises FormatError: no such member, one that is damaged, or one that is no plain array."""
+        if key not in self.keys:
+            raise FormatError(f"{self.path.name}: lacks {key}; it holds {', '.join(self.keys)[:200] or 'nothing'}.")
+        with reading(self.path, key):
+            value = self._file[key]
+        if not isinstance(value, np.ndarray):  # numpy hands on members that are not arrays as bytes
+            raise FormatError(f"{self.path.name}: {key}: expected an array, got {type(value).__name__}.")
+        return value
+
+    def numbers(self, key: str, shape: str = "...") -> np.ndarray:
+        """A member that is of numbers or booleans and of this shape (:func:`~kinflow.errors.check_shape`)."""
+        value = self[key]
+        if value.dtype.kind not in "biuf":
+            raise FormatError(f"{self.path.name}: {key}: expected numbers, got {value.dtype}.")
+        check_shape(f"{self.path.name}: {key}", value, shape)
+        return value
+
+    def text(self, key: str) -> str:
+        """A member that is one text."""
+        value = self[key]
+        if value.dtype.kind not in "US" or value.size != 1:
+            raise FormatError(f"{self.path.name}: {key}: expected a text, got {value.dtype} {value.shape}.")
+        with reading(self.path, key):
+            item = value.item()
+            return item.decode() if isinstance(item, bytes) else str(item)
+
+    def texts(self, key: str) -> list[str]:
+        """A member (N,) of texts."""
+        value = self[key]
+        if value.dtype.kind != "U" or value.ndim != 1:
+            raise FormatError(f"{self.path.name}: {key}: expected texts (N), got {value.dtype} {value.shape}.")
+        with reading(self.path, key):
+            return [str(v) for v in value]
+
+    def schema(self, expected: str) -> None:
+        """Raises FormatError unless the member ``schema`` is the one expected."""
+        found = self.text("schema") if "schema" in self else "unknown"
+        if found != expected:
+            raise FormatError(
+                f"{self.path.name}: expected schema {expected}, got {found}. Write it anew with this version."
+            )
+
+
+@contextlib.contextmanager
+def open_npz(path: str | Path) -> Iterator[Npz]:
+    """Open an npz of plain arrays. Members are read as they are asked for, so what nobody asks for may be anything.
+
+    Raises:
+        MissingAssetError: no such file.
+        FormatError: not an npz; and, from the :class:`Npz`, members that are damaged, missing or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingAssetError(f"{path}: no such file.")
+    with reading(path):
+        file = np.load(path, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise FormatError(
+            f"{path.name}: expected an npz of named arrays, got a single array. Save it with numpy.savez."
+        )
+    with file:
+        yield Npz(path, file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,28 +209,23 @@ class Record:
 
         Raises:
             MissingAssetError: no such file.
-            FormatError: not this schema, or a field that is missing or damaged.
+            FormatError: not an npz, another schema, or a field that is missing, damaged or does not fit.
         """
-        if not Path(path).is_file():
-            raise MissingAssetError(f"{path}: no such file.")
-        fields = {f.name: f.metadata for f in dataclasses.fields(cls)}
+        with open_npz(path) as npz:
+            npz.schema(cls.SCHEMA)
+            values: dict[str, Any] = {}
+            for f in dataclasses.fields(cls):
+                kind = f.metadata["dtype"]
+                if f.name in npz or not f.metadata["optional"]:
+                    values[f.name] = npz.text(f.name) if kind == "str" else npz.numbers(f.name)
+                if kind == "int":
+                    if values[f.name].size != 1 or values[f.name].dtype.kind not in "iu":
+                        raise FormatError(f"{npz.path.name}: {f.name}: expected one whole number.")
+                    values[f.name] = values[f.name].item()
         try:
-            with np.load(path, allow_pickle=False) as npz:
-                schema = str(npz["schema"]) if "schema" in npz else "unknown"
-                values = {k: npz[k] for k in npz.files if k in fields} if schema == cls.SCHEMA else {}
-        except OSError:
-            raise
-        except Exception as error:  # whatever numpy, zipfile, zlib and tokenize come across in damaged bytes
-            raise FormatError(f"{path}: not a readable npz file ({error}).") from error
-        if schema != cls.SCHEMA:
-            raise FormatError(f"{path}: expected schema {cls.SCHEMA}, got {schema}. Write it anew with this version.")
-        missing = [k for k, meta in fields.items() if k not in values and not meta["optional"]]
-        if missing:
-            raise FormatError(f"{path}: lacks {', '.join(missing)}.")
-        try:
-            return cls(**{k: v.item() if fields[k]["dtype"] in ("int", "str") else v for k, v in values.items()})
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # not arrays, or not the record's
-            raise FormatError(f"{path}: {error}") from error
+            return cls(**values)
+        except ShapeError as error:
+            raise FormatError(f"{npz.path.name}: {error}") from error
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str, str]]:

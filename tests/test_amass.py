@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.errors import FormatError, MissingAssetError, UsageError
 from kinflow.mocap.amass import SMPL_PELVIS, read_amass
 from kinflow.mocap.prepare import amass_clips
 
@@ -74,7 +74,7 @@ def test_objects_under_other_keys_do_not_matter(tmp_path: Path) -> None:
     ],
 )
 def test_bad_sequences(tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(UsageError, match=message):
         read_amass(save(tmp_path / "a.npz", sequence(156, **changes)))
 
 
@@ -82,7 +82,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(MissingAssetError):
         read_amass(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ShapeError):
+    with pytest.raises(FormatError):
         read_amass(tmp_path / "text.npz")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinflow.cameras import FieldOfView, Focal, camera_matrix, intrinsics, project, rays, read_intrinsics
+from kinflow.cameras import Camera, FieldOfView, Focal, camera_matrix, intrinsics, project, rays, read_intrinsics
 from kinflow.errors import UsageError
 
 
@@ -57,6 +57,26 @@ def test_camera_matrix_takes_every_form_of_camera(tmp_path: Path) -> None:
     for bad in (torch.eye(4), torch.zeros(3, 3), np.full((3, 3), np.nan)):
         with pytest.raises(UsageError, match="not a camera matrix"):
             camera_matrix(bad, size)
+
+
+@pytest.mark.parametrize(
+    ("camera", "message"),
+    [
+        (Focal(1e-9), "focal: .*180 degrees"),
+        (Focal(1e9), "focal: .*px of|focal: .*degrees"),
+        (torch.eye(3), "got the identity"),
+        ("1,1,0,0", "got the identity"),
+        ("1e-6,1e-6,200,150", "intrinsics 1e-6.*degrees"),
+        ("500,1e7,200,150", "degrees"),
+        ("500,500,1e9,150", "principal point"),
+        (torch.tensor([[5e2, 0, -1e6], [0, 5e2, 0], [0, 0, 1]]), "K: .*principal point"),
+        (np.array([["a"] * 3] * 3), "camera: K"),
+        (np.zeros((500, 500)), r"an array \(500, 500\)"),
+    ],
+)
+def test_cameras_that_no_clip_has_are_refused_by_name(camera: Camera, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        camera_matrix(camera, (400, 300))
 
 
 def test_reads_every_form_of_camera_matrix(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from kinflow.errors import ConfigError, MissingAssetError, OutputError, ShapeError, UsageError
+from kinflow.errors import ConfigError, FormatError, MissingAssetError, OutputError, ShapeError, UsageError
 from kinflow.mocap.asfamc import CMU_UNIT, read_asf, read_asfamc
 from kinflow.mocap.bvh import read_bvh
 from kinflow.mocap.calibrate import hand_swing, level_feet, settle_hands
@@ -452,10 +452,10 @@ def test_prepared_file_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="split"):
         load_clips(tmp_path / "none.npz", "tests")
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ShapeError, match="prepare it again"):
+    with pytest.raises(FormatError, match=r"text\.npz"):
         load_clips(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(ShapeError):
+    with pytest.raises(FormatError, match="schema"):
         load_clips(tmp_path / "other.npz")
     with pytest.raises(UsageError, match="unique"):
         save_clips(tmp_path / "x.npz", [clip("a"), clip("a")])

@@ -60,7 +60,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(MissingAssetError):
         Evidence.load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(FormatError, match="not a readable npz"):
+    with pytest.raises(FormatError, match="cannot be read"):
         Evidence.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(FormatError, match="expected schema"):
@@ -69,7 +69,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="lacks frame_ids"):
         Evidence.load(tmp_path / "part.npz")
     np.savez(tmp_path / "pickle.npz", schema=np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(FormatError, match="not a readable npz"):
+    with pytest.raises(FormatError, match="cannot be read"):
         Evidence.load(tmp_path / "pickle.npz")
 
 

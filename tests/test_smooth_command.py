@@ -18,7 +18,7 @@ import kinflow
 from kinflow.apps.smooth import SmoothingConfig, jitter, smooth_body, smooth_pose_file
 from kinflow.body import Body
 from kinflow.cli.smooth import main, parser
-from kinflow.errors import ShapeError
+from kinflow.errors import FormatError
 from kinflow.formats.pose_files import read_pose_file, write_pose_file
 from kinflow.motion import Motion
 from kinflow.prior import MotionPrior
@@ -291,7 +291,7 @@ def bad_files(rotvec: Array, transl: Array) -> dict[str, tuple[dict[str, Any], s
         "integers": (fine | {"poses": flat.astype(int)}, "floating point"),
         "no rotations": ({"pred_rotmat": stretched, "fps": np.array(30.0)}, "rotation matrices"),
         "two bodies": (unequal, "same body pose"),
-        "pickled": (fine | {"poses": np.array([{"a": 1}], dtype=object)}, "Pickled"),
+        "pickled": (fine | {"poses": np.array([{"a": 1}], dtype=object)}, "pickled"),
     }
 
 
@@ -319,7 +319,7 @@ def test_bad_arguments_are_named(
     assert "device" in fails(capsys, 2, source, "-o", out, "--device", "abacus")
     assert "folder" in fails(capsys, 1, source, "-o", tmp_path)
     (tmp_path / "text.npz").write_text("not an archive")
-    assert "npz of plain arrays" in fails(capsys, 2, tmp_path / "text.npz", "-o", out)
+    assert "text.npz: the file: expected plain arrays" in fails(capsys, 2, tmp_path / "text.npz", "-o", out)
     (tmp_path / "cut.npz").write_bytes(source.read_bytes()[:300])
     assert "cut.npz" in fails(capsys, 2, tmp_path / "cut.npz", "-o", out)
     with pytest.raises(SystemExit) as stopped:
@@ -359,7 +359,7 @@ def test_pickled_extras_are_carried_unread(tmp_path: Path, noisy: tuple[Array, A
     write_pose_file(file, tmp_path / "out.npz", file.body_rotmat, file.roots, file.translations)
     with zipfile.ZipFile(tmp_path / "in.npz") as old, zipfile.ZipFile(tmp_path / "out.npz") as new:
         assert old.read("labels.npy") == new.read("labels.npy")
-    with pytest.raises(ShapeError, match="labels"):
+    with pytest.raises(FormatError, match="labels"):
         file.array("labels")
 
 

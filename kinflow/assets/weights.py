@@ -45,7 +45,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], d
 
     Raises:
         MissingAssetError: no such file.
-        FormatError: not a kinflow weight file.
+        FormatError: damaged, or not a kinflow weight file.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,22 +54,23 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], d
         with safetensors.safe_open(str(path), framework="pt") as stream:
             header = json.loads((stream.metadata() or {}).get("kinflow", "null"))
             state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, ValueError) as error:
+    except Exception as error:  # SafetensorError, and what its binding, json and torch raise on damaged headers
         raise FormatError(f"{path}: not a readable safetensors file ({error}).") from error
-    if not isinstance(header, dict) or not all(isinstance(header.get(key), dict) for key in ("config", "card")):
+    known = {"config": dict, "config_hash": str, "card": dict}
+    if not isinstance(header, dict) or any(not isinstance(header.get(k), kind) for k, kind in known.items()):
         raise FormatError(f"{path}: has no kinflow header. Use weights written by kinflow-train.")
     return state, header.pop("config"), header
 
 
 def load_module(path: str | Path, what: str, config_type: type[C], build: Callable[[C], M]) -> M:
-    """The network that :func:`save_weights` wrote, built from its configuration, with its weights.
+    """The network that :func:`save_weights` wrote, built from its configuration, with its weights, in evaluation mode.
 
     Args:
         what: it is, for the message.
 
     Raises:
         MissingAssetError: no such file.
-        FormatError: not a kinflow weight file, or another network's.
+        FormatError: not a kinflow weight file, another network's, or NaN or inf in it.
     """
     state, values, _ = load_weights(path)
     try:
@@ -77,4 +78,6 @@ def load_module(path: str | Path, what: str, config_type: type[C], build: Callab
         module.load_state_dict(state)
     except (ConfigError, RuntimeError) as error:
         raise FormatError(f"{path}: expected weights of {what}, got others ({error}).") from error
-    return module
+    if bad := [key for key, value in state.items() if not bool(torch.isfinite(value).all())]:
+        raise FormatError(f"{path}: expected finite weights, got NaN or inf in {bad[0]}. Copy the file again.")
+    return module.eval()

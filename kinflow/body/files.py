@@ -8,6 +8,7 @@ import numpy as np
 
 from ..assets import asset_path
 from ..errors import UsageError
+from ..records import open_npz
 
 RESOLUTIONS = {"full": "open_body.npz", "light": "open_body_light.npz"}
 
@@ -51,10 +52,10 @@ def read_open(resolution: str = "full") -> BodyArrays:
     """The packaged open body; see :meth:`kinflow.Body.open`."""
     if resolution not in RESOLUTIONS:
         raise UsageError(f"resolution: expected one of {', '.join(RESOLUTIONS)}, got {resolution!r}.")
-    with np.load(asset_path(RESOLUTIONS[resolution]), allow_pickle=False) as file:
+    with open_npz(asset_path(RESOLUTIONS[resolution])) as file:
         return BodyArrays(
-            name=str(file["name"]),
-            provenance=str(file["provenance"]),
+            name=file.text("name"),
+            provenance=file.text("provenance"),
             v_template=file["v_template"],
             shapedirs=file["shapedirs"],
             faces=file["faces"],

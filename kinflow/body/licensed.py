@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingAssetError, UsageError
+from ..errors import FormatError, KinflowError, MissingAssetError, UsageError, check_shape
+from ..records import open_npz
 from ..skeleton import BLAZEPOSE, BLAZEPOSE_TO_SMPL, NUM_JOINTS, SMPL_JOINTS
 from .files import BodyArrays, read_open
 
@@ -46,7 +47,13 @@ def read_licensed(path: Path, gender: str = "neutral", model_type: str | None = 
     missing = [key for key in REQUIRED if key not in data]
     if missing:
         raise UsageError(f"body_path: {path.name} is no SMPL model: {', '.join(missing)} missing.")
-    arrays = {key: _dense(data[key]) for key in REQUIRED}
+    try:
+        arrays = {key: _dense(data[key]) for key in REQUIRED}
+    except KinflowError:
+        raise
+    except Exception as error:  # matrices whose parts contradict each other
+        raise FormatError(f"body_path: {path.name} is damaged ({error}). Download it again.") from error
+    _check(arrays, path)
     joints = arrays["weights"].shape[-1]
     found = JOINT_COUNTS.get(joints)
     if found is None or arrays["shapedirs"].ndim != 3 or arrays["shapedirs"].shape[-1] < 10:
@@ -57,6 +64,23 @@ def read_licensed(path: Path, gender: str = "neutral", model_type: str | None = 
     if model_type is not None and model_type != found:
         raise UsageError(f"body_path: {path.name} is a {found} model, not {model_type}. Pass --body {found}.")
     return _fold(arrays, found, f"{found} ({gender}), {path.name}: licensed by the user, no part of kinflow.")
+
+
+def _check(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Raises FormatError for shapes that contradict each other, values that are no finite numbers, or indices of nothing."""
+    vertices, joints = arrays["weights"].shape if arrays["weights"].ndim == 2 else (-1, -1)
+    v, j = str(vertices), str(joints)
+    shapes = {
+        "v_template": f"{v} 3", "shapedirs": f"{v} 3 S", "posedirs": f"{v} 3 {9 * (joints - 1)}", "weights": f"{v} {j}",
+        "J_regressor": f"{j} {v}", "kintree_table": f"2 {j}", "f": "F 3",
+    }  # fmt: skip
+    for key, shape in shapes.items():
+        check_shape(f"body_path: {path.name}: {key}", arrays[key], shape, "Download it again.")
+        if arrays[key].dtype.kind not in "iuf" or not np.isfinite(arrays[key]).all():
+            raise FormatError(f"body_path: {path.name}: {key}: expected finite numbers. Download it again.")
+    parents, faces = arrays["kintree_table"][0].astype(np.int64)[1:], arrays["f"].astype(np.int64)
+    if (parents < 0).any() or (parents > np.arange(joints - 1)).any() or (faces < 0).any() or (faces >= vertices).any():
+        raise FormatError(f"body_path: {path.name}: faces or parents of what does not exist. Download it again.")
 
 
 def _in_folder(folder: Path, gender: str, model_type: str | None) -> Path:
@@ -140,21 +164,14 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             # Entries that need pickle (name tables of SMPL-X) are none of those that are read here.
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in REQUIRED if key in file.files}
+            with open_npz(path) as npz:
+                return {key: npz.numbers(key) for key in REQUIRED if key in npz}
         with path.open("rb") as stream:
             data = _Unpickler(stream, encoding="latin1").load()
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        ImportError,
-        IndexError,
-        KeyError,
-        TypeError,
-    ) as error:
-        raise UsageError(
+    except KinflowError:
+        raise
+    except Exception as error:  # damaged pickles raise whatever the objects in them raise
+        raise FormatError(
             f"body_path: {path.name} cannot be read as a body model ({error}). Download it again, or convert it to .npz."
         ) from error
     if not isinstance(data, dict):

@@ -24,4 +24,4 @@ def load_denoiser(path: str | Path | None = None) -> Denoiser:
         FormatError: not the weights of a denoiser.
     """
     path = asset_path("denoiser.safetensors") if path is None else path
-    return load_module(path, "a denoiser", DenoiserConfig, Denoiser).eval()
+    return load_module(path, "a denoiser", DenoiserConfig, Denoiser)

@@ -26,4 +26,4 @@ def load_dynamics(path: str | Path | None = None, asset: str = "dynamics") -> La
         FormatError: not the weights of latent dynamics.
     """
     path = asset_path(f"{asset}.safetensors") if path is None else path
-    return load_module(path, "latent dynamics", DynamicsConfig, LatentDynamics).eval()
+    return load_module(path, "latent dynamics", DynamicsConfig, LatentDynamics)

@@ -34,4 +34,4 @@ def load_flow(path: str | Path | None = None) -> PoseFlow:
         from ..errors import ConfigError
 
         raise ConfigError(f"{path}: expected a flow on the chart (63 latents), got {flow.config.representation!r}.")
-    return flow.eval()
+    return flow

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import MissingAssetError, OutputError, ShapeError, UsageError
-from ..records import atomic_write
+from ..records import Npz, atomic_write, open_npz, reading
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import NUM_BODY
 
@@ -112,8 +112,8 @@ class PoseFile:
 
     def array(self, key: str) -> Array:
         """One array of the file as it stands there."""
-        with _open(self.path) as npz:
-            return _get(npz, key, self.path)
+        with open_npz(self.path) as npz:
+            return npz[key]
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
@@ -128,8 +128,9 @@ def read_pose_file(path: str | os.PathLike[str], fps: float | None = None) -> Po
 
     Raises:
         MissingAssetError: no such file.
-        ShapeError: not an npz, pickled, no body pose in it, other joint counts, shapes that contradict each other,
-            matrices that are no rotations, time stamps that do not increase, fewer than two frames, no valid frame.
+        FormatError: not an npz, damaged, or pickled.
+        ShapeError: no body pose in it, other joint counts, shapes that contradict each other, matrices that are no
+            rotations, time stamps that do not increase, fewer than two frames, no valid frame.
         UsageError: no frame rate, or one that is not positive.
     """
     path = Path(path)
@@ -137,8 +138,8 @@ def read_pose_file(path: str | os.PathLike[str], fps: float | None = None) -> Po
         raise MissingAssetError(f"{path}: no such file.")
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UsageError(f"fps: expected frames a second above 0, got {fps}.")
-    with _open(path) as npz:
-        keys = tuple(npz.files)
+    with open_npz(path) as npz:
+        keys = npz.keys
         slots, arrays = _find_rotations(npz, path)
         lead = slots[0].lead
         if lead[-1] < 2:
@@ -199,46 +200,23 @@ def read_pose_file(path: str | os.PathLike[str], fps: float | None = None) -> Po
     )  # fmt: skip
 
 
-def _open(path: Path) -> Any:
-    try:
-        npz = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ShapeError(
-            f"{path.name}: expected an npz of plain arrays, got something else ({_short(error)}). Pickles are not read: "
-            "load it with the tool that wrote it and save it with numpy.savez."
-        ) from None
-    if not isinstance(npz, np.lib.npyio.NpzFile):
-        raise ShapeError(f"{path.name}: expected an npz of named arrays, got a single array. Save it with numpy.savez.")
-    return npz
-
-
-def _get(npz: Any, key: str, path: Path) -> Array:
-    try:
-        return np.asarray(npz[key])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ShapeError(
-            f"{path.name}: {key}: expected a plain array, got one that cannot be read ({_short(error)}). Pickled objects "
-            "are not loaded: save the array as numbers."
-        ) from None
-
-
-def _numbers(npz: Any, key: str, path: Path) -> Array:
-    value = _get(npz, key, path)
+def _numbers(npz: Npz, key: str, path: Path) -> Array:
+    value = npz[key]
     if value.dtype.kind != "f":
         raise ShapeError(f"{path.name}: {key}: expected floating point, got {value.dtype}. Save it as float32.")
     return value
 
 
-def _find_rotations(npz: Any, path: Path) -> tuple[list[Slot], dict[str, Array]]:
+def _find_rotations(npz: Npz, path: Path) -> tuple[list[Slot], dict[str, Array]]:
     slots: list[Slot] = []
     arrays: dict[str, Array] = {}
     for key in POSE_KEYS:
-        if key in npz.files:
+        if key in npz:
             arrays[key] = _numbers(npz, key, path)
             slots.append(_pose_slot(key, arrays[key].shape, path))
     if not slots:
         raise ShapeError(
-            f"{path.name}: expected body pose under one of {', '.join(POSE_KEYS)}, got {', '.join(npz.files) or 'nothing'}. "
+            f"{path.name}: expected body pose under one of {', '.join(POSE_KEYS)}, got {', '.join(npz.keys) or 'nothing'}. "
             f"Name it body_pose: {_LAYOUTS}."
         )
     lead = slots[0].lead
@@ -249,7 +227,7 @@ def _find_rotations(npz: Any, path: Path) -> tuple[list[Slot], dict[str, Array]]
                 "Cut both to the same frames."
             )
     for key in ROOT_KEYS:
-        if key in npz.files:
+        if key in npz:
             arrays[key] = value = _numbers(npz, key, path)
             size = value.size / max(1, int(np.prod(lead)))
             if value.shape[: len(lead)] != lead or size not in (3, 9):
@@ -273,11 +251,11 @@ def _pose_slot(key: str, shape: tuple[int, ...], path: Path) -> Slot:
     )
 
 
-def _seen(npz: Any, lead: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
+def _seen(npz: Npz, lead: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
     people, frames = (lead[0], lead[1]) if len(lead) == 2 else (1, lead[0])
     for key in SEEN_KEYS:
-        if key in npz.files:
-            value = _get(npz, key, path)
+        if key in npz:
+            value = npz[key]
             if value.dtype.kind not in "bui" or value.shape not in ((frames,), lead):
                 raise ShapeError(
                     f"{path.name}: {key}: expected booleans ({_text(lead)}), got {value.dtype} {value.shape}."
@@ -286,18 +264,18 @@ def _seen(npz: Any, lead: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
     return np.ones((people, frames), bool)
 
 
-def _timestamps(npz: Any, frames: int, fps: float | None, path: Path, notes: list[str]) -> Array:
+def _timestamps(npz: Npz, frames: int, fps: float | None, path: Path, notes: list[str]) -> Array:
     for key in TIME_KEYS:
-        if key in npz.files:
+        if key in npz:
             if fps is not None:
                 raise UsageError(f"fps: {path.name} has {key} of its own, got {fps} as well. Leave --fps out.")
-            times = _get(npz, key, path)
+            times = npz[key]
             if times.shape != (frames,) or times.dtype.kind not in "fiu":
                 raise ShapeError(f"{path.name}: {key}: expected ({frames}) seconds, got {times.dtype} {times.shape}.")
             return _increasing(times.astype(np.float64), key, "seconds", path)
     for key in RATE_KEYS:
-        if key in npz.files:
-            value = _get(npz, key, path)
+        if key in npz:
+            value = npz[key]
             stated = float(value.reshape(-1)[0]) if value.size == 1 and value.dtype.kind in "fiu" else np.nan
             if fps is not None:
                 notes.append(f"{key}: the file says {stated:g} frames/s; --fps {fps:g} is used instead.")
@@ -314,8 +292,8 @@ def _timestamps(npz: Any, frames: int, fps: float | None, path: Path, notes: lis
             "Give it with --fps."
         )
     for key in FRAME_KEYS:
-        if key in npz.files:
-            ids = _get(npz, key, path)
+        if key in npz:
+            ids = npz[key]
             if ids.shape == (frames,) and ids.dtype.kind in "iu":
                 return _increasing(ids.astype(np.float64), key, "frame numbers", path) / fps
     return np.arange(frames) / fps
@@ -332,8 +310,8 @@ def _increasing(values: Array, key: str, what: str, path: Path) -> Array:
     return values
 
 
-def _kind(npz: Any, keys: tuple[str, ...]) -> str:
-    if "schema" in keys and str(npz["schema"]).startswith("kinflow.motion/"):
+def _kind(npz: Npz, keys: tuple[str, ...]) -> str:
+    if "schema" in keys and npz.text("schema").startswith("kinflow.motion/"):
         return "kinflow"
     return "amass" if "poses" in keys and {"mocap_framerate", "mocap_frame_rate"} & set(keys) else "smpl"
 
@@ -415,7 +393,8 @@ def write_pose_file(
     with atomic_write(out) as stream, zipfile.ZipFile(source.path) as old, zipfile.ZipFile(stream, "w") as fresh_zip:
         for member in old.infolist():
             key = member.filename.removesuffix(".npy")
-            data = _npy(new[key]) if key in new else old.read(member)
+            with reading(source.path, key):
+                data = _npy(new[key]) if key in new else old.read(member)
             fresh_zip.writestr(zipfile.ZipInfo(member.filename), data, compress_type=member.compress_type)
     return out
 
@@ -457,10 +436,6 @@ def _npy(value: Array) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, value, allow_pickle=False)
     return stream.getvalue()
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def _text(lead: tuple[int, ...]) -> str:

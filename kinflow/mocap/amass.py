@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import MissingAssetError, ShapeError
+from ..errors import FormatError, ShapeError
+from ..records import open_npz
 from ..rotations import rotvec_to_rotmat
 from ..skeleton import NUM_JOINTS
 from .retarget import SmplMotion
@@ -60,26 +60,24 @@ def read_amass(path: str | os.PathLike[str], pelvis: tuple[float, float, float] 
 
     Raises:
         MissingAssetError: no such file.
-        ShapeError: not such an archive, a key is missing, a shape does not fit, or values are not finite.
+        FormatError: not such an archive, damaged, a key is missing, or no frame rate.
+        ShapeError: a shape does not fit, or values are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingAssetError(f"{path}: no such file.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            # Only what is needed is unpacked: some releases keep python objects (labels) under other keys.
-            poses, trans = (np.asarray(file[key], dtype=np.float64) for key in ("poses", "trans"))
-            rate = next((float(file[k]) for k in ("mocap_framerate", "mocap_frame_rate") if k in file.files), None)
-            betas = np.asarray(file["betas"], dtype=np.float64).reshape(-1) if "betas" in file.files else np.empty(0)
-            gender = _text(file["gender"]) if "gender" in file.files else "neutral"
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ShapeError(f"{path.name}: cannot be read as an AMASS sequence ({error}).") from None
+    with open_npz(path) as npz:
+        # Only what is needed is unpacked: some releases keep python objects (labels) under other keys.
+        poses, trans = (npz.numbers(key).astype(np.float64) for key in ("poses", "trans"))
+        key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in npz), None)
+        rates = np.empty(0) if key is None else npz.numbers(key).reshape(-1)
+        betas = npz.numbers("betas").astype(np.float64).reshape(-1) if "betas" in npz else np.empty(0)
+        gender = (npz.text("gender").lower() if "gender" in npz else "") or "neutral"
+    rate = float(rates[0]) if len(rates) == 1 else None
     if poses.ndim != 2 or poses.shape[1] not in _BODIES or trans.shape != (len(poses), 3) or len(poses) == 0:
         raise ShapeError(
             f"{path.name}: expected poses (N, 72 | 156 | 165) and trans (N, 3), got {poses.shape} and {trans.shape}."
         )
-    if rate is None or not rate > 0:
-        raise ShapeError(f"{path.name}: expected a positive mocap_framerate (or mocap_frame_rate), got {rate}.")
+    if rate is None or not 0 < rate < np.inf:
+        raise FormatError(f"{path.name}: expected a positive mocap_framerate (or mocap_frame_rate), got {rate}.")
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise ShapeError(f"{path.name}: expected finite poses and trans.")
     rotvec = np.zeros((len(poses), NUM_JOINTS, 3))
@@ -90,8 +88,3 @@ def read_amass(path: str | os.PathLike[str], pelvis: tuple[float, float, float] 
     motion = SmplMotion(rotmats, (trans + np.asarray(pelvis)) @ Z_UP_TO_Y_UP.T, 0.0, rate)
     parts = path.with_suffix("").parts[-3:]
     return AmassSequence("/".join(parts), "/".join(parts[:-1]), _BODIES[poses.shape[1]], motion, betas, gender)
-
-
-def _text(value: np.ndarray) -> str:
-    item = value.item() if value.size == 1 else ""
-    return (item.decode() if isinstance(item, bytes) else str(item)).lower() or "neutral"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingAssetError, ShapeError, UsageError, check_shape
-from ..records import atomic_write
+from ..errors import FormatError, MissingAssetError, UsageError, check_shape
+from ..records import atomic_write, open_npz
 from ..skeleton import NUM_BODY
 from ..timing import valid_runs
 
@@ -128,7 +128,7 @@ def load_clips(path: str | os.PathLike[str], split: str | None = None) -> list[M
 
     Raises:
         MissingAssetError: there is no such file.
-        ShapeError: not a prepared file, or of another schema.
+        FormatError: not a prepared file, of another schema, or damaged.
         UsageError: no such split.
     """
     path = Path(path)
@@ -138,36 +138,43 @@ def load_clips(path: str | os.PathLike[str], split: str | None = None) -> list[M
         raise MissingAssetError(
             f"{path}: no such file; write it with tools/prepare_mocap.py --raw DIR_OR_TAR --out {path}."
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {key: file[key] for key in file.files}
-        if str(data["schema"]) != SCHEMA:
-            raise ShapeError(f"{path.name}: expected schema {SCHEMA}, got {data['schema']}; prepare the file again.")
-        starts = data["offsets"]
-        pose = np.zeros((len(data["body_pose"]), 23, 3), np.float32)
-        pose[:, :NUM_BODY] = data["body_pose"]
-        clips = []
-        for i, name in enumerate(data["names"]):
-            if split is not None and data["splits"][i] != split:
-                continue
-            part = slice(starts[i], starts[i + 1])
-            clips.append(
-                MotionClip(
-                    name=str(name),
-                    subject=str(data["subjects"][i]),
-                    description=str(data["descriptions"][i]),
-                    fps=float(data["fps"][i]),
-                    global_orient=data["global_orient"][part],
-                    body_pose=pose[part],
-                    transl=data["transl"][part],
-                    valid=data["valid"][part],
-                    split=str(data["splits"][i]),
-                    rig=str(data["rigs"][i]),
-                    leg_length=float(data["leg_length"][i]),
-                )
+    with open_npz(path) as npz:
+        npz.schema(SCHEMA)
+        names, subjects, descriptions, splits, rigs = (
+            npz.texts(key) for key in ("names", "subjects", "descriptions", "splits", "rigs")
+        )
+        count = str(len(names))
+        fps, leg_length = npz.numbers("fps", count), npz.numbers("leg_length", count)
+        starts = npz.numbers("offsets", str(len(names) + 1))
+        body_pose = npz.numbers("body_pose", f"N {NUM_BODY} 3")
+        rows = len(body_pose)
+        orient, transl = npz.numbers("global_orient", f"{rows} 3"), npz.numbers("transl", f"{rows} 3")
+        valid = npz.numbers("valid", str(rows)).astype(bool)
+    uneven = {len(names)} != {len(v) for v in (subjects, descriptions, splits, rigs)}
+    if uneven or starts[0] != 0 or starts[-1] != rows or (np.diff(starts) <= 0).any() or starts.dtype.kind not in "iu":
+        raise FormatError(f"{path.name}: its clips and rows contradict each other. Prepare the file again.")
+    if not all(np.isfinite(v).all() for v in (fps, leg_length, body_pose, orient, transl)) or (fps <= 0).any():
+        raise FormatError(f"{path.name}: expected finite numbers and frame rates above 0. Prepare the file again.")
+    pose = np.zeros((rows, 23, 3), np.float32)
+    pose[:, :NUM_BODY] = body_pose
+    clips = []
+    for i, name in enumerate(names):
+        if split is not None and splits[i] != split:
+            continue
+        part = slice(starts[i], starts[i + 1])
+        clips.append(
+            MotionClip(
+                name=name,
+                subject=subjects[i],
+                description=descriptions[i],
+                fps=float(fps[i]),
+                global_orient=orient[part],
+                body_pose=pose[part],
+                transl=transl[part],
+                valid=valid[part],
+                split=splits[i],
+                rig=rigs[i],
+                leg_length=float(leg_length[i]),
             )
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        if isinstance(error, ShapeError | UsageError):
-            raise
-        raise ShapeError(f"{path.name}: cannot be read as a prepared file ({error}); prepare it again.") from error
+        )
     return clips

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ...body import Body
-from ...errors import MissingAssetError, ShapeError
+from ...errors import FormatError, MissingAssetError
 from ...reconstruction.observation import Observations
 from ...reconstruction.pose import full_pose
-from ...records import atomic_write
+from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
 from ...skeleton import MIRROR_BLAZEPOSE
 from ..poses import mirror_body
@@ -27,6 +28,10 @@ EVIDENCE = (
 )  # fmt: skip
 """Fields of a clip that are the front end's, a row for every frame."""
 _TRUTH = ("global_orient", "body_pose", "transl")
+_SHAPES = {
+    "timestamps": "", "observed": "", "keypoints2d": "33 2", "confidence": "33", "world_landmarks": "33 3",
+    "has_world": "", "boxes_xyxy": "4", "rois": "4", "global_orient": "3", "body_pose": "23 3", "transl": "3",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,7 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
     """Read what :func:`save_perceived` wrote: one file, or a folder of them in order of their names.
 
     Raises:
-        MissingAssetError: nothing there. ShapeError: another schema.
+        MissingAssetError: nothing there. FormatError: another schema, or a file that is damaged.
     """
     path = Path(path)
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
@@ -92,14 +97,25 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
         raise MissingAssetError(f"{path}: no perceived clips. Make them with tools/render_and_perceive.py.")
     out = []
     for file in files:
-        with np.load(file, allow_pickle=False) as npz:
-            if str(npz.get("schema")) != SCHEMA:
-                raise ShapeError(f"{file}: expected schema {SCHEMA}, got {npz.get('schema')}.")
-            data = {k: npz[k] for k in npz.files}
-        for i, (a, b) in enumerate(zip(data["offsets"][:-1], data["offsets"][1:], strict=True)):
-            rows = {name: data[name][a:b] for name in (*EVIDENCE, *_TRUTH)}
-            one = {name: data[name][i] for name in ("betas", "K", "image_size")}
-            out.append(PerceivedClip(**rows, **one, source=str(data["sources"][i])))
+        with open_npz(file) as npz:
+            npz.schema(SCHEMA)
+            offsets, sources = npz.numbers("offsets", "N"), npz.texts("sources")
+            total, count = len(npz.numbers("timestamps", "T")), len(sources)
+            data = {name: npz.numbers(name, f"{total} {shape}") for name, shape in _SHAPES.items()}
+            fixed = {"betas": f"{count} 10", "K": f"{count} 3 3", "image_size": f"{count} 2"}
+            each = {name: npz.numbers(name, shape) for name, shape in fixed.items()}
+        if (
+            len(offsets) != count + 1
+            or offsets.dtype.kind not in "iu"
+            or [int(offsets[0]), int(offsets[-1])] != [0, total]
+            or (np.diff(offsets) < 0).any()
+            or not all(np.isfinite(v).all() for v in (*data.values(), *each.values()))
+        ):
+            raise FormatError(f"{file.name}: its clips and rows contradict each other. Make the file again.")
+        for i, (a, b) in enumerate(itertools.pairwise(offsets)):
+            rows = {name: value[a:b] for name, value in data.items()}
+            one = {name: value[i] for name, value in each.items()}
+            out.append(PerceivedClip(**rows, **one, source=sources[i]))
     return out
 
 
