@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from small_motion import a_motion
 from torch import Tensor
 
 from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig
@@ -244,7 +248,7 @@ def test_core_exports(prior: MotionPrior) -> None:
     ("change", "match"),
     (
         ({"body_pose": torch.zeros(2, 7, 24, 3)}, "body_pose.*23 or 21"),
-        ({"body_pose": torch.zeros(7, 23, 3)}, "body_pose"),
+        ({"body_pose": torch.zeros(7, 24, 3)}, "body_pose"),
         ({"body_pose": torch.full((2, 7, 23, 3), math.nan)}, "NaN"),
         ({"body_pose": torch.zeros(2, 7, 23, 3, dtype=torch.int64)}, "floating"),
         ({"body_pose": torch.zeros(0, 7, 23, 3)}, "at least one"),
@@ -291,3 +295,107 @@ def test_packaged_prior_tells_motion_from_its_shuffled_frames() -> None:
     torch.testing.assert_close(right, alone, rtol=1e-4, atol=2e-3)
     draws = packaged.sample(torch.arange(30) / 30, 4, generator=generator)
     assert torch.isfinite(draws).all()
+
+
+# -- what a tracker has at hand ------------------------------------------------------------------------------------------
+
+ROOT = {
+    "global_orient": 0.05 * torch.arange(42, dtype=torch.float64).reshape(2, 7, 3).sin(),
+    "transl": torch.arange(42, dtype=torch.float64).reshape(2, 7, 3).cos(),
+}
+VALID = torch.tensor([True, True, False, True, True, True, True]).expand(2, 7)
+CALLS: dict[str, dict[str, object]] = {
+    "log_prob": {"valid": VALID, **ROOT},
+    "plausibility": {"valid": VALID},
+    "denoise": {"valid": VALID, "noise": 0.1},
+    "infill": {"valid": VALID},
+    "forecast": {"valid": VALID, "future": TIMES[-1] + torch.tensor([0.1, 0.25], dtype=torch.float64)},
+}
+
+
+def changed(arguments: dict[str, object], change: Callable[[Tensor], object]) -> dict[str, object]:
+    return {k: change(v) if isinstance(v, Tensor) else v for k, v in arguments.items()}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "given",
+    [Tensor.numpy, Tensor.tolist, lambda x: readonly(x.numpy()), lambda x: x.flip(0).numpy()[::-1]],
+    ids=["numpy", "lists", "readonly", "negative strides"],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_and_lists_are_taken(prior: MotionPrior, call: str, given: Callable[[Tensor], object]) -> None:
+    arguments = {"body_pose": motion(), "timestamps": TIMES, **CALLS[call]}
+    expected = getattr(prior, call)(**arguments)
+    torch.testing.assert_close(getattr(prior, call)(**changed(arguments, given)), expected, rtol=0, atol=0)
+
+
+def readonly(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_one_motion_needs_no_axis_for_the_batch(prior: MotionPrior, call: str) -> None:
+    one = {k: v[0] if isinstance(v, Tensor) and v.shape[:2] == (2, 7) else v for k, v in CALLS[call].items()}
+    expected = getattr(prior, call)(motion(), TIMES, **CALLS[call])[0]
+    for pose in (motion()[0], motion()[0, :, :21], rotvec_to_rotmat(motion()[0])):
+        found = getattr(prior, call)(pose, TIMES, **one)
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_fields_of_a_motion_are_taken_as_they_are(prior: MotionPrior) -> None:
+    person = a_motion(9)
+    nats = prior.log_prob(person.body_pose, person.timestamps, valid=person.observed)
+    assert nats.shape == (9,) and nats.dtype == torch.float64
+    assert prior.denoise(person.body_pose, person.timestamps, valid=person.observed).shape == person.body_pose.shape
+    assert prior.decode(prior.encode(person.body_pose)).shape == prior.decode(person.z).shape == (9, 23, 3)
+
+
+def test_the_prior_keeps_its_precision(prior: MotionPrior) -> None:
+    pose, times = motion(), TIMES.float()
+    root = {"global_orient": ROOT["global_orient"].float(), "transl": ROOT["transl"]}
+    assert prior.log_prob(pose.float(), times, **root).dtype == torch.float64
+    single = copy.deepcopy(prior).float()
+    expected = single.log_prob(pose.float(), TIMES)
+    for mixed in (pose, pose.numpy(), pose.float().numpy()):
+        torch.testing.assert_close(single.log_prob(mixed, TIMES.numpy()), expected, rtol=0, atol=0)
+    assert single.encode(pose).dtype == single.decode(torch.zeros(63).double()).dtype == torch.float32
+    leaf = pose.clone().requires_grad_()
+    single.log_prob(leaf, TIMES).sum().backward()
+    assert leaf.grad is not None and leaf.grad.dtype == torch.float64
+
+
+def test_samples_at_a_list_of_times(prior: MotionPrior) -> None:
+    expected = prior.sample(TIMES, 2, generator=torch.Generator().manual_seed(0))
+    for times in (TIMES.tolist(), TIMES.numpy()):
+        assert torch.equal(prior.sample(times, 2, generator=torch.Generator().manual_seed(0)), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda p: p.log_prob("walk", fps=30), "^body_pose: expected a tensor, an array or a list of numbers, got str"),
+        (lambda p: p.log_prob(None, fps=30), "^body_pose.*None"),
+        (lambda p: p.log_prob([[1.0], [2.0, 3.0]], fps=30), "^body_pose.*list"),
+        (lambda p: p.log_prob(motion().to("meta"), fps=30), "^body_pose.*meta"),
+        (lambda p: p.log_prob(motion(), ["0", "1"]), "^timestamps.*list"),
+        (lambda p: p.log_prob(motion(), fps=[30]), "^fps"),
+        (lambda p: p.log_prob(motion(), fps="fast"), "^fps"),
+        (lambda p: p.log_prob(motion()[0], TIMES, valid=VALID), "^valid: .*without the batch's axis"),
+        (lambda p: p.log_prob(motion()[0], TIMES.expand(2, 7)), "^timestamps: .*without the batch's axis"),
+        (lambda p: p.log_prob(motion()[0], TIMES, **ROOT), "^global_orient: .*without the batch's axis"),
+        (lambda p: p.log_prob(motion()[:, 0, 0], fps=30), "^body_pose"),
+        (lambda p: p.denoise(motion(), fps=30, noise="much"), "^noise"),
+        (lambda p: p.encode("pose"), "^body_pose"),
+        (lambda p: p.decode(torch.zeros(62)), "^z: .*63"),
+        (lambda p: p.sample([0.0, 0.2, 0.1]), "^timestamps: .*increasing"),
+        (lambda p: p.sample(0.5), "^timestamps"),
+        (lambda p: p.sample([0.0, 0.1], 0), "^samples"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_named(prior: MotionPrior, call: Callable[[MotionPrior], Tensor], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        call(prior)

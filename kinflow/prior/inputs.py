@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ShapeError, UsageError, check_shape
@@ -15,6 +21,74 @@ from ..timing import last_valid
 REMEDY = "Give rotation vectors (B, T, 23, 3) of SMPL's body joints (or 21 without the hands), or their matrices."
 _COUNTS = (NUM_BODY, NUM_BODY + 2)
 _NOT_ROTATION = 1e-2  # largest |R R^T - I| that rounding in a file of float16 leaves
+
+
+Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+"""What arrays may be given as: tensors, numpy arrays, lists of numbers."""
+
+M = TypeVar("M", bound=Callable[..., Tensor])
+
+_TIMES = ("timestamps", "future")
+_FRAMES = {"valid": 1, "global_orient": 2, "transl": 2}  # axes of one motion's arrays
+
+
+def tensor_of(name: str, value: Numbers | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of what was given: arrays and lists on ``like``'s device, floating point in ``dtype`` (or as it comes).
+
+    Raises:
+        ShapeError: not numbers, or a tensor of another device.
+    """
+    if not isinstance(value, Tensor):
+        try:
+            # By numpy, whose lists are float64; a copy, since read-only arrays and negative strides are fine as well.
+            value = torch.tensor(np.asarray(value, order="C"), device=like.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(
+                f"{name}: expected a tensor, an array or a list of numbers, got {type(value).__name__} ({error})."
+            ) from None
+    elif value.device != like.device:
+        raise ShapeError(
+            f"{name}: expected a tensor on {like.device}, where the prior is, got one on {value.device}. Use .to()."
+        )
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+
+
+def takes_numbers(method: M) -> M:
+    """A method of the prior that takes what a tracker has at hand.
+
+    Arrays and lists become tensors on the prior's device; poses are computed in the prior's own precision and times in
+    float64, whatever they came in. One motion ``body_pose`` (T, 23, 3) without the batch's axis is taken as well: its
+    ``valid``, ``global_orient`` and ``transl`` are then without it too, and so is the answer.
+    """
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        given = signature.bind(*args, **kwargs).arguments
+        like = given["self"].flow.whitening.mean
+        given["body_pose"] = tensor_of("body_pose", given["body_pose"], like, like.dtype)
+        for name in (*_TIMES, *_FRAMES):
+            if given.get(name) is not None:
+                given[name] = tensor_of(name, given[name], like, torch.float64 if name in _TIMES else None)
+        if not _alone(tuple(given["body_pose"].shape)):
+            return method(**given)
+        given["body_pose"] = given["body_pose"][None]
+        for name, axes in _FRAMES.items():
+            if given.get(name) is not None:
+                check_shape(name, given[name], "T 3"[: 2 * axes - 1], "body_pose comes without the batch's axis.")
+                given[name] = given[name][None]
+        for name in _TIMES:
+            if given.get(name) is not None:
+                check_shape(name, given[name], "T", "body_pose comes without the batch's axis.")
+        return method(**given)[0]
+
+    return call  # type: ignore[return-value]
+
+
+def _alone(shape: tuple[int, ...]) -> bool:
+    """Whether this is one motion, (T, joints, 3) or (T, joints, 3, 3)."""
+    matrices = shape[-2:] == (3, 3) and len(shape) > 2 and shape[-3] in _COUNTS
+    return len(shape) == (4 if matrices else 3) and shape[-1] == 3 and shape[-3 if matrices else -2] in _COUNTS
 
 
 def body_rotmat(body_pose: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -78,7 +152,9 @@ def clip_inputs(
     """
     shape = tuple(getattr(body_pose, "shape", ()))
     if len(shape) not in (4, 5):
-        raise ShapeError(f"body_pose: expected (B, T, joints, 3) or (B, T, joints, 3, 3), got shape {shape}. {REMEDY}")
+        raise ShapeError(
+            f"body_pose: expected ([B,] T, joints, 3) or ([B,] T, joints, 3, 3), got shape {shape}. {REMEDY}"
+        )
     size, frames = shape[:2]
     if size == 0 or frames == 0:
         raise ShapeError(f"body_pose: expected at least one clip and one frame, got ({size}, {frames}). {REMEDY}")
@@ -98,8 +174,13 @@ def time_stamps(timestamps: Tensor | None, fps: float | None, size: int, frames:
     if (timestamps is None) == (fps is None):
         raise UsageError("timestamps, fps: expected one of them, got both or neither. Time stamps are in seconds.")
     if timestamps is None:
-        if fps is None or not (math.isfinite(fps) and fps > 0):
-            raise UsageError(f"fps: expected frames a second above 0, got {fps}.")
+        given = fps
+        try:
+            fps = float(fps)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError):
+            fps = math.nan
+        if not (math.isfinite(fps) and fps > 0):
+            raise UsageError(f"fps: expected frames a second above 0, got {given}.")
         return (torch.arange(frames, dtype=torch.float64) / fps).expand(size, -1)
     if timestamps.dim() == 1:
         timestamps = timestamps.expand(size, -1)

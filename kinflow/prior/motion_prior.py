@@ -16,7 +16,7 @@ from ..flow import PoseFlow, load_flow
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..timing import last_valid
 from .core import LogProbCore, motion_log_prob
-from .inputs import body_rotmat, clip_inputs, time_stamps, with_hands
+from .inputs import body_rotmat, clip_inputs, in_order, takes_numbers, tensor_of, time_stamps, with_hands
 
 _EXACT = 0.002  # rad: noise that motion capture is taken to have where a user says that there is none
 
@@ -25,9 +25,11 @@ class MotionPrior(nn.Module):
     """Exact log-density of human motion at its true time stamps, with what follows from it.
 
     A motion is ``body_pose``: (B, T, 23, 3) rotation vectors in rad of SMPL's body joints, relative to their parents;
-    21 joints (without the hands) and rotation matrices (..., 3, 3) are taken as well. Its time is ``timestamps`` (T,) or
-    (B, T) in s, strictly increasing, or ``fps``. ``valid`` (B, T) marks the frames that were observed: the others are
-    integrated through. Clips of a batch do not influence each other, and nothing is kept between calls.
+    21 joints (without the hands) and rotation matrices (..., 3, 3) are taken as well, and so is one motion (T, 23, 3)
+    without the batch's axis, whose answers come without it. Its time is ``timestamps`` (T,) or (B, T) in s, strictly
+    increasing, or ``fps``. ``valid`` (B, T) marks the frames that were observed: the others are integrated through.
+    Clips of a batch do not influence each other, and nothing is kept between calls. All of these may be tensors, numpy
+    arrays or lists; answers are tensors in the prior's own precision (float64 after ``prior.double()``).
 
     Densities are in nats with respect to the Haar measure on SO(3)^21, each factor of total 8 pi^2.
 
@@ -62,6 +64,7 @@ class MotionPrior(nn.Module):
 
     # -- density ------------------------------------------------------------------------------------------------------
 
+    @takes_numbers
     def log_prob(
         self,
         body_pose: Tensor,
@@ -91,6 +94,7 @@ class MotionPrior(nn.Module):
         root = self._root(global_orient, transl, times, valid, rotmat.dtype)
         return motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, times, valid, root)
 
+    @takes_numbers
     def plausibility(
         self,
         body_pose: Tensor,
@@ -133,10 +137,14 @@ class MotionPrior(nn.Module):
 
     def encode(self, body_pose: Tensor) -> Tensor:
         """Latents (..., 63) of poses (..., 23 or 21, 3) or (..., 23 or 21, 3, 3)."""
-        return self.flow.encode(body_rotmat(body_pose))[0]
+        like = self.flow.whitening.mean
+        return self.flow.encode(body_rotmat(tensor_of("body_pose", body_pose, like, like.dtype)))[0]
 
     def decode(self, z: Tensor) -> Tensor:
         """Poses (..., 23, 3) in rad of latents (..., 63); the hands are at rest."""
+        like = self.flow.whitening.mean
+        z = tensor_of("z", z, like, like.dtype)
+        check_shape("z", z, f"... {like.shape[-1]}", "Give latents as encode returns them.")
         return with_hands(rotmat_to_rotvec(self.flow.decode(z)[0]))
 
     # -- draws --------------------------------------------------------------------------------------------------------
@@ -161,8 +169,17 @@ class MotionPrior(nn.Module):
 
         Returns:
             (N, T, 23, 3) rad.
+
+        Raises:
+            ShapeError: time stamps that are not increasing. UsageError: ``samples`` below 1.
         """
-        times = time_stamps(timestamps, None, 1, int(timestamps.shape[-1])).to(self.dynamics.start.device)
+        if not (isinstance(samples, int) and samples >= 1):
+            raise UsageError(f"samples: expected how many motions to draw, at least 1, got {samples}.")
+        timestamps = tensor_of("timestamps", timestamps, self.dynamics.start, torch.float64)
+        check_shape("timestamps", timestamps, "T", "One time in seconds a frame.")
+        times = in_order(
+            time_stamps(timestamps, None, 1, len(timestamps)), torch.ones_like(timestamps[None], dtype=torch.bool)
+        )
         times = times.expand(samples, -1)
         first = self.flow.sample((samples, 1), generator, temperature)
         x = self.chart.encode(first)[0]
@@ -170,6 +187,7 @@ class MotionPrior(nn.Module):
         later = self._roll(state, times[:, :1], times[:, 1:], temperature, generator)
         return self._poses(torch.cat((x, later), 1))
 
+    @takes_numbers
     @torch.no_grad()
     def forecast(
         self,
@@ -226,6 +244,7 @@ class MotionPrior(nn.Module):
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
+    @takes_numbers
     @torch.no_grad()
     def infill(
         self, body_pose: Tensor, timestamps: Tensor | None = None, *, fps: float | None = None, valid: Tensor
@@ -247,6 +266,7 @@ class MotionPrior(nn.Module):
         filled = denoise_clip(self.denoiser, rotmat, times, valid, self._noise(rotmat, _EXACT))
         return with_hands(rotmat_to_rotvec(meet(filled, rotmat, times, valid)))
 
+    @takes_numbers
     @torch.no_grad()
     def denoise(
         self,
@@ -280,7 +300,7 @@ class MotionPrior(nn.Module):
 
     @staticmethod
     def _noise(rotmat: Tensor, noise: Tensor | float) -> Tensor:
-        level = torch.as_tensor(noise, dtype=rotmat.dtype, device=rotmat.device)
+        level = tensor_of("noise", noise, rotmat).to(rotmat.dtype)
         if level.dim() > 1 or (level.dim() == 1 and len(level) != len(rotmat)):
             raise ShapeError(f"noise: expected one angle or ({len(rotmat)},), got {tuple(level.shape)}.")
         return level.expand(len(rotmat))
@@ -292,10 +312,12 @@ class MotionPrior(nn.Module):
             return None
         if global_orient is None or transl is None:
             raise UsageError("global_orient, transl: expected both or neither, got one. Leave the other out as well.")
+        precise = torch.promote_types(global_orient.dtype, transl.dtype)  # velocities are taken before the cast
+        precise = precise if precise.is_floating_point else dtype
         parts = []
         for name, value in (("global_orient", global_orient), ("transl", transl)):
             check_shape(name, value, f"{times.shape[0]} {times.shape[1]} 3")
-            parts.append(torch.where(valid[..., None], value, 0.0))
+            parts.append(torch.where(valid[..., None], value.to(precise), 0.0))
             if not bool(torch.isfinite(parts[-1].detach()).all()):
                 raise ShapeError(f"{name}: expected finite values, got NaN or inf. Mark such frames as not valid.")
         return root_motion(rotvec_to_rotmat(parts[0]), parts[1], times, valid).to(dtype)
