@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .cameras import Camera, camera_matrix
 from .config import VideoConfig
-from .errors import UsageError, VideoError
+from .errors import UsageError, VideoError, check_path
 from .video.decord_source import DecordSource, decord_is_faster
 from .video.images import ImageSource, list_images
 from .video.prefetch import prefetch
@@ -107,7 +107,7 @@ class Clip:
             UsageError: when ``start`` and ``end`` leave nothing, or for a camera matrix that is none.
         """
         config = config or VideoConfig()
-        path = Path(path)
+        path = check_path("clip", path)
         for name, value in (("start", start), ("end", end)):
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise UsageError(f"{name}: expected seconds from the clip's beginning, got {value}.")

@@ -1,4 +1,4 @@
-"""Exceptions and shape checks.
+"""Exceptions, and the checks of shapes and paths.
 
 Every error a user can cause is a :class:`KinflowError`: one line that says what was wrong and what to do about it.
 Each class carries the exit code with which the commands end (0 fine, 1 failed on the machine's side, 2 usage,
@@ -7,6 +7,8 @@ Each class carries the exit code with which the commands end (0 fine, 1 failed o
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 
@@ -93,3 +95,17 @@ def check_shape(name: str, value: Any, pattern: str, remedy: str = "") -> dict[s
     if not fits:
         raise ShapeError(f"{name}: expected shape ({', '.join(want)}), got {got}. {remedy}".strip())
     return bound
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path from what a user gave as one.
+
+    Raises:
+        UsageError: neither text nor a path.
+
+    >>> check_path("clip", "clip.mp4").suffix
+    '.mp4'
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name}: expected the path of a file or folder, got {value!r}.")
+    return Path(value)

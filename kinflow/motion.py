@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
 
 from .body import Body
-from .errors import ShapeError
+from .errors import ShapeError, UsageError
 from .records import Record, array, scalar
 from .rotations import rotvec_to_rotmat
+
+Rows: TypeAlias = slice | Sequence[int] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Motion(Record):
     """One person's moving body, a row for every frame from first to last sighting.
 
-    Rotations and positions are in camera axes (x right, y down, z forward) and metres.
+    Rotations and positions are in camera axes (x right, y down, z forward) and metres. The arrays are read-only:
+    ``dataclasses.replace(motion, transl=...)`` makes another motion, ``motion[10:20]`` one of some of the rows.
     """
 
     SCHEMA: ClassVar[str] = "kinflow.motion/1"
@@ -52,31 +55,80 @@ class Motion(Record):
     K: np.ndarray = array("3 3", "float32", "Camera matrix used, px.")
     image_size: np.ndarray = array("2", "int64", "Width and height of the frames, px.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.ndarray):
+                view = value.view()  # whoever gave the array may go on writing to it
+                view.flags.writeable = False
+                object.__setattr__(self, field.name, view)
+
     def __len__(self) -> int:
         return len(self.frame_ids)
 
-    def vertices(self, frames: slice | Sequence[int] | None = None, body: Body | None = None) -> np.ndarray:
+    def __getitem__(self, rows: Rows) -> Motion:
+        """The motion in some of its rows: all arrays of T rows cut alike, everything else as it is.
+
+        Args:
+            rows: a slice, indices in increasing order, or a mask (T,) of bools.
+
+        Raises:
+            UsageError: other rows; one row alone is ``motion[i : i + 1]``.
+            ShapeError: rows that go back in time.
+        """
+        index = self._index("rows", rows)
+        if isinstance(index, int):
+            raise UsageError(f"rows: expected a slice, indices or a mask, got {index}. Use [{index}:{index + 1}].")
+        return dataclasses.replace(
+            self,
+            **{
+                f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.metadata["shape"][:1] == "T"
+            },
+        )
+
+    def vertices(self, frames: Rows | int | None = None, body: Body | None = None) -> np.ndarray:
         """Vertices (T', V, 3) in camera axes and metres, skinned on demand.
 
         Args:
-            frames: rows to skin (a slice or indices); all by default.
+            frames: rows to skin: a slice, indices, or a mask (T,) of bools; all by default. Of one index, (V, 3).
             body: the model the parameters belong to; needed for a licensed body, the open body is loaded by default.
 
         Raises:
             ShapeError: the motion belongs to another body than the one given.
+            UsageError: frames that the motion does not have.
         """
+        index = self._index("frames", frames)
         body = body if body is not None else self._default_body()
-        transl = torch.from_numpy(self.transl[slice(None) if frames is None else frames])
         with torch.no_grad():
-            parameters = (torch.from_numpy(self.betas)[None], self.pose_rotmat(frames), transl)
+            parameters = (torch.tensor(self.betas), self.pose_rotmat(index), torch.tensor(self.transl[index]))
             return body.vertices(*(p.to(body.device) for p in parameters)).cpu().numpy()
 
-    def pose_rotmat(self, frames: slice | Sequence[int] | np.ndarray | None = None) -> torch.Tensor:
-        """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes them."""
-        rows = slice(None) if frames is None else frames
+    def pose_rotmat(self, frames: Rows | int | None = None) -> torch.Tensor:
+        """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes
+        them; ``frames`` as for :meth:`vertices`."""
+        rows = self._index("frames", frames)
         return rotvec_to_rotmat(
-            torch.from_numpy(np.concatenate((self.global_orient[rows, None], self.body_pose[rows]), 1))
+            torch.from_numpy(np.concatenate((self.global_orient[rows][..., None, :], self.body_pose[rows]), -2))
         )
+
+    def _index(self, name: str, rows: Rows | int | None) -> slice | int | np.ndarray:
+        """What numpy takes the rows by, checked."""
+        if rows is None or isinstance(rows, slice):
+            return slice(None) if rows is None else rows
+        frames = len(self)
+        try:
+            index = np.asarray(rows)
+        except ValueError:  # a ragged list
+            index = np.empty(0, object)
+        index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index  # an empty list
+        mask = index.dtype == bool and index.shape == (frames,)
+        if not mask and (
+            index.dtype.kind not in "iu" or index.ndim > 1 or not ((-frames <= index) & (index < frames)).all()
+        ):
+            raise UsageError(
+                f"{name}: expected a slice, indices from 0 to {frames - 1}, or a mask of {frames} bools, got {rows!r}."
+            )
+        return index if index.ndim else int(index)
 
     def _default_body(self) -> Body:
         if self.body != "open":

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import numpy as np
 
-from .errors import FormatError, KinflowError, MissingAssetError, OutputError, ShapeError, check_shape
+from .errors import FormatError, KinflowError, MissingAssetError, OutputError, ShapeError, check_path, check_shape
 
 R = TypeVar("R", bound="Record")
 
@@ -147,7 +147,7 @@ def open_npz(path: str | Path) -> Iterator[Npz]:
         MissingAssetError: no such file.
         FormatError: not an npz; and, from the :class:`Npz`, members that are damaged, missing or of another kind.
     """
-    path = Path(path)
+    path = check_path("path", path)
     if not path.is_file():
         raise MissingAssetError(f"{path}: no such file.")
     with reading(path):

@@ -216,7 +216,7 @@ def test_reconstruction_is_complete_and_finite(reconstructor: Reconstructor, bod
         rotmats = rotvec_to_rotmat(
             torch.from_numpy(np.concatenate((motion.global_orient[:, None], motion.body_pose), 1))
         )
-        joints = body.joints(torch.from_numpy(motion.betas), rotmats, torch.from_numpy(motion.transl))
+        joints = body.joints(motion.betas, rotmats, motion.transl)
         assert np.allclose(joints.numpy(), motion.joints3d, atol=1e-4)
     # The one person alone gives the same.
     alone = reconstructor.reconstruct(evidences[1:], obs.K[0].numpy())[0]
@@ -226,7 +226,7 @@ def test_reconstruction_is_complete_and_finite(reconstructor: Reconstructor, bod
 def test_translation_puts_the_body_where_the_keypoints_are(reconstructor: Reconstructor, body: Body) -> None:
     obs = observations(body, 1, 12)
     motion = reconstructor.reconstruct([evidence_of(obs)], obs.K[0].numpy())[0]
-    pelvis = project(torch.from_numpy(motion.joints3d[:, :1]), torch.from_numpy(motion.K))[:, 0].numpy()
+    pelvis = project(torch.tensor(motion.joints3d[:, :1]), torch.tensor(motion.K))[:, 0].numpy()
     hips = motion.keypoints2d[:, [23, 24]].mean(1)
     torso = np.linalg.norm(motion.keypoints2d[:, [11, 12]].mean(1) - hips, axis=-1)
     assert np.median(np.linalg.norm(pelvis - hips, axis=-1) / torso) < 0.5
@@ -262,10 +262,8 @@ def test_refinement_improves_alignment(reconstructor: Reconstructor, body: Body)
         rotmats = rotvec_to_rotmat(
             torch.from_numpy(np.concatenate((motion.global_orient[:, None], motion.body_pose), 1))
         )
-        points = body.landmarks(torch.from_numpy(motion.betas), rotmats, torch.from_numpy(motion.transl))
-        return float(
-            (project(points, torch.from_numpy(motion.K)) - torch.from_numpy(motion.keypoints2d)).norm(dim=-1).mean()
-        )
+        points = body.landmarks(motion.betas, rotmats, motion.transl)
+        return float((project(points, torch.tensor(motion.K)) - torch.tensor(motion.keypoints2d)).norm(dim=-1).mean())
 
     assert error(after[0]) < 0.7 * error(before[0])
     assert error(fitted[0]) < error(before[0])

@@ -146,9 +146,9 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     limbs = sorted(BLAZEPOSE_TO_SMPL)
     with torch.no_grad():
         transl = torch.from_numpy(motion.transl[rows])
-        parameters = (torch.from_numpy(motion.betas)[None], motion.pose_rotmat(rows), transl)
+        parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(rows), transl)
         landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
-    pixels = project(landmarks, torch.from_numpy(motion.K))[:, limbs]
+    pixels = project(landmarks, torch.tensor(motion.K))[:, limbs]
     keypoints = torch.from_numpy(motion.keypoints2d[rows])
     confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
     correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)
@@ -181,7 +181,7 @@ def describe(
                 "observed": int(motion.observed.sum()),
                 "first_s": round(float(motion.timestamps[0]), 3),
                 "last_s": round(float(motion.timestamps[-1]), 3),
-                "height_m": round(float(body.height(torch.from_numpy(motion.betas).to(body.device))), 3),
+                "height_m": round(float(body.height(torch.tensor(motion.betas).to(body.device))), 3),
                 "distance_m": round(float(np.median(motion.joints3d[motion.observed, 0, 2])), 2),
                 **fit_to_keypoints(motion, body),
             }

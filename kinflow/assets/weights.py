@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import config_hash, from_dict, to_dict
-from ..errors import ConfigError, FormatError, MissingAssetError
+from ..errors import ConfigError, FormatError, MissingAssetError, check_path
 from ..records import atomic_write
 
 C = TypeVar("C")
@@ -47,7 +47,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], d
         MissingAssetError: no such file.
         FormatError: damaged, or not a kinflow weight file.
     """
-    path = Path(path)
+    path = check_path("weights", path)
     if not path.is_file():
         raise MissingAssetError(f"{path}: no such weight file.")
     try:

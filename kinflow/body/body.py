@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, check_shape
+from ..errors import UsageError, check_path, check_shape
 from ..skeleton import BLAZEPOSE, NUM_JOINTS
 from .files import BodyArrays, read_open
 from .kinematics import forward_kinematics, skin, skin_one_shape
@@ -27,7 +27,7 @@ class Body(nn.Module):
     * ``transl`` (..., 3) m, or None: added to everything. As with SMPL it is not the root joint's place, which lies
       at ``transl`` plus the root joint's own rest position;
 
-    whose leading dimensions broadcast. Buffers follow ``.to(...)``; results have the inputs' dtype where that agrees
+    whose leading dimensions broadcast; numpy arrays are taken in the body's own type. Buffers follow ``.to(...)``; results have the inputs' dtype where that agrees
     with the buffers'. Everything is differentiable.
 
     Source: Loper et al., SMPL: A Skinned Multi-Person Linear Model, SIGGRAPH Asia 2015, eq. (2)-(7).
@@ -98,7 +98,7 @@ class Body(nn.Module):
             MissingAssetError: no such file.
             UsageError: not a model of the SMPL family.
         """
-        return cls(read_licensed(Path(path), gender, model_type))
+        return cls(read_licensed(check_path("path", path), gender, model_type))
 
     @property
     def num_vertices(self) -> int:
@@ -116,11 +116,11 @@ class Body(nn.Module):
 
     def rest_joints(self, betas: Tensor) -> Tensor:
         """Joints at zero pose: betas (..., 10) -> (..., 24, 3) m."""
-        return _linear(self.joint_template, self.joint_shapedirs, betas)
+        return _linear(self.joint_template, self.joint_shapedirs, self._tensor(betas))
 
     def rest_vertices(self, betas: Tensor) -> Tensor:
         """Vertices at zero pose: betas (..., 10) -> (..., V, 3) m."""
-        return _linear(self.v_template, self.shapedirs, betas)
+        return _linear(self.v_template, self.shapedirs, self._tensor(betas))
 
     def height(self, betas: Tensor) -> Tensor:
         """Stature at zero pose, floor to crown: betas (..., 10) -> (...) m."""
@@ -131,7 +131,7 @@ class Body(nn.Module):
 
     def transforms(self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """World rotations (..., 24, 3, 3) and positions (..., 24, 3) m of the joints."""
-        self._check(betas, pose_rotmat, transl)
+        betas, pose_rotmat, transl = self._checked(betas, pose_rotmat, transl)
         rotations, positions = forward_kinematics(pose_rotmat, self.rest_joints(betas))
         return rotations, positions if transl is None else positions + transl[..., None, :]
 
@@ -160,7 +160,7 @@ class Body(nn.Module):
                 f"{len(BLAZEPOSE)} landmarks are not known. Use the released model file."
             )
         rotations, positions = self.transforms(betas, pose_rotmat, transl)
-        offsets = _linear(self.landmark_offsets, self.landmark_shapedirs, betas)
+        offsets = _linear(self.landmark_offsets, self.landmark_shapedirs, self._tensor(betas))
         carrier = self.landmark_joints
         turned = (rotations.index_select(-3, carrier) @ offsets[..., None])[..., 0]
         return positions, positions.index_select(-2, carrier) + turned
@@ -174,6 +174,7 @@ class Body(nn.Module):
             betas, pose_rotmat, transl: see the class.
             vertex_ids: (V',) indices; only these are computed. All by default.
         """
+        betas, pose_rotmat, transl = self._checked(betas, pose_rotmat, transl)
         rotations, positions = self.transforms(betas, pose_rotmat)
         lead = rotations.shape[:-3]
         template, shapedirs, weights = self.v_template, self.shapedirs, self.weights
@@ -199,13 +200,21 @@ class Body(nn.Module):
         """Vertices (..., V, 3) and joints (..., 24, 3), m."""
         return self.vertices(betas, pose_rotmat, transl), self.joints(betas, pose_rotmat, transl)
 
-    def _check(self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None) -> None:
+    def _tensor(self, value: Tensor) -> Tensor:
+        if isinstance(value, np.ndarray):  # a copy: the arrays of a Motion are read-only
+            return torch.tensor(value, dtype=self.dtype, device=self.device)
+        return value
+
+    def _checked(
+        self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         check_shape("betas", betas, f"... {NUM_BETAS}")
         check_shape(
             "pose_rotmat", pose_rotmat, "... 24 3 3", "Give 24 matrices, the root's first (rotvec_to_rotmat helps)."
         )
         if transl is not None:
             check_shape("transl", transl, "... 3")
+        return self._tensor(betas), self._tensor(pose_rotmat), None if transl is None else self._tensor(transl)
 
 
 def _linear(template: Tensor, directions: Tensor, betas: Tensor) -> Tensor:

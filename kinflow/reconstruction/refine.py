@@ -120,7 +120,7 @@ class Refiner:
         """A motion's own parameters, on the body's device."""
 
         def tensor(name: str) -> Tensor:
-            return torch.from_numpy(getattr(motion, name)).to(self.body.device)
+            return torch.tensor(getattr(motion, name), device=self.body.device)
 
         root = rotvec_to_rotmat(tensor("global_orient"))
         std = tensor("z_std").clamp_min(_LEAST_STD)

@@ -119,7 +119,7 @@ def gather_target(motion: Motion, evidence: Evidence, pixels: int, device: torch
         tensor(evidence.keypoints2d),
         tensor(evidence.confidence),
     )
-    K = tensor(motion.K)
+    K = tensor(motion.K.copy())
     centred = torch.where(observed[:, None, None], keypoints, K[:2, 2])
     weight = (confidence + 1e-3) / (confidence + 1e-3).sum(-1, keepdim=True)
     middle = (centred * weight[..., None]).sum(1, keepdim=True)
