@@ -75,28 +75,19 @@ _CMU_FOLLOW: dict[str, _How] = {
 }
 _CMU_POINTS = {"pelvis": "root", "neck": "lowerneck", "head": "head"}
 for _side, _s in (("left", "l"), ("right", "r")):
-    _CMU_FOLLOW |= {
+    _same = {
         f"{_side}_hip": f"{_s}femur",
         f"{_side}_knee": f"{_s}tibia",
         f"{_side}_ankle": f"{_s}foot",
         f"{_side}_foot": f"{_s}toes",
         f"{_side}_collar": f"{_s}clavicle",
         f"{_side}_shoulder": f"{_s}humerus",
-        # The source turns the whole forearm at the wrist; a body's forearm turns along its length.
-        f"{_side}_elbow": (f"{_s}radius", f"{_s}wrist", 0.5, True),
-        f"{_side}_wrist": f"{_s}hand",
     }
-    _CMU_POINTS |= {
-        f"{_side}_hip": f"{_s}femur",
-        f"{_side}_knee": f"{_s}tibia",
-        f"{_side}_ankle": f"{_s}foot",
-        f"{_side}_foot": f"{_s}toes",
-        f"{_side}_collar": f"{_s}clavicle",
-        f"{_side}_shoulder": f"{_s}humerus",
-        f"{_side}_elbow": f"{_s}radius",
-        f"{_side}_wrist": f"{_s}wrist",
-        f"{_side}_hand": f"{_s}fingers",
-    }
+    # The source turns the whole forearm at the wrist; a body's forearm turns along its length.
+    _forearm = (f"{_s}radius", f"{_s}wrist", 0.5, True)
+    _CMU_FOLLOW |= _same | {f"{_side}_elbow": _forearm, f"{_side}_wrist": f"{_s}hand"}
+    _CMU_POINTS |= _same
+    _CMU_POINTS |= {f"{_side}_elbow": f"{_s}radius", f"{_side}_wrist": f"{_s}wrist", f"{_side}_hand": f"{_s}fingers"}
 
 _CMU_ZERO: dict[str, Array] = {}
 for _side, _sign in (("left", 1.0), ("right", -1.0)):
@@ -172,16 +163,11 @@ _DAZ_FOLLOW: dict[str, _How] = {
 }
 _DAZ_POINTS = {"pelvis": "hip", "neck": "neck", "head": "head"}
 for _side, _s in (("left", "l"), ("right", "r")):
-    _DAZ_FOLLOW |= {f"{_side}_hip": f"{_s}Thigh", f"{_side}_knee": f"{_s}Shin", f"{_side}_ankle": f"{_s}Foot"}
-    _DAZ_FOLLOW |= {f"{_side}_collar": f"{_s}Collar", f"{_side}_shoulder": f"{_s}Shldr"}
-    _DAZ_FOLLOW |= {f"{_side}_elbow": (f"{_s}ForeArm", f"{_s}Hand", 0.5, True), f"{_side}_wrist": f"{_s}Hand"}
-    _DAZ_POINTS |= {f"{_side}_hip": f"{_s}Thigh", f"{_side}_knee": f"{_s}Shin", f"{_side}_ankle": f"{_s}Foot"}
-    _DAZ_POINTS |= {
-        f"{_side}_foot": f"{_s}Foot_end",
-        f"{_side}_collar": f"{_s}Collar",
-        f"{_side}_shoulder": f"{_s}Shldr",
-    }
-    _DAZ_POINTS |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand", f"{_side}_hand": f"{_s}Mid1"}
+    _same = {f"{_side}_hip": f"{_s}Thigh", f"{_side}_knee": f"{_s}Shin", f"{_side}_ankle": f"{_s}Foot"}
+    _same |= {f"{_side}_collar": f"{_s}Collar", f"{_side}_shoulder": f"{_s}Shldr", f"{_side}_wrist": f"{_s}Hand"}
+    _DAZ_FOLLOW |= _same | {f"{_side}_elbow": (f"{_s}ForeArm", f"{_s}Hand", 0.5, True)}
+    _DAZ_POINTS |= _same
+    _DAZ_POINTS |= {f"{_side}_foot": f"{_s}Foot_end", f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_hand": f"{_s}Mid1"}
 # The elbows bend about the same line as in the CMU skeleton, and the neck is 12 degrees ahead of it (same subjects in both).
 _DAZ_ZERO = {k: v for k, v in _CMU_ZERO.items() if k.endswith(("shoulder", "elbow"))} | {"neck": _turn("X", -12.0)}
 CGSPEED_DAZ = Rig(
@@ -212,20 +198,11 @@ _NEO_FOLLOW: dict[str, _How] = {
 _NEO_POINTS = {"pelvis": "Hips", "neck": "Neck", "head": "Head"}
 _NEO_TPOSE = {j: _frame(_UP, _AHEAD) for j in _NEO_FOLLOW}
 for _side, _s in (("left", "Left"), ("right", "Right")):
-    _NEO_FOLLOW |= {f"{_side}_hip": f"{_s}UpLeg", f"{_side}_knee": f"{_s}Leg", f"{_side}_ankle": f"{_s}Foot"}
-    _NEO_FOLLOW |= {
-        f"{_side}_foot": f"{_s}ToeBase",
-        f"{_side}_collar": f"{_s}Shoulder",
-        f"{_side}_shoulder": f"{_s}Arm",
-    }
-    _NEO_FOLLOW |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand"}
-    _NEO_POINTS |= {f"{_side}_hip": f"{_s}UpLeg", f"{_side}_knee": f"{_s}Leg", f"{_side}_ankle": f"{_s}Foot"}
-    _NEO_POINTS |= {
-        f"{_side}_foot": f"{_s}ToeBase",
-        f"{_side}_collar": f"{_s}Shoulder",
-        f"{_side}_shoulder": f"{_s}Arm",
-    }
-    _NEO_POINTS |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand"}
+    _same = {f"{_side}_hip": f"{_s}UpLeg", f"{_side}_knee": f"{_s}Leg", f"{_side}_ankle": f"{_s}Foot"}
+    _same |= {f"{_side}_foot": f"{_s}ToeBase", f"{_side}_collar": f"{_s}Shoulder", f"{_side}_shoulder": f"{_s}Arm"}
+    _same |= {f"{_side}_elbow": f"{_s}ForeArm", f"{_side}_wrist": f"{_s}Hand"}
+    _NEO_FOLLOW |= _same
+    _NEO_POINTS |= _same
 for _joint in ("hip", "knee"):
     _NEO_TPOSE[f"left_{_joint}"] = _frame(_DOWN, _BACK)
     _NEO_TPOSE[f"right_{_joint}"] = _frame(_UP, _AHEAD)
@@ -259,8 +236,9 @@ _DM_FOLLOW: dict[str, _How] = {
 _DM_ZERO: dict[str, Array] = {}
 _DM_POINTS = {"pelvis": "root", "neck": "neck"}
 for _side, _sign in (("left", 1.0), ("right", -1.0)):
-    _DM_FOLLOW |= {f"{_side}_{p}": f"{_side}_{p}" for p in ("hip", "knee", "ankle", "shoulder", "elbow")}
-    _DM_POINTS |= {f"{_side}_{p}": f"{_side}_{p}" for p in ("hip", "knee", "ankle", "shoulder", "elbow")}
+    _same = {f"{_side}_{p}": f"{_side}_{p}" for p in ("hip", "knee", "ankle", "shoulder", "elbow")}
+    _DM_FOLLOW |= _same
+    _DM_POINTS |= _same
     _DM_POINTS[f"{_side}_wrist"] = f"{_side}_elbow_end"
     for _part in ("shoulder", "elbow"):  # arms hang at zero, elbows bend forward
         _DM_ZERO[f"{_side}_{_part}"] = _turn("Z", -90.0 * _sign)
