@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,12 @@ from scipy.spatial.transform import Rotation
 
 from kinflow.errors import FormatError, MissingAssetError, UsageError
 from kinflow.mocap.amass import SMPL_PELVIS, read_amass
+from kinflow.mocap.clips import load_clips
 from kinflow.mocap.prepare import amass_clips
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import prepare_mocap
 
 
 def sequence(width: int, frames: int = 12, **changes: object) -> dict[str, object]:
@@ -94,3 +100,38 @@ def test_folder_to_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert [c.name for c in clips] == ["amass/CMU/01/a_poses"]
     assert clips[0].fps == 60 and len(clips[0]) == 6 and clips[0].split == "validation"
     assert clips[0].subject == "amass/CMU/01" and "b_poses" in caplog.text
+
+
+def test_a_folder_of_amass_is_raw_motion_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out.npz"
+    for name in ("BMLmovi/Subject_1/walk_poses", "BMLmovi/Subject_2/run_poses"):
+        save(raw / f"{name}.npz", sequence(156))
+    save(raw / "BMLmovi/Subject_1/shape.npz", {"betas": np.zeros(16)})
+    save(raw / "BMLmovi/Subject_2/notes.npz", {"text": np.array("nothing")})
+    assert prepare_mocap.main(["--raw", str(raw), "--out", str(out), "--amass-split", "validation"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 of 3 .npz files are AMASS sequences, all for validation" in told
+    assert "mocap.cs.cmu.edu" not in told  # thanks are due where its data are in
+    assert [c.name for c in load_clips(out, "validation")] == [
+        "amass/BMLmovi/Subject_1/walk_poses",
+        "amass/BMLmovi/Subject_2/run_poses",
+    ]
+
+
+def test_what_is_no_motion_capture_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    command = ["--raw", str(raw), "--out", str(tmp_path / "out.npz")]
+    assert prepare_mocap.main(command) == 3
+    assert "neither an INDEX.csv beside a folder cmu/ nor AMASS" in (told := capsys.readouterr().err)
+    assert "found no files" in told
+    for name in ("a.txt", "b.txt", "c.mp4"):
+        (raw / name).touch()
+    assert prepare_mocap.main(command) == 3
+    assert "found 2 .txt, 1 .mp4" in capsys.readouterr().err
+    save(raw / "notes.npz", {"text": np.array("nothing")})
+    assert prepare_mocap.main(command) == 3
+    assert "none of 1 .npz files is an AMASS sequence" in capsys.readouterr().err
+    assert prepare_mocap.main([*command, "--split", "split.yaml"]) == 2
+    assert "--split" in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()

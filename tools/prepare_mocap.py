@@ -7,16 +7,17 @@ import logging
 import sys
 import tarfile
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kinflow.errors import KinflowError, MissingAssetError
+from kinflow.errors import KinflowError, MissingAssetError, UsageError
 from kinflow.mocap.clips import SPLITS, MotionClip, save_clips
-from kinflow.mocap.prepare import TARGET_FPS, amass_clips, prepare_clips
+from kinflow.mocap.prepare import TARGET_FPS, amass_clips, amass_files, prepare_clips
 from kinflow.mocap.split import load_split
 
 ACKNOWLEDGEMENT = (
@@ -25,12 +26,18 @@ ACKNOWLEDGEMENT = (
 )
 
 
-def find_index(folder: Path) -> Path:
-    """The folder that holds INDEX.csv, at most two levels down, next to the files that it names."""
+def find_index(folder: Path) -> Path | None:
+    """The folder that holds INDEX.csv, at most two levels down, next to the files that it names; None without one."""
     for candidate in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))):
         if (candidate / "INDEX.csv").is_file() and (candidate / "cmu").is_dir():
             return candidate
-    raise MissingAssetError(f"{folder}: no INDEX.csv beside a folder cmu/ here; is this the raw motion capture?")
+    return None
+
+
+def contents(folder: Path) -> str:
+    """What kinds of files lie below a folder, in words."""
+    kinds = Counter(p.suffix.lower() or "no suffix" for p in folder.rglob("*") if p.is_file())
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5)) or "no files"
 
 
 def summary(clips: list[MotionClip]) -> Table:
@@ -49,11 +56,14 @@ def summary(clips: list[MotionClip]) -> Table:
     return table
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse, prepare, save; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--raw", type=Path, required=True, help="folder or .tar.xz with INDEX.csv and the files it names"
+        "--raw",
+        type=Path,
+        required=True,
+        help="folder or archive: INDEX.csv and the files it names, or AMASS npz files",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--amass", type=Path, help="folder of AMASS npz files of your own to add")
@@ -62,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--fps", type=float, default=TARGET_FPS, help="frames a second to resample to (default: 60)")
     parser.add_argument("--split", type=Path, help="split file (default: the packaged one)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console = Console()
     try:
@@ -85,18 +95,41 @@ def main() -> int:
                 def progress(done: int, total: int, name: str) -> None:
                     bar.update(task, completed=done, total=total, description=name)
 
-                clips = prepare_clips(
-                    find_index(root), load_split(arguments.split), progress=progress, target_fps=arguments.fps
-                )
-                if arguments.amass:
-                    clips += amass_clips(arguments.amass, arguments.amass_split, progress, arguments.fps)
+                index = find_index(root)
+                amass = [arguments.amass] if arguments.amass else []
+                clips = []
+                if index is not None:
+                    split = load_split(arguments.split)
+                    clips += prepare_clips(index, split, progress=progress, target_fps=arguments.fps)
+                elif arguments.split is not None:
+                    raise UsageError(f"--split: is for the clips of an INDEX.csv, and {arguments.raw} has none.")
+                elif amass_files(root):
+                    amass.insert(0, root)
+                else:
+                    raise MissingAssetError(
+                        f"{arguments.raw}: neither an INDEX.csv beside a folder cmu/ nor AMASS sequences (.npz) here; "
+                        f"found {contents(root)}. Is this the raw motion capture?"
+                    )
+                for folder in amass:
+                    found = amass_clips(folder, arguments.amass_split, progress, arguments.fps)
+                    where = arguments.raw if folder == root else folder
+                    files = len(amass_files(folder))
+                    if not found:
+                        raise MissingAssetError(
+                            f"{where}: none of {files} .npz files is an AMASS sequence; it holds {contents(folder)}."
+                        )
+                    console.print(
+                        f"{where}: {len(found)} of {files} .npz files are AMASS sequences, all for {arguments.amass_split}"
+                    )
+                    clips += found
         save_clips(arguments.out, clips)
     except KinflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     console.print(summary(clips))
     console.print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB")
-    console.print(ACKNOWLEDGEMENT)
+    if index is not None:
+        console.print(ACKNOWLEDGEMENT)
     return 0
 
 

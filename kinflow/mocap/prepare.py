@@ -149,6 +149,12 @@ def prepare_clips(
     return clips
 
 
+def amass_files(folder: Path) -> list[Path]:
+    """The npz files under a folder that may be AMASS sequences: all but its shapes."""
+    shapes = ("shape", "neutral_stagei", "female_stagei", "male_stagei")
+    return sorted(f for f in folder.rglob("*.npz") if f.stem not in shapes)
+
+
 def amass_clips(
     folder: Path,
     split: str,
@@ -156,9 +162,7 @@ def amass_clips(
     target_fps: float = TARGET_FPS,
 ) -> list[MotionClip]:
     """Clips of every AMASS sequence under a folder, all for one split; unreadable files are left out with a warning."""
-    files = sorted(
-        f for f in folder.rglob("*.npz") if f.stem not in ("shape", "neutral_stagei", "female_stagei", "male_stagei")
-    )
+    files = amass_files(folder)
     clips = []
     for i, file in enumerate(files):
         if progress:
