@@ -11,6 +11,7 @@ import torch
 from small_reconstructor import DYNAMICS, FLOW, SMALL, captures, evidence_of, observations, training_task, untrained
 
 from kinflow.body import Body
+from kinflow.body.kinematics import full_pose
 from kinflow.cameras import project
 from kinflow.config import (
     FitLossConfig,
@@ -23,7 +24,6 @@ from kinflow.flow import PoseFlow
 from kinflow.motion import Motion
 from kinflow.reconstruction import Observations, ReconstructionNetwork, Reconstructor
 from kinflow.reconstruction.gaussian import Gaussian
-from kinflow.reconstruction.pose import full_pose
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.streams.noise import ar1
 from kinflow.training.streams.projected import ProjectedMotions
@@ -284,7 +284,7 @@ def exact() -> Callable[[Body], ProjectedMotions]:
 
 def test_projected_stream_agrees_with_its_own_truth(exact: Callable[[Body], ProjectedMotions], body: Body) -> None:
     sample = exact(body).draw(np.random.default_rng(0), 16)
-    rotmats = full_pose(sample.root_to_camera, sample.pose_rotmat)
+    rotmats = full_pose(sample.pose_rotmat, sample.root_to_camera)
     landmarks = body.landmarks(sample.betas[:, None].expand(-1, 12, -1), rotmats, sample.transl)
     pixels = project(landmarks, sample.K[:, None])
     obs = sample.obs

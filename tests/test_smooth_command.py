@@ -224,7 +224,7 @@ def test_a_motion_of_our_own_stays_one(tmp_path: Path, noisy: tuple[Array, Array
     assert after.person_id == 3 and np.array_equal(after.observed, before.observed)
     assert np.array_equal(after.timestamps, before.timestamps)
     # What follows from the pose follows it.
-    joints = Body.open("light").joints(torch.zeros(10), after.pose_rotmat(), torch.from_numpy(after.transl))
+    joints = Body.open("light").joints(torch.zeros(10), after.pose_rotmat(), after.transl)
     assert np.abs(joints.numpy() - after.joints3d).max() < 2e-3
     with torch.no_grad():
         z = halfway.encode(torch.from_numpy(after.body_pose)).numpy()

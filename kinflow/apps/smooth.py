@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..errors import UsageError
 from ..formats.pose_files import Array, PoseFile
 from ..metrics import acceleration_magnitude, triplets_valid
@@ -258,23 +259,13 @@ def _mean_angle(a_rotmat: Array, b_rotmat: Array) -> float:
     return math.degrees(float(geodesic_distance(torch.from_numpy(a_rotmat), torch.from_numpy(b_rotmat)).mean()))
 
 
-def _full(body: Array, root: Array | None) -> Tensor:
-    """(P, T, 24, 3, 3) of body (P, T, 21, 3, 3) and root (P, T, 3, 3); hands at rest."""
-    pose = np.broadcast_to(np.eye(3), (*body.shape[:2], NUM_JOINTS, 3, 3)).copy()
-    pose[:, :, 1 : NUM_BODY + 1] = body
-    if root is not None:
-        pose[:, :, 0] = root
-    return torch.from_numpy(pose).float()
-
-
 def _acceleration(file: PoseFile, body: Array, roots: dict[str, Array], translations: dict[str, Array]) -> float:
     root = next(iter(roots.values()), None)
     transl = next(iter(translations.values()), None)
     model = Body.open("light")
+    turn, place = (None if x is None else torch.from_numpy(x).float() for x in (root, transl))
     with torch.no_grad():
-        joints = model.joints(
-            torch.zeros(10), _full(body, root), None if transl is None else torch.from_numpy(transl).float()
-        )
+        joints = model.joints(torch.zeros(10), full_pose(torch.from_numpy(body).float(), turn), place)
     joints = joints.double()
     whole = triplets_valid(torch.from_numpy(~file.missing))
     if not bool(whole.any()):

@@ -47,7 +47,7 @@ def full_pose(body_rotmat: Tensor, root_rotmat: Tensor | None = None) -> Tensor:
     """All rotations (..., 24, 3, 3) of a body's (..., 21, 3, 3) and its root's (..., 3, 3): hands at rest, and the root
     where none is given."""
     eye = torch.eye(3).to(body_rotmat).expand(*body_rotmat.shape[:-3], 1, 3, 3)
-    root = eye if root_rotmat is None else root_rotmat[..., None, :, :].expand_as(eye)
+    root = eye if root_rotmat is None else root_rotmat[..., None, :, :].to(body_rotmat.dtype).expand_as(eye)
     return torch.cat((root, body_rotmat, eye, eye), -3)
 
 

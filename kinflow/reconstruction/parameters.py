@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..evidence import Evidence
 from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec
-from .pose import full_pose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def motion_of(
         K: (3, 3) px.
     """
     pose = flow.decode(parameters.z)[0]
-    rotmats = full_pose(parameters.root, pose)
+    rotmats = full_pose(pose, parameters.root)
     joints = body.joints(parameters.betas.expand(len(pose), -1), rotmats, parameters.transl)
     hands = torch.zeros_like(rotmats[:, 22:, 0])
     return Motion(

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..assets import asset_path
 from ..assets.weights import load_weights
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..config import FitLossConfig, ReconstructorConfig, RefineConfig, from_dict
 from ..devices import find_device
 from ..dynamics import LatentDynamics, load_dynamics
@@ -28,7 +29,6 @@ from .fingerprint import fingerprint
 from .geometry import solve_translation
 from .network import Prediction, ReconstructionNetwork
 from .parameters import Parameters, motion_of
-from .pose import full_pose
 from .refine import Progress, Refiner
 
 _GROUP = 16
@@ -218,7 +218,7 @@ class Reconstructor:
         pose = self.flow.decode(person.z)[0]
         orient = torch.from_numpy(root).to(pose)
         betas = person.betas.expand(len(pose), -1)
-        local = self.body.landmarks(betas, full_pose(orient, pose), None)
+        local = self.body.landmarks(betas, full_pose(pose, orient), None)
         solved = solve_translation(
             local.double(),
             torch.from_numpy(evidence.keypoints2d).to(self.device).double(),
@@ -253,7 +253,7 @@ class Reconstructor:
             pose = self.flow.decode(z[rows] + noise * parameters.z_std[rows])[0]
             turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[rows], turn))
             betas = parameters.betas.expand(*pose.shape[:2], -1)
-            joints = self.body.joints(betas, full_pose(parameters.root[rows] @ turned, pose), None)
+            joints = self.body.joints(betas, full_pose(pose, parameters.root[rows] @ turned), None)
             joints = joints - joints[..., :1, :]
             total[rows] = (joints - joints.mean(0)).square().sum((0, -1)) / (3 * len(noise))
         return np.sqrt(total.cpu().numpy())

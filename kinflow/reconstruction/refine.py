@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import losses
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..cameras import project
 from ..config import FitLossConfig, RefineConfig
 from ..dynamics import LatentDynamics
@@ -23,7 +24,6 @@ from ..rotations import rotvec_to_rotmat
 from ..skeleton import FEET
 from .kernel import Kernel, kernel_of
 from .parameters import Parameters, motion_of
-from .pose import full_pose
 from .target import Target, gather_target, inside_crops
 
 Progress = Callable[[int, int], None]
@@ -144,7 +144,7 @@ class Refiner:
         """
         w = self.weights
         pose = self.flow.decode(v.z)[0]
-        rotmats = full_pose(start.root @ rotvec_to_rotmat(v.turn), pose)
+        rotmats = full_pose(pose, start.root @ rotvec_to_rotmat(v.turn))
         betas = v.betas.expand(len(v.z), -1)
         joints, landmarks = self.body.joints_and_landmarks(betas, rotmats, v.transl)
         terms: dict[str, Tensor] = {}

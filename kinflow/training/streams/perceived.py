@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...body import Body
+from ...body.kinematics import full_pose
 from ...errors import FormatError, MissingAssetError
 from ...reconstruction.observation import Observations
-from ...reconstruction.pose import full_pose
 from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
 from ...skeleton import MIRROR_BLAZEPOSE
@@ -191,7 +191,7 @@ class PerceivedMotions:
             data = self._altered(data, g)
         root, pose = data["root"], data["pose"]
         betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
-        landmarks = self.body.landmarks(betas, full_pose(root, pose), data["transl"])
+        landmarks = self.body.landmarks(betas, full_pose(pose, root), data["transl"])
         ray_to_camera, _ = true_view(landmarks, data["K"])
         hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
         observed = data["observed"] & data["valid"]

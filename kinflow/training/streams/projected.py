@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ...body import Body
+from ...body.kinematics import full_pose
 from ...cameras import project, rays
 from ...config import ProjectionConfig
 from ...flow import PoseFlow
 from ...reconstruction.geometry import ray_rotmat, spread, torso_centre
 from ...reconstruction.observation import Observations, time_steps
-from ...reconstruction.pose import full_pose
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
 from ...skeleton import FEET
 from ..poses import Capture, exchange, mirror_body
@@ -120,7 +120,7 @@ class ProjectedMotions:
         turn = self._directions(g, batch)
         root = turn[:, None] @ root
         path = torch.einsum("bij,btj->bti", turn, path)
-        rotmats = full_pose(root, pose)
+        rotmats = full_pose(pose, root)
         shape = betas[:, None].expand(-1, pose.shape[1], -1)
         joints, landmarks = self.body.joints_and_landmarks(shape, rotmats, None)
         pelvis = joints[..., :1, :]
@@ -303,7 +303,7 @@ def foot_contacts(capture: Capture, body: Body, chunk: int = 4096) -> Tensor:
     frames = torch.arange(len(capture.body_pose))
     zero = torch.zeros(10)
     for rows in frames.split(chunk):
-        pose = full_pose(capture.global_rotmat[rows], rotvec_to_rotmat(capture.body_pose[rows]))
+        pose = full_pose(rotvec_to_rotmat(capture.body_pose[rows]), capture.global_rotmat[rows])
         joints, landmarks = body.joints_and_landmarks(zero, pose, None)
         feet.append(landmarks[:, list(FEET)] - joints[:, :1] + capture.transl[rows, None])
     path = torch.cat(feet)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ... import losses, metrics
 from ...assets.weights import load_weights
 from ...body import Body
+from ...body.kinematics import full_pose
 from ...config import ReconstructorTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
 from ...flow import PoseFlow, load_flow
@@ -19,7 +20,6 @@ from ...mocap.clips import load_clips
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
 from ...reconstruction.network import Prediction, ReconstructionNetwork, Traces
-from ...reconstruction.pose import full_pose
 from ...rotations import geodesic_distance, rotmat_to_rotvec
 from ...timing import gather_time
 from ..loop import FitResult
@@ -153,10 +153,10 @@ class ReconstructorTask:
         true_root, true_pose = part(sample.root_to_ray), part(sample.pose_rotmat)
         betas = prediction.betas.mean[:, None].expand(-1, count, -1)
         true_betas = sample.betas[:, None].expand(-1, count, -1)
-        joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(root_ray, pose), None)
+        joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(pose, root_ray), None)
         with torch.no_grad():
             true_joints, true_landmarks = self.body.joints_and_landmarks(
-                true_betas, full_pose(true_root, true_pose), None
+                true_betas, full_pose(true_pose, true_root), None
             )
         landmarks, joints = landmarks - joints[..., :1, :], joints - joints[..., :1, :]
         true_landmarks, true_joints = true_landmarks - true_joints[..., :1, :], true_joints - true_joints[..., :1, :]
@@ -215,9 +215,9 @@ def evaluate(
     true_betas = sample.betas[:, None].expand(-1, valid.shape[1], -1)
     ray_to_camera = prediction.canonical.ray_to_camera
     root = ray_to_camera.transpose(-1, -2) @ prediction.root_to_camera
-    true_joints = body.joints(true_betas, full_pose(sample.root_to_ray, sample.pose_rotmat), None)
-    joints = body.joints(betas, full_pose(root, flow.decode(prediction.z.mean)[0]), None)
-    streamed = body.joints(betas, full_pose(root, flow.decode(traces.ahead.filtered.mean)[0]), None)
+    true_joints = body.joints(true_betas, full_pose(sample.pose_rotmat, sample.root_to_ray), None)
+    joints = body.joints(betas, full_pose(flow.decode(prediction.z.mean)[0], root), None)
+    streamed = body.joints(betas, full_pose(flow.decode(traces.ahead.filtered.mean)[0], root), None)
     triplets = metrics.triplets_valid(seen)
     times = sample.obs.timestamps
     z_true = flow.encode(sample.pose_rotmat)[0]
