@@ -23,6 +23,10 @@ class Motion(Record):
 
     Rotations and positions are in camera axes (x right, y down, z forward) and metres. The arrays are read-only:
     ``dataclasses.replace(motion, transl=...)`` makes another motion, ``motion[10:20]`` one of some of the rows.
+
+    >>> motion = Motion.load("out/person00.npz")  # doctest: +SKIP
+    >>> motion[motion.observed].vertices().shape  # doctest: +SKIP
+    (210, 12272, 3)
     """
 
     SCHEMA: ClassVar[str] = "kinflow.motion/1"

@@ -15,7 +15,12 @@ from ..timing import gather_time
 class LogProbCore(nn.Module):
     """log p of each frame given those before it, from rotation matrices.
 
-    >>> program = torch.export.export(prior.core(), (rotmat, timestamps, valid))          # doctest: +SKIP
+    >>> from kinflow.prior import MotionPrior
+    >>> core = MotionPrior.load().core(longest=0.1)
+    >>> clip = torch.eye(3).expand(1, 2, 21, 3, 3), torch.tensor([[0.0, 0.04]]), torch.ones(1, 2, dtype=torch.bool)
+    >>> program = torch.export.export(core, clip)
+    >>> program.module()(*clip).shape
+    torch.Size([1, 2])
 
     Args of ``forward``: rotmat (B, T, 21, 3, 3), timestamps (B, T) s, strictly increasing, valid (B, T) bool. Returns
     (B, T) nats. B and T are those of the example that is exported; intervals longer than ``longest`` s between two
