@@ -6,8 +6,10 @@ A block that cannot run here is marked in its page: ``<!-- not run: why -->`` on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,15 @@ from test_end_to_end import render_walk
 from walker import rotvecs, walk
 
 from kinflow.cli import smooth, train, video
+from kinflow.config import (
+    DenoiserTrainingConfig,
+    DynamicsTrainingConfig,
+    FlowTrainingConfig,
+    PipelineConfig,
+    ReconstructorTrainingConfig,
+    load_config,
+)
+from kinflow.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -149,6 +160,37 @@ def test_examples_of_help_parse(command: str) -> None:
     text = PARSERS[command]().format_help()
     for line in re.findall(rf"^ +({command} \S+ .+)$", text.partition("examples:")[2], re.MULTILINE):
         check_command(re.split(r"\s{2,}", line)[0])
+
+
+TRAININGS = (FlowTrainingConfig, DynamicsTrainingConfig, DenoiserTrainingConfig, ReconstructorTrainingConfig)
+SETTING = r"(?:[a-z][a-z_0-9]*\.)+[a-z][a-z_0-9]*"
+
+
+def exists(setting: str, configs: Sequence[type]) -> bool:
+    """Whether KEY=VALUE is a setting of one of the configs."""
+    for config in configs:
+        with contextlib.suppress(ConfigError):
+            load_config(config, overrides=[setting])
+            return True
+    return False
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_setting_of_help_exists(command: str) -> None:
+    named = re.findall(rf"\b{SETTING}=[^\s;,]+", PARSERS[command]().format_help())
+    configs = {"kinflow-video": (PipelineConfig,), "kinflow-train": TRAININGS}.get(command, ())
+    assert bool(named) == bool(configs)  # kinflow-smooth has no --set
+    assert [s for s in named if not exists(s, configs)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_setting_of_the_pages_exists(page: Path) -> None:
+    named = re.findall(r"--set ([a-z_.0-9]+=[^\s`),;]+)", page.read_text(encoding="utf-8"))
+    assert [s for s in named if s != "key=value" and not exists(s, (PipelineConfig, *TRAININGS))] == []
+
+
+def test_a_wrong_setting_is_found() -> None:
+    assert not exists("perception.min_seconds=1", (PipelineConfig, *TRAININGS))
 
 
 def test_a_wrong_option_is_found() -> None:
