@@ -1,6 +1,6 @@
-"""Smoothing of root rotation and translation in true time: constant-velocity Kalman filter and Rauch-Tung-Striebel pass.
+"""Smoothing of root rotation and translation in true time: Kalman filter and Rauch-Tung-Striebel pass.
 
-The state of each person is a position (a vector, or a rotation) and its rate; the rate drifts as white acceleration.
+The state of each person is a position (a vector, or a rotation) and its rate; the rate is an Ornstein-Uhlenbeck process.
 Rotations are kept on the manifold: the state's error lives in the tangent space at the estimate (body axes), so there is
 no wrap-around and no singular angle. Measurement covariances come from whoever measured; frames without a measurement
 are integrated through. Numpy, float64: a few small matrices per frame.
@@ -8,6 +8,8 @@ are integrated through. Numpy, float64: a few small matrices per frame.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,58 @@ from .rotations import exp_so3, log_so3
 Array = NDArray[Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class OrnsteinUhlenbeck:
+    """How a position's rate wanders: dv = -v / memory dt + noise, so that its correlation falls as exp(-t / memory).
+
+    Its stationary variance is ``drift * memory / 2``; over times much shorter than ``memory`` it is white acceleration,
+    over much longer ones the position walks at random. Transition and noise over any step are exact (Singer, IEEE Trans.
+    Aerospace and Electronic Systems 1970, of one order more).
+
+    Attributes:
+        drift: spectral density of the acceleration's noise, unit^2/s^3: a rate known exactly is drift * dt off, squared,
+            after a short dt.
+        memory: s.
+    """
+
+    drift: float
+    memory: float
+
+    @property
+    def rate_var(self) -> float:
+        """Of the rate of which nothing is known, (unit/s)^2."""
+        return self.drift * self.memory / 2
+
+    def transition(self, dt: float) -> Array:
+        """(2, 2) of position and rate over dt s."""
+        lost = -math.expm1(-dt / self.memory)
+        return np.array([[1.0, self.memory * lost], [0.0, math.exp(-dt / self.memory)]])
+
+    def noise(self, dt: float) -> Array:
+        """(2, 2) covariance that position and rate gain over dt s."""
+        a, lost = dt / self.memory, -math.expm1(-dt / self.memory)
+        # a - lost - lost^2 / 2, where that does not cancel; else its series.
+        far = a - lost - lost**2 / 2
+        far = far if a > 0.1 else sum((-a) ** n / math.factorial(n) * (2 - 2 ** (n - 1)) for n in range(3, 12))
+        scale = self.drift * self.memory
+        both = scale * self.memory * lost**2 / 2
+        return np.array([[scale * self.memory**2 * far, both], [both, -scale * math.expm1(-2 * a) / 2]])
+
+
+ROOT = OrnsteinUhlenbeck(drift=10.0, memory=0.4)
+"""The pelvis' rotation, rad. Of its rate in 45 min of motion capture (255 clips) 0.59, 0.36 and 0.14 are left after 0.2, 0.4
+and 0.8 s; its standard deviation is 1.14 rad/s an axis, 1.7 in the liveliest tenth of the clips; here 1.4."""
+TRANSL = OrnsteinUhlenbeck(drift=1.0, memory=1.0)
+"""The pelvis' place, m. Of its rate 0.80, 0.68, 0.47 and 0.18 are left after 0.2, 0.4, 0.8 and 1.6 s; its standard deviation is
+0.46 m/s an axis, 1.0 in the liveliest tenth of the clips; here 0.7."""
+
+
 def smooth(
     measured: Array,
     covariance: Array,
     timestamps: Array,
     observed: NDArray[np.bool_],
-    drift: float,
-    rate_std: float = 1.0,
+    wander: OrnsteinUhlenbeck,
 ) -> tuple[Array, Array]:
     """Smooth one person's vectors or rotations.
 
@@ -34,8 +81,7 @@ def smooth(
         covariance: (T, 3, 3) of each measurement; for rotations in rad^2, in the rotation's own (body) axes.
         timestamps: (T,) s, increasing.
         observed: (T,) bool.
-        drift: spectral density of the acceleration, unit^2/s^3: after dt the rate's variance has grown by drift * dt.
-        rate_std: prior standard deviation of the rate, unit/s; over gaps the rate forgets with a time constant of 1 s.
+        wander: how its rate changes; before anything is seen the rate has the stationary spread.
 
     Returns:
         The smoothed values, shaped as ``measured``, and covariances (T, 3, 3). With nothing observed, the input and
@@ -59,20 +105,16 @@ def smooth(
     P = np.zeros((6, 6))
     # Rows before the first sighting are extrapolated by the backward pass from a wide prior around it.
     P[:3, :3] = eye * 1e2
-    P[3:, 3:] = eye * rate_std**2
+    P[3:, 3:] = eye * wander.rate_var
     kept: list[tuple[Array, Array, Array]] = []
     predicted: list[tuple[Array, Array, Array]] = []
     steps: list[Array] = []
     for t in range(count):
         dt = float(timestamps[t] - timestamps[t - 1]) if t else 0.0
-        forget = np.exp(-dt)
-        F = np.eye(6)
-        # Position moves by the integral of the (slowly forgotten) rate.
-        F[:3, 3:] = eye * (1 - forget)
-        F[3:, 3:] = eye * forget
-        Q = drift * np.block([[eye * dt**3 / 3, eye * dt**2 / 2], [eye * dt**2 / 2, eye * dt]])
-        x, rate = plus(x, rate * (1 - forget)), rate * forget
-        P = F @ P @ F.T + Q
+        move = wander.transition(dt)
+        F = np.kron(move, eye)
+        x, rate = plus(x, rate * move[0, 1]), rate * move[1, 1]
+        P = F @ P @ F.T + np.kron(wander.noise(dt), eye)
         predicted.append((x, rate, P))
         steps.append(F)
         if observed[t]:

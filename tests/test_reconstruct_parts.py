@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from kinflow.cameras import project
@@ -22,7 +25,7 @@ from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat,
 from kinflow.reconstruction.kernel import kernel_of
 from kinflow.reconstruction.target import inside_crops, mask_pixels
 from kinflow.rotations import exp_so3, log_so3, rotvec_to_rotmat
-from kinflow.tracks import smooth
+from kinflow.tracks import ROOT, TRANSL, OrnsteinUhlenbeck, smooth
 
 D = torch.float64
 K = torch.tensor([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=D)
@@ -103,13 +106,56 @@ def motion(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return t, truth, truth + 0.05 * rng.normal(size=truth.shape)
 
 
+@pytest.mark.parametrize("wander", (ROOT, TRANSL, OrnsteinUhlenbeck(4.0, 0.05)))
+@pytest.mark.parametrize("dt", (1e-9, 1e-4, 0.004999, 1 / 30, 0.0399999, 0.1, 1.0, 30.0))
+def test_transition_and_noise_are_one_model(wander: OrnsteinUhlenbeck, dt: float) -> None:
+    """Van Loan, IEEE Trans. Automatic Control 1978: both from one matrix exponential of the differential equation."""
+    A = np.array([[0.0, 1], [0, -1 / wander.memory]])
+    block = np.zeros((4, 4))
+    block[:2, :2], block[:2, 2:], block[2:, 2:] = -A, np.diag([0, wander.drift]), A.T
+    steps = max(1, math.ceil(4 * dt / wander.memory))  # longer ones leave the range in which -A's exponential is exact
+    out = scipy.linalg.expm(block * dt / steps)
+    F, Q = np.eye(2), np.zeros((2, 2))
+    for _ in range(steps):
+        F, Q = out[2:, 2:].T @ F, out[2:, 2:].T @ (Q @ out[2:, 2:] + out[:2, 2:])
+    np.testing.assert_allclose(wander.transition(dt), F, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(wander.noise(dt), Q, rtol=1e-6 if dt < 1e-3 else 1e-9)
+
+
+@pytest.mark.parametrize("rotation", (False, True))
+def test_smoother_is_the_gaussian_process_posterior(rotation: bool) -> None:
+    """Means and covariances, in a gap of 3 s too, against dense linear algebra on the integrated process' kernel."""
+    rng, wander, std, count = np.random.default_rng(0), OrnsteinUhlenbeck(4.0, 0.5), 0.1, 60
+    size = 1e-3 if rotation else 1.0  # turns so small that their order does not matter
+    steps, observed = rng.uniform(0.02, 0.06, count), rng.random(count) < 0.8
+    steps[25:35], observed[25:35], observed[0] = 0.3, False, True
+    t = np.cumsum(steps)
+    a = (t - t[0]) / wander.memory
+    least, apart = np.minimum(a[:, None], a), np.abs(a[:, None] - a)
+    walk = 2 * least - 1 + np.exp(-a[:, None]) + np.exp(-a) - np.exp(-apart)
+    K = wander.rate_var * wander.memory**2 * walk
+    truth = np.linalg.cholesky(K + 1e-12 * np.eye(count)) @ rng.normal(size=(count, 3))
+    y = truth + 0.5 * std * rng.normal(size=truth.shape)  # none so far off that its pull is bounded
+    prior = K + 1e2 / size**2  # where the first is, is as good as unknown
+    seen = prior[np.ix_(observed, observed)] + std**2 * np.eye(observed.sum())
+    gain = np.linalg.solve(seen, prior[observed]).T
+    first = y[0]
+    mean, cov = first + gain @ (y[observed] - first), prior - gain @ prior[observed]
+    small = OrnsteinUhlenbeck(wander.drift * size**2, wander.memory)
+    measured = exp_so3(size * y) if rotation else y
+    value, value_cov = smooth(measured, np.tile((size * std) ** 2 * np.eye(3), (count, 1, 1)), t, observed, small)
+    np.testing.assert_allclose((log_so3(value) if rotation else value) / size, mean, atol=1e-3 if rotation else 1e-6)
+    expected = np.einsum("t,ij->tij", np.diag(cov), np.eye(3))
+    np.testing.assert_allclose(value_cov / size**2, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_smoothing_reduces_noise_without_lag_and_bridges_gaps() -> None:
     t, truth, noisy = motion(200, 0)
     observed = np.ones(200, bool)
     observed[80:95] = False
     noisy[80:95] = 1e3  # must not be looked at
     cov = np.tile(np.eye(3) * 0.05**2, (200, 1, 1))
-    value, value_cov = smooth(noisy, cov, t, observed, drift=4.0)
+    value, value_cov = smooth(noisy, cov, t, observed, OrnsteinUhlenbeck(4.0, 1.0))
     inner = observed.copy()
     inner[:5] = inner[-5:] = False
     assert np.abs(value - truth)[inner].mean() < 0.5 * np.abs(noisy - truth)[inner].mean()
@@ -124,8 +170,8 @@ def test_smoothing_of_rotations_agrees_with_vectors_where_turns_are_small() -> N
     t, _, noisy = motion(60, 1)
     small, cov = 1e-3 * noisy, np.tile(np.eye(3) * 1e-6, (60, 1, 1))
     observed = np.ones(60, bool)
-    as_vectors, _ = smooth(small, cov, t, observed, drift=1e-5, rate_std=1e-2)
-    as_rotations, _ = smooth(exp_so3(small), cov, t, observed, drift=1e-5, rate_std=1e-2)
+    as_vectors, _ = smooth(small, cov, t, observed, OrnsteinUhlenbeck(1e-5, 1.0))
+    as_rotations, _ = smooth(exp_so3(small), cov, t, observed, OrnsteinUhlenbeck(1e-5, 1.0))
     assert np.allclose(log_so3(as_rotations), as_vectors, atol=2e-6)
 
 
@@ -133,16 +179,16 @@ def test_smoothing_does_not_depend_on_the_frame_of_rotations() -> None:
     t, _, noisy = motion(40, 2)
     cov, observed = np.tile(np.eye(3) * 0.01, (40, 1, 1)), np.ones(40, bool)
     turn = exp_so3(np.array([0.4, -2.0, 1.0]))
-    plain, _ = smooth(exp_so3(noisy), cov, t, observed, drift=5.0)
-    turned, _ = smooth(turn @ exp_so3(noisy), cov, t, observed, drift=5.0)
+    plain, _ = smooth(exp_so3(noisy), cov, t, observed, OrnsteinUhlenbeck(5.0, 1.0))
+    turned, _ = smooth(turn @ exp_so3(noisy), cov, t, observed, OrnsteinUhlenbeck(5.0, 1.0))
     assert np.allclose(turned, turn @ plain, atol=1e-9)
 
 
 def test_smoothing_with_nothing_observed_or_one_frame() -> None:
     one = np.ones((1, 3))
-    value, _ = smooth(one, np.eye(3)[None], np.zeros(1), np.zeros(1, bool), 1.0)
+    value, _ = smooth(one, np.eye(3)[None], np.zeros(1), np.zeros(1, bool), TRANSL)
     assert np.array_equal(value, one)
-    value, cov = smooth(one, np.eye(3)[None], np.zeros(1), np.ones(1, bool), 1.0)
+    value, cov = smooth(one, np.eye(3)[None], np.zeros(1), np.ones(1, bool), TRANSL)
     assert np.allclose(value, one) and np.isfinite(cov).all()
 
 

@@ -20,12 +20,8 @@ from ..prior import MotionPrior
 from ..rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat, slerp
 from ..skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
 from ..timing import Windows, neighbours
+from ..tracks import ROOT, TRANSL, OrnsteinUhlenbeck
 from ..tracks import smooth as smooth_track
-
-ROOT_DRIFT = 10.0
-"""rad^2/s^3, spectral density of the root's angular acceleration: 8 in the median of motion capture, 17 in its liveliest tenth."""
-TRANSL_DRIFT = 1.0
-"""m^2/s^3 of the root's linear acceleration: 0.3 in the median of motion capture; room for jumps."""
 
 FILL = ("missing", "only", "keep")
 
@@ -101,7 +97,7 @@ def smooth_pose_file(
     """Smooth and fill everybody in a pose file.
 
     Body pose goes through :meth:`MotionPrior.denoise` (or ``infill``), in overlapping pieces; root orientation and
-    translation through a constant-velocity Kalman smoother at the true time stamps.
+    translation through a Kalman smoother at the true time stamps.
 
     Args:
         file: what was read.
@@ -136,11 +132,11 @@ def smooth_pose_file(
             seen = ~file.missing[p]
             for value in roots.values():
                 variance = np.full(3, trust * math.radians(config.noise_deg) ** 2)
-                value[p] = _smooth_root(value[p], variance, file.timestamps, seen, ROOT_DRIFT)
+                value[p] = _smooth_root(value[p], variance, file.timestamps, seen, ROOT)
             for value in translations.values():
                 noise = config.transl_noise_m
                 std = jitter(value[p], seen) if noise is None else np.full(3, noise)
-                value[p] = _smooth_root(value[p], trust * std**2, file.timestamps, seen, TRANSL_DRIFT)
+                value[p] = _smooth_root(value[p], trust * std**2, file.timestamps, seen, TRANSL)
     else:
         # Missing frames have nothing to be left at.
         for p in range(file.people):
@@ -231,9 +227,11 @@ def jitter(values: Array, seen: NDArray[np.bool_], least: float = 0.002, most: f
 # -- parts ---------------------------------------------------------------------------------------------------------------
 
 
-def _smooth_root(value: Array, variance: Array, times: Array, seen: NDArray[np.bool_], drift: float) -> Array:
+def _smooth_root(
+    value: Array, variance: Array, times: Array, seen: NDArray[np.bool_], wander: OrnsteinUhlenbeck
+) -> Array:
     covariance = np.broadcast_to(np.diag(variance), (len(value), 3, 3))
-    return smooth_track(value, covariance, times, seen, drift, rate_std=2.0)[0]
+    return smooth_track(value, covariance, times, seen, wander)[0]
 
 
 def _bridge(roots: dict[str, Array], translations: dict[str, Array], file: PoseFile, p: int) -> None:

@@ -208,8 +208,6 @@ class ReconstructorConfig:
         head_width: hidden units of the heads.
         lifter_width: of the 2D-only path, which stands in for world landmarks that nobody measured.
         dropout: inside the residual blocks, in training alone.
-        root_drift: spectral density of the root's angular acceleration, rad^2/s^3.
-        transl_drift: of the translation's linear acceleration, m^2/s^3.
         root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
         z_kernel: s, standard deviation of the Gaussian kernel that averages the offline latents by their precisions; 0
             leaves them.
@@ -226,8 +224,6 @@ class ReconstructorConfig:
     head_width: int = 320
     lifter_width: int = 256
     dropout: float = 0.0
-    root_drift: float = 10.0
-    transl_drift: float = 10.0
     root_inflation: float = 6.0
     transl_inflation: float = 4.0
     z_kernel: float = 0.05

@@ -23,7 +23,7 @@ from ..evidence import Evidence
 from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
-from ..tracks import smooth
+from ..tracks import ROOT, TRANSL, smooth
 from .batching import collate, cut
 from .fingerprint import fingerprint
 from .geometry import solve_translation
@@ -213,7 +213,7 @@ class Reconstructor:
         covariance = torch.diag_embed(person.root_log_var.double().exp()) * config.root_inflation
         root, root_cov = smooth(
             person.root.double().cpu().numpy(), covariance.cpu().numpy(), evidence.timestamps, observed,
-            config.root_drift, rate_std=2.0,
+            ROOT,
         )  # fmt: skip
         pose = self.flow.decode(person.z)[0]
         orient = torch.from_numpy(root).to(pose)
@@ -228,7 +228,7 @@ class Reconstructor:
         )
         transl, transl_cov = smooth(
             solved.mean.cpu().numpy(), solved.covariance.cpu().numpy() * config.transl_inflation, evidence.timestamps,
-            observed, config.transl_drift, rate_std=1.5,
+            observed, TRANSL,
         )  # fmt: skip
         placed = Parameters(
             person.z, person.z_std, orient, torch.from_numpy(transl).to(pose), person.betas, person.contacts
