@@ -16,6 +16,7 @@ from ..dynamics import State
 from ..errors import ShapeError, UsageError
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import NUM_BODY, SMPL_PARENTS
+from ..tracks import ROOT
 from .inputs import body_rotmat
 from .motion_prior import MotionPrior
 
@@ -27,14 +28,13 @@ and what is larger is bounded by :data:`OUTLIER`. Found on training motion: with
 late instead of 15, and are no nearer to the truth."""
 ROTATION_STD = 0.03
 """rad, expected error of a rotation about each axis; found in the same way for rotations that are 0.05 rad off."""
-ROOT_DRIFT = 20.0
-"""rad^2/s^3: how fast a body's turning changes (spectral density of its angular acceleration)."""
 OUTLIER = 3.0
 """Standard deviations from which on a measurement pulls less and less (Cauchy)."""
 
 _USED = [0, 7, 8, 11, 12, 13, 14, 15, 16, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32]  # one landmark a body part
 _HIPS, _SHOULDERS = [23, 24], [11, 12]
 _Z, _ROOT, _RATE, _SIZE = slice(0, 63), slice(63, 66), slice(66, 69), slice(69, 70)  # places in the filter's state
+_TURNING = slice(63, 69)  # both
 _DIM = 70
 _FIRST_STD = ((_ROOT, 0.5), (_RATE, 2.0), (_SIZE, 0.1))  # rad, rad/s, log of size: before anything is known
 _SIZE_DRIFT = 0.02  # of the log of size, in a second
@@ -265,23 +265,21 @@ class LiveFilter:
         predictive = self.prior.dynamics.predict(self._state)
         P = self._like.new_zeros(_DIM, _DIM)
         eye = torch.eye(3).to(P)
+        turning = torch.from_numpy(ROOT.transition(dt)).to(P)
         if self._last_seen is None:
             P[_Z, _Z] = torch.eye(63).to(P)
             for part, std in _FIRST_STD:
                 P[part, part] = std**2 * torch.eye(part.stop - part.start).to(P)
         else:
             move = torch.eye(_DIM).to(P)
-            move[_ROOT, _RATE] = eye * dt
+            move[_TURNING, _TURNING] = torch.kron(turning, eye)
             P = move @ self._covariance @ move.mT
             # The dynamics know how the last latent spreads; what was uncertain about that one adds to it.
             P[_Z, _Z] += predictive.covariance()
-            P[_ROOT, _ROOT] += ROOT_DRIFT * dt**3 / 3 * eye
-            P[_ROOT, _RATE] += ROOT_DRIFT * dt**2 / 2 * eye
-            P[_RATE, _ROOT] += ROOT_DRIFT * dt**2 / 2 * eye
-            P[_RATE, _RATE] += ROOT_DRIFT * dt * eye
+            P[_TURNING, _TURNING] += torch.kron(torch.from_numpy(ROOT.noise(dt)).to(P), eye)
             P[_SIZE, _SIZE] += _SIZE_DRIFT**2 * dt
         self._covariance = 0.5 * (P + P.mT)
-        return torch.cat((predictive.mean, self._rate * dt, self._rate, self._size))
+        return torch.cat((predictive.mean, turning[0, 1] * self._rate, turning[1, 1] * self._rate, self._size))
 
     def _correct(self, mean: Tensor, model: _Model, iterations: int) -> tuple[Tensor, Tensor]:
         """Most likely state (70,) given the measurement, and its pose (21, 3, 3): Gauss-Newton on the measurement's errors
