@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import json
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,6 @@ from ..body import Body
 from ..cameras import project
 from ..clip import Clip
 from ..config import config_hash, to_dict
-from ..errors import KinflowError, OutputError
 from ..evidence import Evidence
 from ..metrics import pck, torso_length
 from ..motion import Motion
@@ -29,6 +26,7 @@ from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
 from .options import Progress, RunOptions
 from .overlay import write_overlay
+from .staging import staging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,51 +76,6 @@ class Result:
             with atomic_write(stage / "run.json") as stream:
                 stream.write((json.dumps(info, indent=1) + "\n").encode())
         return info
-
-
-@contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """A temporary folder inside ``out`` whose files move into ``out`` when the block ends well, and vanish otherwise.
-
-    Raises:
-        OutputError: the place cannot be written, or the disk is full.
-    """
-    stage = _make_stage(out)
-    try:
-        yield stage
-        for stale in [*out.glob("person[0-9][0-9]*.npz"), out / "overlay.mp4", out / "run.json"]:
-            stale.unlink(missing_ok=True)
-        for path in sorted(stage.iterdir()):
-            path.replace(out / path.name)
-    except OSError as error:
-        if isinstance(error, KinflowError):
-            raise
-        raise OutputError(
-            f"{out}: could not be written ({error.strerror}). Free space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def check_writable(out: str | Path) -> None:
-    """Find out before the work whether its results can be written; leaves nothing behind.
-
-    Raises:
-        OutputError: ``out`` is a file, or a folder that cannot be made or written.
-    """
-    out = Path(out)
-    missing = [p for p in (out, *out.parents) if not p.exists()]
-    shutil.rmtree(_make_stage(out))
-    for folder in missing:
-        folder.rmdir()
-
-
-def _make_stage(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".kinflow-", dir=out))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot write here ({error.strerror}). Choose another folder with -o.") from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import KinflowError, OutputError
+from .stopping import EXIT_CODES, stop_signals
+from .threads import settle_threads
 
 
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -27,20 +29,22 @@ def run_command(
 ) -> int:
     """Parse ``argv``, run ``action``, and turn what goes wrong into one line on standard error and an exit code.
 
-    The code is the error's own (:mod:`kinflow.errors`), 1 for what the machine's side did, 130 after Ctrl-C. Errors in
-    the code itself are not caught: their traceback is what a report needs.
+    The code is the error's own (:mod:`kinflow.errors`), 1 for what the machine's side did, 130 after Ctrl-C, 143 after
+    SIGTERM. Errors in the code itself are not caught: their traceback is what a report needs.
     """
     args = parser.parse_args(argv)
-    try:
-        action(args)
-    except KinflowError as error:
-        return _end(parser.prog, str(error), error.exit_code)
-    except OSError as error:
-        return _end(
-            parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
-        )
-    except KeyboardInterrupt:
-        return _end(parser.prog, interrupted, 130)
+    settle_threads()
+    with stop_signals() as received:
+        try:
+            action(args)
+        except KeyboardInterrupt:
+            return _end(parser.prog, interrupted, EXIT_CODES[received[-1]] if received else 130)
+        except KinflowError as error:
+            return _end(parser.prog, str(error), error.exit_code)
+        except OSError as error:
+            return _end(
+                parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
+            )
     return 0
 
 

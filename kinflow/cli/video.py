@@ -25,7 +25,7 @@ output in OUT:
   run.json          versions, settings, camera, timings, people
 
 exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file, 4 unreadable clip, 5 nobody found,
-130 interrupted
+130 interrupted, 143 terminated
 """
 
 QUALITY = {"best": "heavy", "fast": "full"}  #: to perception.landmarks
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
     from ..apps.options import RunOptions
-    from ..apps.results import check_writable
+    from ..apps.staging import check_writable
     from ..apps.video import run
     from ..cameras import Camera, FieldOfView, Focal
     from ..clip import Clip
