@@ -70,6 +70,8 @@ class Clip:
             duration = getattr(source, "duration", None)
             if start and duration and start >= duration:
                 raise UsageError(f"start: {start:g} s is past the end of {path.name}, which lasts {duration:.2f} s.")
+            if next(_source(path, None, None, config).frames(), None) is not None:
+                raise UsageError(f"start, end: no frame of {path.name} lies between them. Ask for a longer part.")
             raise VideoError(
                 f"{path}: not one frame could be decoded; the file is cut off or damaged. Copy or re-encode it."
             )
@@ -111,6 +113,8 @@ class Clip:
         for name, value in (("start", start), ("end", end)):
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise UsageError(f"{name}: expected seconds from the clip's beginning, got {value}.")
+        if end == 0:
+            raise UsageError("end: expected seconds above 0, got 0. Nothing lies before a clip's first frame.")
         if start is not None and end is not None and end <= start:
             raise UsageError(f"start, end: nothing lies between {start:g} and {end:g} s. Give an end after the start.")
         return cls(path, _source(path, start, end, config), camera, config)

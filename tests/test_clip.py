@@ -368,7 +368,7 @@ def test_start_past_the_end(clip30: Path) -> None:
         Clip.open(clip30, start=-1)
     with pytest.raises(UsageError, match="batch"):
         next(Clip.open(clip30).batches(0))
-    with pytest.raises(UsageError, match="expected auto, pyav or decord, got 'abacus'"):
+    with pytest.raises(UsageError, match="expected one of auto, pyav, decord, got 'abacus'"):
         VideoConfig(decoder="abacus")
 
 

@@ -165,6 +165,8 @@ def test_denoise_takes_noise_away(prior: MotionPrior) -> None:
     assert off(out) < 0.6 * off(noisy)
     with pytest.raises(UsageError, match="noise"):
         prior.denoise(noisy, fps=30, noise=0.0)
+    with pytest.raises(UsageError, match=r"noise: expected rad.*got 5"):
+        prior.denoise(noisy, fps=30, noise=5)
     with pytest.raises(ShapeError, match="noise"):
         prior.denoise(noisy, fps=30, noise=torch.full((3,), 0.1))
 

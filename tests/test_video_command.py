@@ -162,6 +162,51 @@ def test_usage_errors_are_two(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--end", "0"], "end: expected seconds above 0"),
+        (["--start", "0.51", "--end", "0.52"], "no frame of room.mp4 lies between"),
+        (["--focal", "1e-9"], "focal: expected a focal length"),
+        (["--intrinsics", "1,1,0,0"], "got the identity"),
+        (["--intrinsics", "nan,500,80,60"], "not a camera matrix"),
+        (["--device", "meta"], "device: 'meta' is not to be had"),
+        (["--batch-size", "1000000"], "batch_size: expected 1 to 1024"),
+        (["--seed", str(2**64)], "seed: expected"),
+        (["--set", "perception.batch_people=0"], "perception.batch_people: expected 1 to 1024, got 0"),
+        (["--set", "perception.max_people=0"], "perception.max_people: expected 1"),
+        (["--set", "perception.landmark_threshold=.nan"], "perception.landmark_threshold: expected 0 to 1, got nan"),
+        (["--set", "perception.tile_scales=[0.0]"], "perception.tile_scales[0]: expected 0.05 to 1"),
+        (["--set", "video.preset=hasty"], "video.preset: expected one of ultrafast"),
+        (["--set", "video.crf=999"], "video.crf: expected 0 to 51"),
+        (["--set", "render.opacity=7"], "render.opacity: expected 0 to 1"),
+        (["-o", ""], "--out: expected a folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_room: Path, arguments: list[str], named: str
+) -> None:
+    assert named in fails(capsys, 2, empty_room, "-o", tmp_path / "out", *arguments, "--quiet")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["walk"]])
+def test_a_full_standard_output_is_one(arguments: list[str]) -> None:
+    """ "walk" stands for a command that prints what it found."""
+    code = (
+        "import sys; from kinflow.cli.command import new_parser, run_command; p = new_parser('tool', 'A tool.'); "
+        "p.add_argument('clip'); sys.exit(run_command(p, lambda a: print('x' * 10), sys.argv[1:]))"
+    )
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("tool: standard output: could not be written") and done.stderr.count("\n") == 1
+
+
 def test_quality_chooses_the_landmark_network(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_room: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import KinflowError, OutputError
+from .output import flushed_output
 from .stopping import EXIT_CODES, stop_signals
 from .threads import settle_threads
 
@@ -32,11 +33,12 @@ def run_command(
     The code is the error's own (:mod:`kinflow.errors`), 1 for what the machine's side did, 130 after Ctrl-C, 143 after
     SIGTERM. Errors in the code itself are not caught: their traceback is what a report needs.
     """
-    args = parser.parse_args(argv)
-    settle_threads()
     with stop_signals() as received:
         try:
-            action(args)
+            with flushed_output():
+                args = parser.parse_args(argv)
+                settle_threads()
+                action(args)
         except KeyboardInterrupt:
             return _end(parser.prog, interrupted, EXIT_CODES[received[-1]] if received else 130)
         except KinflowError as error:
@@ -45,6 +47,8 @@ def run_command(
             return _end(
                 parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
             )
+        except MemoryError as error:
+            return _end(parser.prog, f"out of memory ({error}). Ask for less at a time.", KinflowError.exit_code)
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from .command import new_parser, run_command
 
 EPILOG = """\
@@ -72,6 +73,8 @@ def _run(args: argparse.Namespace) -> None:
     from ..prior import MotionPrior
     from .progress import StageProgress
 
+    if not args.out:
+        raise UsageError("--out: expected a file to write, got ''. Name it.")
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-smooth: %(message)s")
     config = SmoothingConfig(

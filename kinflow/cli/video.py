@@ -81,6 +81,8 @@ def _run(args: argparse.Namespace) -> None:
     from ..config import PipelineConfig, load_config
     from .progress import StageProgress, summary
 
+    if not args.out:
+        raise UsageError("--out: expected a folder, got ''. Name it; . is the folder you are in.")
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
     overrides = list(args.set)

@@ -6,8 +6,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +13,12 @@ from typing import Any, TypeVar
 import yaml
 
 from ..errors import ConfigError
+from .ranges import checked, fields_of
 
 C = TypeVar("C")
+
+_NOT_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+"""What the parser raises: on bytes that are no UTF-8, dates that no calendar has, keys that are lists, deep nesting."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -36,11 +38,10 @@ def from_dict(cls: type[C], values: dict[str, Any], base: C | None = None, _path
     A group inside another keeps the outer one's defaults for it, which may differ from the group's own.
 
     Raises:
-        ConfigError: unknown key or wrong type.
+        ConfigError: an unknown key, a wrong type, or a value out of range.
     """
     base = cls() if base is None else base
-    hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = fields_of(cls)  # type: ignore[arg-type]
     out: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{_path}{key}"
@@ -48,8 +49,19 @@ def from_dict(cls: type[C], values: dict[str, Any], base: C | None = None, _path
             near = difflib.get_close_matches(str(key), fields, 1)
             hint = f" Did you mean {_path}{near[0]}?" if near else f" Known: {', '.join(sorted(fields)) or 'none'}."
             raise ConfigError(f"{name}: no such setting.{hint}")
-        out[key] = _coerce(name, value, hints[key], getattr(base, key))
-    return dataclasses.replace(base, **out)  # type: ignore[type-var]
+        current = getattr(base, key)
+        if not dataclasses.is_dataclass(current):
+            out[key] = checked(name, value, fields[key][0], current)
+        elif isinstance(value, type(current)):
+            out[key] = value
+        elif isinstance(value, dict):
+            out[key] = from_dict(type(current), value, current, f"{name}.")
+        else:
+            raise ConfigError(f"{name}: expected a group of settings, got {value!r}.")
+    try:
+        return dataclasses.replace(base, **out)  # type: ignore[type-var]
+    except ConfigError as error:  # settings that contradict each other
+        raise ConfigError(f"{_path}{error}") from None
 
 
 def load_config(cls: type[C], yaml_path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
@@ -64,8 +76,8 @@ def load_config(cls: type[C], yaml_path: str | Path | None = None, overrides: Se
             values = yaml.safe_load(Path(yaml_path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"{yaml_path}: cannot be read ({error.strerror}).") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{yaml_path}: not YAML ({str(error).splitlines()[0]}).") from error
+        except _NOT_YAML as error:
+            raise ConfigError(f"{yaml_path}: not YAML in UTF-8 ({str(error).splitlines()[0]}).") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{yaml_path}: expected settings as 'key: value', got {type(values).__name__}.")
     for override in overrides:
@@ -80,42 +92,6 @@ def load_config(cls: type[C], yaml_path: str | Path | None = None, overrides: Se
                 raise ConfigError(f"--set {override}: {parent} is a value, not a group.")
         try:
             node[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise ConfigError(f"--set {override}: {text!r} is not a YAML value.") from error
     return from_dict(cls, values)
-
-
-def _coerce(name: str, value: Any, hint: Any, default: Any = None) -> Any:
-    """Check ``value`` against the type ``hint``; an int where a float is wanted, or a list for a tuple, is fine."""
-    if dataclasses.is_dataclass(hint):
-        if dataclasses.is_dataclass(value):
-            return value
-        if not isinstance(value, dict):
-            raise ConfigError(f"{name}: expected a group of settings, got {value!r}.")
-        return from_dict(typing.cast(type, hint), value, default, f"{name}.")
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _coerce(name, value, next(a for a in args if a is not type(None)))
-    if origin is typing.Literal:
-        if value not in args:
-            raise ConfigError(f"{name}: expected one of {', '.join(map(str, args))}, got {value!r}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name}: expected a list, got {value!r}.")
-        if args[-1:] != (Ellipsis,) and len(args) != len(value):
-            raise ConfigError(f"{name}: expected {len(args)} values, got {len(value)}.")
-        kinds = [args[0]] * len(value) if args[-1:] == (Ellipsis,) else args
-        return tuple(_coerce(f"{name}[{i}]", v, k) for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            raise ConfigError(f"{name}: expected float, got {value!r}.") from None
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{name}: expected {hint.__name__}, got {value!r}.")
-    return value

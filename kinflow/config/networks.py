@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Annotated
 
 from ..errors import ConfigError
+from .ranges import Config, Count, CountOrNone, Frames, Layers, Magnitude, Positive, Range, Rate, Weight, Width
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowConfig:
+class FlowConfig(Config):
     """The kinematic normalizing flow.
 
     Attributes:
@@ -27,20 +29,20 @@ class FlowConfig:
 
     representation: typing.Literal["chart", "rot6d"] = "chart"
     coupling: typing.Literal["spline", "affine"] = "spline"
-    layers: int = 8
-    hidden: int = 160
-    blocks: int = 1
-    dropout: float = 0.1
-    input_noise: float = 0.0
-    bins: int = 8
-    bound: float = 5.0
-    log_scale_cap: float = 1.5
-    tail: float = 4.0
-    gram_schmidt_spread: float = 0.25
+    layers: Annotated[int, Range(0, 256)] = 8
+    hidden: Width = 160
+    blocks: Annotated[int, Range(0, 256)] = 1
+    dropout: Rate = 0.1
+    input_noise: Magnitude = 0.0
+    bins: Annotated[int, Range(2, 256)] = 8
+    bound: Positive = 5.0
+    log_scale_cap: Positive = 1.5
+    tail: Positive = 4.0
+    gram_schmidt_spread: Positive = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicsConfig:
+class DynamicsConfig(Config):
     """The recurrent latent dynamics.
 
     Attributes:
@@ -65,33 +67,27 @@ class DynamicsConfig:
             which is told the time step).
     """
 
-    latent_dim: int = 63
-    hidden: int = 256
-    ode_hidden: int = 192
-    head_hidden: int = 384
-    components: int = 3
-    rank: int = 8
+    latent_dim: Width = 63
+    hidden: Width = 256
+    ode_hidden: Width = 192
+    head_hidden: Width = 384
+    components: Layers = 3
+    rank: Annotated[int, Range(0, 256)] = 8
     solver: typing.Literal[
         "euler", "midpoint", "rk4", "heun2", "heun3", "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"
     ] = "midpoint"
-    max_step: float = 0.1
-    rtol: float = 1e-5
-    atol: float = 1e-6
+    max_step: Positive = 0.1
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-6
     adjoint: bool = False
-    horizon: float = 0.25
-    sigma_floor: float = 1e-3
-    dropout: float = 0.1
+    horizon: Positive = 0.25
+    sigma_floor: Positive = 1e-3
+    dropout: Rate = 0.1
     between: typing.Literal["ode", "cell"] = "ode"
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a step or a tolerance that is not positive."""
-        for name in ("max_step", "rtol", "atol"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"dynamics.{name}: expected a positive number, got {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(Config):
     """The learned denoiser.
 
     Attributes:
@@ -99,15 +95,20 @@ class DenoiserConfig:
         dropout: in training only.
     """
 
-    width: int = 192
-    hidden: int = 512
-    layers: int = 6
-    heads: int = 6
-    dropout: float = 0.1
+    width: Width = 192
+    hidden: Width = 512
+    layers: Layers = 6
+    heads: Layers = 6
+    dropout: Rate = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ConfigError(f"heads: expected a divisor of width ({self.width}), got {self.heads}.")
 
 
 @dataclasses.dataclass(frozen=True)
-class FitLossConfig:
+class FitLossConfig(Config):
     """Weights of the losses of :mod:`kinflow.losses` when a motion is fitted to its evidence; 0 leaves a term out.
 
     Attributes:
@@ -123,27 +124,24 @@ class FitLossConfig:
         contact_velocity: sliding of feet in contact before a camera that stands still.
     """
 
-    keypoints: float = 200.0
-    keypoint_scale: float = 0.1
-    parts: float = 4.0
-    part_scale: float = 0.1
-    landmarks: float = 2.0
-    depth_weight: float = 0.3
-    acceleration: float = 0.3
-    acceleration_scale: float = 10.0
-    smoothness: float = 0.05
-    latent: float = 0.05
-    dynamics: float = 0.02
-    posterior: float = 0.5
-    betas: float = 1.0
-    contact_velocity: float = 0.0
-
-    def __post_init__(self) -> None:
-        _not_negative("fit losses", self)
+    keypoints: Weight = 200.0
+    keypoint_scale: Positive = 0.1
+    parts: Weight = 4.0
+    part_scale: Positive = 0.1
+    landmarks: Weight = 2.0
+    depth_weight: Weight = 0.3
+    acceleration: Weight = 0.3
+    acceleration_scale: Positive = 10.0
+    smoothness: Weight = 0.05
+    latent: Weight = 0.05
+    dynamics: Weight = 0.02
+    posterior: Weight = 0.5
+    betas: Weight = 1.0
+    contact_velocity: Weight = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingLossConfig:
+class TrainingLossConfig(Config):
     """Weights of the losses of :mod:`kinflow.losses` when the reconstructor is trained; 0 leaves a term out.
 
     Attributes:
@@ -156,28 +154,19 @@ class TrainingLossConfig:
         contacts: cross-entropy of foot contact.
     """
 
-    keypoints: float = 2.0
-    keypoint_scale: float = 0.1
-    joints3d: float = 4.0
-    rotations: float = 1.0
-    acceleration: float = 0.15
-    acceleration_scale: float = 10.0
-    posterior: float = 1.0
-    betas: float = 0.1
-    contacts: float = 0.1
-
-    def __post_init__(self) -> None:
-        _not_negative("training losses", self)
-
-
-def _not_negative(name: str, weights: FitLossConfig | TrainingLossConfig) -> None:
-    for key, value in dataclasses.asdict(weights).items():
-        if value < 0:
-            raise ConfigError(f"{name}: {key}: expected at least 0, got {value}. 0 leaves a term out.")
+    keypoints: Weight = 2.0
+    keypoint_scale: Positive = 0.1
+    joints3d: Weight = 4.0
+    rotations: Weight = 1.0
+    acceleration: Weight = 0.15
+    acceleration_scale: Positive = 10.0
+    posterior: Weight = 1.0
+    betas: Weight = 0.1
+    contacts: Weight = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class RefineConfig:
+class RefineConfig(Config):
     """Test-time optimisation.
 
     Attributes:
@@ -187,19 +176,19 @@ class RefineConfig:
         kernel: s, standard deviation of the Gaussian kernel through which corrections pass, so that none is rougher.
     """
 
-    iterations: int = 60
-    lr: float = 0.03
-    lr_root: float = 0.01
-    lr_transl: float = 0.02
-    lr_betas: float = 0.05
-    pixels: int = 128
-    vertices: int = 256
-    window: int = 16
-    kernel: float = 0.08
+    iterations: CountOrNone = 60
+    lr: Magnitude = 0.03
+    lr_root: Magnitude = 0.01
+    lr_transl: Magnitude = 0.02
+    lr_betas: Magnitude = 0.05
+    pixels: Count = 128
+    vertices: Count = 256
+    window: Frames = 16
+    kernel: Magnitude = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructorConfig:
+class ReconstructorConfig(Config):
     """The frame encoder, the latent filter, and what turns their Gaussians into motion.
 
     Attributes:
@@ -218,16 +207,16 @@ class ReconstructorConfig:
         chunk: longest stretch of frames that is filtered at once; context: frames of warm-up at each side of it.
     """
 
-    width: int = 384
-    blocks: int = 3
-    recurrent: int = 224
-    head_width: int = 320
-    lifter_width: int = 256
-    dropout: float = 0.0
-    root_inflation: float = 6.0
-    transl_inflation: float = 4.0
-    z_kernel: float = 0.05
-    landmark_sigma: float = 0.05
+    width: Width = 384
+    blocks: Annotated[int, Range(0, 256)] = 3
+    recurrent: Width = 224
+    head_width: Width = 320
+    lifter_width: Width = 256
+    dropout: Rate = 0.0
+    root_inflation: Positive = 6.0
+    transl_inflation: Positive = 4.0
+    z_kernel: Magnitude = 0.05
+    landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
             iterations=8, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.12
@@ -236,6 +225,6 @@ class ReconstructorConfig:
     align_losses: FitLossConfig = dataclasses.field(
         default_factory=lambda: FitLossConfig(posterior=1.0, landmarks=1.0, parts=0.0, dynamics=0.0, smoothness=0.0)
     )
-    std_draws: int = 8
-    chunk: int = 64
-    context: int = 32
+    std_draws: Annotated[int, Range(2, 4096)] = 8
+    chunk: Count = 64
+    context: CountOrNone = 32

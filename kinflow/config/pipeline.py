@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Annotated
 
-from ..errors import ConfigError
 from .networks import FitLossConfig, RefineConfig
+from .ranges import Config, Count, CountOrNone, Magnitude, Positive, Range, Share, Threads
 
 
 @dataclasses.dataclass(frozen=True)
-class PerceptionConfig:
+class PerceptionConfig(Config):
     """Detection, landmarks and tracking. Times are seconds, so that they mean the same at every frame rate.
 
     Attributes:
@@ -42,28 +43,28 @@ class PerceptionConfig:
     """
 
     landmarks: typing.Literal["heavy", "full"] = "heavy"
-    max_people: int | None = None
-    detector_interval_s: float = 0.4
-    search_interval_s: float = 0.15
-    tile_interval_s: float = 0.4
-    tile_scales: tuple[float, ...] = (1.0, 0.5)
-    detection_threshold: float = 0.5
-    tile_threshold: float = 0.65
-    nms_iou: float = 0.3
-    landmark_threshold: float = 0.5
-    min_roi_px: float = 40.0
-    memory_s: float = 1.2
-    min_duration_s: float = 0.6
-    look_back_s: float = 1.5
+    max_people: Count | None = None
+    detector_interval_s: Magnitude = 0.4
+    search_interval_s: Magnitude = 0.15
+    tile_interval_s: Magnitude = 0.4
+    tile_scales: Annotated[tuple[float, ...], Range(0.05, 1)] = (1.0, 0.5)
+    detection_threshold: Share = 0.5
+    tile_threshold: Share = 0.65
+    nms_iou: Share = 0.3
+    landmark_threshold: Share = 0.5
+    min_roi_px: Magnitude = 40.0
+    memory_s: Magnitude = 1.2
+    min_duration_s: Magnitude = 0.6
+    look_back_s: Magnitude = 1.5
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     runtime: typing.Literal["auto", "torch", "openvino"] = "auto"
-    batch_people: int = 4
-    look_ahead_s: float | None = None
+    batch_people: Annotated[int, Range(1, 1024)] = 4
+    look_ahead_s: Magnitude | None = None
     masks: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(Config):
     """Decoding and encoding.
 
     Attributes:
@@ -77,16 +78,13 @@ class VideoConfig:
     """
 
     decoder: typing.Literal["auto", "pyav", "decord"] = "auto"
-    threads: int = 0
-    image_fps: float = 30.0
-    prefetch_mb: int = 64
-    crf: int = 20
-    preset: str = "veryfast"
-
-    def __post_init__(self) -> None:
-        known = typing.get_args(typing.get_type_hints(VideoConfig)["decoder"])
-        if self.decoder not in known:
-            raise ConfigError(f"decoder: expected {', '.join(known[:-1])} or {known[-1]}, got {self.decoder!r}.")
+    threads: Threads = 0
+    image_fps: Positive = 30.0
+    prefetch_mb: CountOrNone = 64
+    crf: Annotated[int, Range(0, 51)] = 20
+    preset: typing.Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+    ] = "veryfast"
 
 
 RenderBackend = typing.Literal["auto", "torch", "pytorch3d"]
@@ -94,7 +92,7 @@ RenderBackend = typing.Literal["auto", "torch", "pytorch3d"]
 
 
 @dataclasses.dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(Config):
     """Rasteriser and overlay.
 
     Attributes:
@@ -104,13 +102,13 @@ class RenderConfig:
             else torch.
     """
 
-    opacity: float = 0.8
-    near: float = 0.05
+    opacity: Share = 0.8
+    near: Positive = 0.05
     backend: RenderBackend = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(Config):
     """Everything ``kinflow-video`` does, by part."""
 
     video: VideoConfig = dataclasses.field(default_factory=VideoConfig)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Annotated
 
 from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, ReconstructorConfig, TrainingLossConfig
+from .ranges import Config, Count, CountOrNone, Frames, Magnitude, Positive, Range, Rate, Share, Span, Threads, Weight
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """What every training has in common: :func:`kinflow.training.loop.fit`.
 
     Attributes:
@@ -22,24 +24,24 @@ class TrainConfig:
         log_every: steps between lines of ``log.csv``.
     """
 
-    seed: int = 0
-    steps: int = 20000
-    minutes: float = 0.0
-    batch: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup: int = 200
-    grad_clip: float = 1.0
-    ema: float = 0.999
-    validate_every: int = 500
-    patience: int = 0
-    threads: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    steps: Annotated[int, Range(0, 10**9)] = 20000
+    minutes: Magnitude = 0.0
+    batch: Count = 256
+    lr: Positive = 1e-3
+    weight_decay: Magnitude = 1e-2
+    warmup: CountOrNone = 200
+    grad_clip: Positive = 1.0
+    ema: Rate = 0.999
+    validate_every: Count = 500
+    patience: CountOrNone = 0
+    threads: Threads = 0
     precision: typing.Literal["fp32", "bf16"] = "fp32"
-    log_every: int = 50
+    log_every: Count = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowTrainingConfig:
+class FlowTrainingConfig(Config):
     """``kinflow-train flow``.
 
     Attributes:
@@ -54,17 +56,17 @@ class FlowTrainingConfig:
 
     model: FlowConfig = dataclasses.field(default_factory=FlowConfig)
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=512, steps=12000))
-    noise: float = 0.01
-    jitter: float = 0.1
-    jitter_share: float = 0.2
-    mirror: float = 0.5
-    exchange: float = 0.15
-    bounds_samples: int = 16
+    noise: Magnitude = 0.01
+    jitter: Magnitude = 0.1
+    jitter_share: Share = 0.2
+    mirror: Share = 0.5
+    exchange: Share = 0.15
+    bounds_samples: Count = 16
     init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicsTrainingConfig:
+class DynamicsTrainingConfig(Config):
     """``kinflow-train dynamics``.
 
     Attributes:
@@ -88,25 +90,25 @@ class DynamicsTrainingConfig:
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
     flow: str | None = None
     space: typing.Literal["latents", "chart"] = "latents"
-    frames: int = 48
-    fps: tuple[float, float] = (10.0, 120.0)
-    rate_jitter: float = 0.15
-    drop: float = 0.3
-    drop_share: float = 0.3
-    noise: float = 0.02
-    noise_share: float = 0.2
-    dequantise: float = 0.002
-    mirror: float = 0.5
-    exchange: float = 0.3
-    root_share: float = 0.5
-    time_warp: float = 0.25
-    ahead: float = 0.3
-    ahead_count: int = 8
+    frames: Frames = 48
+    fps: Span = (10.0, 120.0)
+    rate_jitter: Share = 0.15
+    drop: Share = 0.3
+    drop_share: Share = 0.3
+    noise: Magnitude = 0.02
+    noise_share: Share = 0.2
+    dequantise: Magnitude = 0.002
+    mirror: Share = 0.5
+    exchange: Share = 0.3
+    root_share: Share = 0.5
+    time_warp: Magnitude = 0.25
+    ahead: Weight = 0.3
+    ahead_count: CountOrNone = 8
     init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class DenoiserTrainingConfig:
+class DenoiserTrainingConfig(Config):
     """``kinflow-train denoiser``.
 
     Attributes:
@@ -126,28 +128,28 @@ class DenoiserTrainingConfig:
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(batch=24, steps=12000, lr=6e-4, ema=0.998, precision="bf16")
     )
-    frames: int = 64
-    fps: tuple[float, float] = (10.0, 120.0)
-    rate_jitter: float = 0.15
-    time_warp: float = 0.3
-    mirror: float = 0.5
-    exchange: float = 0.15
-    noise: tuple[float, float] = (0.003, 0.22)
-    told_error: float = 0.2
-    correlated: float = 0.1
-    outliers: float = 0.01
-    drops: float = 0.25
-    gaps: float = 0.4
-    future: float = 0.25
-    gap: tuple[float, float] = (0.1, 1.3)
-    swaps: float = 0.12
-    angle: float = 1.0
-    position: float = 0.7
-    acceleration: float = 0.3
+    frames: Frames = 64
+    fps: Span = (10.0, 120.0)
+    rate_jitter: Share = 0.15
+    time_warp: Magnitude = 0.3
+    mirror: Share = 0.5
+    exchange: Share = 0.15
+    noise: Span = (0.003, 0.22)
+    told_error: Magnitude = 0.2
+    correlated: Share = 0.1
+    outliers: Share = 0.01
+    drops: Share = 0.25
+    gaps: Share = 0.4
+    future: Share = 0.25
+    gap: Span = (0.1, 1.3)
+    swaps: Share = 0.12
+    angle: Weight = 1.0
+    position: Weight = 0.7
+    acceleration: Weight = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseConfig:
+class NoiseConfig(Config):
     """Errors given to projected motion capture: :mod:`kinflow.training.streams.noise`.
 
     Attributes:
@@ -159,20 +161,20 @@ class NoiseConfig:
             and right, and fits in which everything is worse, per second.
     """
 
-    jitter2d: tuple[float, float] = (0.003, 0.018)
-    bias2d: float = 0.008
-    world: tuple[float, float] = (0.004, 0.022)
-    depth_scale: tuple[float, float] = (0.65, 1.1)
-    lean: float = 0.1
-    depth_flips: float = 0.05
-    occlusion: float = 0.15
-    outliers: float = 0.004
-    swaps: float = 0.04
-    fits: float = 0.06
+    jitter2d: Span = (0.003, 0.018)
+    bias2d: Magnitude = 0.008
+    world: Span = (0.004, 0.022)
+    depth_scale: Span = (0.65, 1.1)
+    lean: Magnitude = 0.1
+    depth_flips: Magnitude = 0.05
+    occlusion: Magnitude = 0.15
+    outliers: Share = 0.004
+    swaps: Magnitude = 0.04
+    fits: Magnitude = 0.06
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectionConfig:
+class ProjectionConfig(Config):
     """The stream of projected motion capture: :mod:`kinflow.training.streams.projected`.
 
     Attributes:
@@ -193,31 +195,31 @@ class ProjectionConfig:
     """
 
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
-    frames: int = 32
-    fps: tuple[float, float] = (5.0, 60.0)
-    jitter: float = 0.15
-    time_warp: float = 0.25
-    mirror: float = 0.5
-    exchange: float = 0.15
-    perturb: float = 0.35
-    perturb_std: float = 0.3
-    sampled: float = 0.12
-    tilt: float = 0.15
-    tumble: float = 0.04
-    pitch: float = 14.0
-    roll: float = 7.0
-    wide: float = 0.25
-    focal: tuple[float, float] = (0.5, 2.5)
-    focal_error: float = 0.15
-    size: tuple[float, float] = (0.2, 1.3)
-    off_centre: float = 0.22
-    world: float = 0.85
-    coco: float = 0.5
-    gaps: float = 0.25
+    frames: Frames = 32
+    fps: Span = (5.0, 60.0)
+    jitter: Share = 0.15
+    time_warp: Magnitude = 0.25
+    mirror: Share = 0.5
+    exchange: Share = 0.15
+    perturb: Share = 0.35
+    perturb_std: Magnitude = 0.3
+    sampled: Share = 0.12
+    tilt: Share = 0.15
+    tumble: Share = 0.04
+    pitch: Magnitude = 14.0
+    roll: Magnitude = 7.0
+    wide: Share = 0.25
+    focal: Span = (0.5, 2.5)
+    focal_error: Magnitude = 0.15
+    size: Span = (0.2, 1.3)
+    off_centre: Magnitude = 0.22
+    world: Share = 0.85
+    coco: Share = 0.5
+    gaps: Share = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructorTrainingConfig:
+class ReconstructorTrainingConfig(Config):
     """``kinflow-train reconstructor``.
 
     Attributes:
@@ -243,9 +245,9 @@ class ReconstructorTrainingConfig:
     flow: str | None = None
     dynamics: str | None = None
     perceived: str | None = None
-    perceived_share: float = 0.5
+    perceived_share: Share = 0.5
     init: str | None = None
     filter: bool = True
-    scored: int = 12
-    decoded: int = 6
-    validation: int = 96
+    scored: Count = 12
+    decoded: Count = 6
+    validation: Count = 96

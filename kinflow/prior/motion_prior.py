@@ -292,8 +292,8 @@ class MotionPrior(nn.Module):
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
         level = self._noise(rotmat, noise)
-        if not bool(((level > 0) & torch.isfinite(level)).all()):
-            raise UsageError(f"noise: expected positive angles in rad, got {noise}. 3 degrees are 0.05.")
+        if not bool(((level > 0) & (level <= torch.pi / 2)).all()):
+            raise UsageError(f"noise: expected rad, above 0 and up to pi/2, got {noise}. 3 degrees are 0.05 rad.")
         return with_hands(rotmat_to_rotvec(denoise_clip(self.denoiser, rotmat, times, valid, level)))
 
     # -- parts --------------------------------------------------------------------------------------------------------
