@@ -10,7 +10,19 @@ training or data module.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and the API page see of the names that __getattr__ hands on
+    from .apps.options import RunOptions as RunOptions
+    from .apps.video import reconstruct as reconstruct
+    from .apps.video import run as run
+    from .body import Body as Body
+    from .clip import Clip as Clip
+    from .errors import KinflowError as KinflowError
+    from .evidence import Evidence as Evidence
+    from .motion import Motion as Motion
+    from .perception import perceive as perceive
+    from .prior import MotionPrior as MotionPrior
 
 __version__ = "0.1.0"
 
