@@ -189,7 +189,11 @@ def _source(path: Path, start: float | None, end: float | None, config: VideoCon
         return ImageSource(list_images(path), start, end, config.image_fps)
     if not path.exists():
         raise VideoError(f"{path}: no such file. Check the path.")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():  # opening a pipe waits for whoever writes to it, and a clip is read more than once
+        raise VideoError(
+            f"{path}: a pipe, socket or device, not a file. Write the clip to a file first, and give that."
+        )
+    if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes). Copy or download it again.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSource([path], start, end, config.image_fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import threading
@@ -554,3 +555,24 @@ def test_decoding_stays_a_bounded_number_of_frames_ahead(tmp_path: Path, monkeyp
     threading.Event().wait(0.3)
     assert 4 <= decoded <= 4 + 4
     stream.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["pipe.mp4", "pipe.png"])
+def test_a_named_pipe_is_refused(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(VideoError, match=rf"{name}: a pipe"):
+        Clip.open(tmp_path / name)
+
+
+def test_a_time_scale_of_zero_is_told(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", (64, 48), 24) as video:
+        for k in range(24):
+            video.write(np.full((48, 64, 3), 10 * k, np.uint8))
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    at = content.index(b"mdhd") + 16
+    content[at : at + 4] = bytes(4)
+    (tmp_path / "clip.mp4").write_bytes(content)
+    clip = Clip.open(tmp_path / "clip.mp4")
+    assert len(clip.frame_ids) < 24
+    assert clip.damage is not None and "of its 24 frames" in clip.damage

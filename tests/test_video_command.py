@@ -260,7 +260,8 @@ def test_unreadable_clips_are_four(capsys: pytest.CaptureFixture[str], tmp_path:
         silence.sample_rate = 8000
         container.mux(stream.encode(silence))
         container.mux(stream.encode())
-    for name in ("text.mp4", "empty.mp4", "cut.mp4", "folder", "sound.m4a", "missing.mp4"):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("pipe.mp4", "text.mp4", "empty.mp4", "cut.mp4", "folder", "sound.m4a", "missing.mp4"):
         line = fails(capsys, 4, tmp_path / name, "-o", tmp_path / "out", "--quiet")
         assert name in line
     assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from ..devices import find_device
 from ..errors import NobodyFoundError, UsageError
 from ..evidence import Evidence
 from ..motion import Motion
-from ..perception import perceive, read_keypoints
+from ..perception import read_keypoints, watch
 from ..reconstruction import Reconstructor
 from .options import Progress, RunOptions
 from .results import Result, describe, timed
@@ -111,14 +111,11 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
     with timed(timings, "load"):
         body = Body.open() if options.body_path is None else Body.from_file(options.body_path, model_type=options.body)
         reconstructor = Reconstructor.load(body=body.to(device), device=device)
-    evidences = _evidences(clip, options, device, timings, progress)
+    evidences, too_short_s = _evidences(clip, options, device, timings, progress)
     if clip.damage:
         log.warning("%s", clip.damage)
     if not evidences:
-        raise NobodyFoundError(
-            f"{clip.path}: nobody was found in {len(clip.frame_ids)} frames. Use a clip in which a person is at least "
-            "60 px tall and in view for a while, or pass 2D keypoints with --keypoints."
-        )
+        raise NobodyFoundError(f"{clip.path}: {_why_nobody(too_short_s, len(clip.frame_ids), options)}")
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
     info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, timings)
     return Result(clip, options, motions, evidences, reconstructor.body, info)
@@ -141,9 +138,10 @@ def _evidences(
     device: torch.device,
     timings: dict[str, float],
     progress: Progress | None,
-) -> list[Evidence]:
-    """What is seen of each person: by kinflow's own eyes, or by another tool's."""
+) -> tuple[list[Evidence], float]:
+    """What is seen of each person, by kinflow's own eyes or by another tool's; and how long, in s, of those left out for it."""
     perception = options.config.perception
+    too_short_s = 0.0
 
     def report(done: int, total: int | None) -> None:
         if progress is not None:
@@ -153,7 +151,8 @@ def _evidences(
     if options.keypoints is None:
         # What nobody reads is not computed: masks serve the refinement alone (a third of the landmark network's time).
         needed: PerceptionConfig = dataclasses.replace(perception, masks=perception.masks and options.refine)
-        evidences = perceive(clip, config=needed, device=device, batch_size=options.batch_size, progress=report)
+        perceiver = watch(clip, needed, device, options.batch_size, report)
+        evidences, too_short_s = perceiver.finish(), perceiver.too_short_s
     else:
         done = 0
         for batch in clip.batches(options.batch_size):
@@ -163,7 +162,22 @@ def _evidences(
     report(len(clip.frame_ids), len(clip.frame_ids))
     timings["decode"] = clip.waited_s - waited
     timings["perceive"] = time.perf_counter() - began - timings["decode"]
-    return evidences
+    return evidences, too_short_s
+
+
+def _why_nobody(too_short_s: float, frames: int, options: RunOptions) -> str:
+    if options.keypoints is not None:
+        return f"{options.keypoints} shows nobody for long enough in its {frames} frames. Check that it belongs to the clip."
+    if too_short_s:
+        return (
+            f"nobody was in view for long enough: {too_short_s:.2f} s at most, and perception.min_duration_s asks for "
+            f"{options.config.perception.min_duration_s:g} s. Set it lower with --set perception.min_duration_s="
+            f"{max(0.01, 0.9 * too_short_s):.2f}, or use more of the clip."
+        )
+    return (
+        f"nobody was found in {frames} frames. Use a clip in which a person is at least 60 px tall and in view for a "
+        "while, or pass 2D keypoints with --keypoints."
+    )
 
 
 def _motions(

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from kinflow.perception.keypoints import read_keypoints
-from kinflow.perception.perceiver import Perceiver, perceive
+from kinflow.perception.perceiver import Perceiver, perceive, watch
 
-__all__ = ["Perceiver", "perceive", "read_keypoints"]
+__all__ = ["Perceiver", "perceive", "read_keypoints", "watch"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kinflow.evidence import Evidence
+from kinflow.perception.tracking import pauses
 
 __all__ = ["Sighting", "link_people"]
 
@@ -61,11 +62,14 @@ def link_people(
         frames: the sightings in each of T frames.
         timestamps: (T,) s; frame_ids: (T,).
     Returns:
-        People, the one seen in most frames first.
+        People, the one seen in most frames first. Where the clip itself pauses, nobody goes on, whatever the labels.
     """
     chains: list[_Chain] = []
     labelled: dict[str, _Chain] = {}
+    breaks = set(pauses(timestamps, MEMORY_S).tolist())
     for index, sightings in enumerate(frames):
+        if index in breaks:
+            labelled.clear()
         sightings = [s for s in sightings if s.known.sum() >= LEAST_POINTS]
         for sighting in [s for s in sightings if s.label is not None]:
             chain = labelled.setdefault(str(sighting.label), _Chain([]))

@@ -21,9 +21,19 @@ from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
 from kinflow.perception.runtimes import load_networks
-from kinflow.perception.tracking import Row, Track, Tracker, join_successors, plausible, steady_rows, surely_somebody
+from kinflow.perception.tracking import (
+    Row,
+    Track,
+    Tracker,
+    join_successors,
+    parted,
+    pauses,
+    plausible,
+    steady_rows,
+    surely_somebody,
+)
 
-__all__ = ["Perceiver", "perceive"]
+__all__ = ["Perceiver", "perceive", "watch"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +55,10 @@ class Perceiver:
 
     Call :meth:`update` with the clip's frames in order, batch by batch, then :meth:`finish`. Memory grows with the results
     (a few kB a person and frame); of the frames only the last second or so is held.
+
+    Attributes:
+        too_short_s: after :meth:`finish`, how long somebody was seen at most who was left out for ``min_duration_s``; 0 for
+            nobody.
 
     >>> perceiver = Perceiver(PerceptionConfig())
     >>> perceiver.update(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.zeros(1, int))
@@ -71,6 +85,7 @@ class Perceiver:
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
         self._tile_turn = 0
+        self.too_short_s = 0.0
 
     @torch.inference_mode()
     def update(self, images: np.ndarray, timestamps: np.ndarray, frame_ids: np.ndarray) -> None:
@@ -252,13 +267,17 @@ class Perceiver:
         interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
-        found = [track.rows for track in self._tracker.tracks if track.rows]
+        breaks = pauses(self._times, self.config.memory_s)
+        found = [rows for track in self._tracker.tracks for rows in parted(track.rows, breaks)]
+        self.too_short_s = 0.0
         for track_rows in join_successors(found, self._times, self.config.memory_s):
             rows = steady_rows(track_rows, self._times)
-            if rows and interval * len(rows) >= shortest - 1e-6 and surely_somebody(rows):
-                kept.append(rows)
-            else:
+            if not rows or not surely_somebody(rows):
                 log.debug("dropped a track of %d frames", len(rows))
+            elif interval * len(rows) < shortest - 1e-6:
+                self.too_short_s = max(self.too_short_s, interval * len(rows))
+            else:
+                kept.append(rows)
         kept.sort(key=lambda rows: (-len(rows), rows[0].index))
         return [self._evidence(number, rows) for number, rows in enumerate(kept[: self.config.max_people])]
 
@@ -319,14 +338,25 @@ def perceive(
 
     >>> people = perceive(Clip.open("clip.mp4"))  # doctest: +SKIP
     """
-    perceiver = Perceiver(config, find_device(str(device)))
+    return watch(clip, config, find_device(str(device)), batch_size, progress).finish()
+
+
+def watch(
+    clip: Clip,
+    config: PerceptionConfig | None,
+    device: torch.device,
+    batch_size: int,
+    progress: Callable[[int, int | None], None] | None,
+) -> Perceiver:
+    """A perceiver that has looked at the whole clip; arguments and errors are those of :func:`perceive`."""
+    perceiver = Perceiver(config, device)
     done = 0
     for batch in clip.batches(batch_size):
         perceiver.update(batch.images, batch.timestamps, batch.frame_ids)
         done += len(batch)
         if progress is not None:
             progress(done, clip.num_frames)
-    return perceiver.finish()
+    return perceiver
 
 
 def _same_region(a: np.ndarray, b: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import Person, mask_overlap, visible_points
 
-__all__ = ["Row", "Track", "Tracker", "plausible", "same_body", "steady_rows", "surely_somebody"]
+__all__ = ["Row", "Track", "Tracker", "parted", "pauses", "plausible", "same_body", "steady_rows", "surely_somebody"]
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
@@ -28,6 +29,7 @@ SAME_PLACE = 0.5  #: regions whose centres lie nearer than this, in sides of the
 STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
 SURE_SCORE = 0.9  #: people's median score is 0.99 and more, that of furniture less than this (measured), ...
 MOSTLY_SEEN = 0.75  #: ... and furniture is lost and found again
+PAUSE = 3.0  #: a clip pauses where frames are further apart than this, in its median interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +211,26 @@ def surely_somebody(rows: Sequence[Row]) -> bool:
     """
     seen = len(rows) / (rows[-1].index - rows[0].index + 1)
     return seen >= MOSTLY_SEEN or float(np.median([row.person.score for row in rows])) >= SURE_SCORE
+
+
+def pauses(times: np.ndarray | Sequence[float], memory_s: float) -> np.ndarray:
+    """Numbers of the frames before which the clip itself pauses for longer than anybody is remembered.
+
+    Who is there afterwards may be anyone. A time-lapse does not pause: its intervals are all alike.
+
+    Args:
+        times: (T,) s.
+    """
+    steps = np.diff(np.asarray(times, np.float64))
+    if not len(steps):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(steps > max(memory_s, PAUSE * float(np.median(steps)))) + 1
+
+
+def parted(rows: list[Row], before: np.ndarray) -> list[list[Row]]:
+    """The rows in pieces: a new one begins with each of the frames ``before``, of which the numbers rise."""
+    edges = [0, *np.searchsorted([row.index for row in rows], before).tolist(), len(rows)]
+    return [rows[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
 def plausible(track: Track, person: Person) -> bool:

@@ -28,6 +28,9 @@ _NOT_FILMS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "txt"})
 
 _NO_VIDEO = "{}: not a video, or cut off before its index. Check that it plays elsewhere, or copy it again."
 
+_SLOWEST_FPS = 1 / 60
+"""Fewer frames a second are a clock that does not work (a time scale of 0 counts as 1: 3,750 s a frame), where not all are read."""
+
 _DEFAULT_FPS = 25.0
 """Spacing of frames that carry no time at all (ffmpeg's own convention); used only where a file says nothing."""
 
@@ -248,6 +251,18 @@ class PyAVSource:
             self.damage = (
                 f"{self.path.name} is damaged: {lost} frames from {lost_at:.2f} s on could not be decoded; "
                 f"the other {read} were used."
+            )
+        elif (
+            read
+            and not stopped
+            and not self.start
+            and self.promised
+            and read < self.promised
+            and self.fps < _SLOWEST_FPS
+        ):
+            self.damage = (
+                f"{self.path.name} is damaged: by its clock a frame lasts {1 / self.fps:.0f} s, and {read} of its "
+                f"{self.promised} frames were read. Re-encode it."
             )
         elif read and not stopped and not self.start and self.promised and self.duration and last is not None:
             short = self.duration - last > max(0.05 * self.duration, 1.5 / self.fps)
