@@ -115,6 +115,23 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     }
 
 
+def doubts(motion: Motion, min_confidence: float = 0.5) -> dict[str, float]:
+    """What the reprojection does not show, told by the observed frames themselves.
+
+    Returns:
+        ``plausible``: share of them whose pose is among the 99 % that the prior takes for the most usual (||z||^2 below that
+        quantile of chi-square with 63 degrees of freedom); ``low_confidence``: share in which the limbs' keypoints have a
+        mean confidence below ``min_confidence``.
+    """
+    z = torch.from_numpy(motion.z[motion.observed]).double()
+    share = torch.special.gammainc(z.new_tensor(z.shape[-1] / 2), z.square().sum(-1) / 2)
+    confidence = motion.confidence[motion.observed][:, sorted(BLAZEPOSE_TO_SMPL)].mean(-1)
+    return {
+        "plausible": round(float((share < 0.99).double().mean()), 4),
+        "low_confidence": round(float((confidence < min_confidence).mean()), 4),
+    }
+
+
 def describe(
     clip: Clip,
     options: RunOptions,
@@ -137,6 +154,7 @@ def describe(
                 "height_m": round(float(body.height(torch.tensor(motion.betas).to(body.device))), 3),
                 "distance_m": round(float(np.median(motion.joints3d[motion.observed, 0, 2])), 2),
                 **fit_to_keypoints(motion, body),
+                **doubts(motion),
             }
         )
     return {

@@ -25,6 +25,12 @@ LABELS = {
 }
 
 
+NOTES = (
+    "reprojection: confident 2D keypoints within 0.2 torso of the body's; says nothing of depth, lean or facing",
+    "plausible: frames whose pose is among the prior's usual 99 %; unsure: frames whose keypoints are of low confidence",
+)
+
+
 class StageProgress:
     """A progress bar per stage on standard error; silent when not ``enabled``."""
 
@@ -51,12 +57,12 @@ class StageProgress:
 
 
 def summary(info: dict[str, Any], out: str) -> None:
-    """Print the people that were found, how well the body sits on the keypoints, and where the files are."""
+    """Print the people that were found, what speaks for them and against, and where the files are."""
     console = Console()
     table = Table(
         title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s"
     )
-    for column in ("file", "seconds", "seen in", "height m", "distance m", "on the body"):
+    for column in ("file", "seconds", "seen in", "height m", "distance m", "reprojection", "plausible", "unsure"):
         table.add_column(column, justify="left" if column == "file" else "right")
     for p in info["people"]:
         seen = f"{p['observed']}/{p['frames']}"
@@ -68,9 +74,12 @@ def summary(info: dict[str, Any], out: str) -> None:
             f"{p['height_m']:.2f}",
             f"{p['distance_m']:.1f}",
             fit,
+            f"{100 * p['plausible']:.0f} %",
+            f"{100 * p['low_confidence']:.0f} %",
         )
     console.print(table)
-    console.print("on the body: confident keypoints within 0.2 torso of the reprojected body", style="dim")
+    for note in NOTES:
+        console.print(note, style="dim", highlight=False)
     stages = {k: v for k, v in info["timings"].items() if k != "total"}
     console.print(", ".join(f"{k} {v:.1f} s" for k, v in stages.items()), style="dim")
     if info["clip"]["damage"]:

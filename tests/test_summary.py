@@ -1,0 +1,46 @@
+"""What a run says of its own quality: reprojection by its name, and what the prior and the keypoints make doubtful."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kinflow.apps.results import doubts
+from kinflow.cli.progress import summary
+from kinflow.motion import Motion
+
+
+def motion(z_length: np.ndarray, confidence: np.ndarray) -> Motion:
+    """Rows with z of that length and keypoints of that confidence."""
+    count = len(z_length)
+    z = np.zeros((count, 63))
+    z[:, 5] = z_length
+    shapes = {"global_orient": (3,), "body_pose": (23, 3), "transl": (3,), "joints3d": (24, 3), "joints3d_std": (24,),
+              "z_std": (63,), "contacts": (4,), "keypoints2d": (33, 2), "boxes_xyxy": (4,)}  # fmt: skip
+    return Motion(
+        person_id=0, body="open", frame_ids=np.arange(count), timestamps=np.arange(count) / 30.0,
+        observed=np.ones(count, bool), betas=np.zeros(10), z=z, confidence=np.tile(confidence[:, None], (1, 33)),
+        K=np.eye(3), image_size=np.array([64, 48]), **{k: np.zeros((count, *v)) for k, v in shapes.items()},
+    )  # fmt: skip
+
+
+def test_doubts() -> None:
+    # 99 % of chi-square with 63 degrees of freedom: 92.01
+    person = motion(np.sqrt([0.0, 63.0, 92.0, 92.1, 400.0]), np.array([0.9, 0.9, 0.51, 0.49, 0.1]))
+    assert doubts(person) == {"plausible": 0.6, "low_confidence": 0.4}
+    seen = dataclasses.replace(person, observed=np.array([1, 1, 0, 0, 1], bool))
+    assert doubts(seen) == {"plausible": 0.6667, "low_confidence": 0.3333}
+
+
+def test_the_summary_names_the_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    person = {"file": "person00.npz", "observed": 9, "frames": 10, "first_s": 0.0, "last_s": 0.3, "height_m": 1.7,
+              "distance_m": 4.0, "pck": 0.98, "plausible": 0.61, "low_confidence": 0.07}  # fmt: skip
+    clip = {"path": "a.mp4", "frames": 10, "damage": None}
+    info = {"clip": clip, "frames_per_second": 5, "people": [person], "timings": {"total": 2.0}, "files": ["run.json"]}
+    summary(info, "out")
+    text = capsys.readouterr().out
+    assert "on the body" not in text and "says nothing of depth, lean or facing" in text
+    assert all(word in text for word in ("reprojection", "98 %", "plausible", "61 %", "unsure", "7 %"))
