@@ -63,12 +63,13 @@ def test_the_3d_is_right(reconstructed: tuple[Path, torch.Tensor]) -> None:
     error = 1000 * pa_mpjpe(found, truth)[person.observed].mean().item()
     jitter = acceleration_error(found, truth, torch.from_numpy(person.timestamps)).mean().item()
     print(f"rendered walk: PA-MPJPE {error:.1f} mm, acceleration error {jitter:.1f} m/s^2")
-    assert error <= 70
+    # What the README claims, and what other looks of the walker (40.2 to 42.1 mm over four) and other decoders add.
+    assert error <= 43 and jitter <= 4
     # Facing: the walker's left is on the true side, which Procrustes alignment could hide in part.
     left, true_left = (j[:, 1] - j[:, 2] for j in (found, truth))
-    assert (torch.nn.functional.cosine_similarity(left, true_left, dim=-1) > 0.7).float().mean() > 0.9
+    assert (torch.nn.functional.cosine_similarity(left, true_left, dim=-1) > 0.95).all()
     # Whole-body heights are unknown to one camera; the distance is right within the shape's spread.
-    assert ((found[:, 0, 2] / truth[:, 0, 2]) - 1).abs().median() < 0.2
+    assert ((found[:, 0, 2] / truth[:, 0, 2]) - 1).abs().median() < 0.06
 
 
 def test_the_files_are_whole(reconstructed: tuple[Path, torch.Tensor]) -> None:
@@ -77,7 +78,7 @@ def test_the_files_are_whole(reconstructed: tuple[Path, torch.Tensor]) -> None:
     info = json.loads((out / "run.json").read_text())
     person = kinflow.Motion.load(out / "person00.npz")
     assert info["schema"] == "kinflow.run/1" and info["people"][0]["frames"] == len(person)
-    assert info["people"][0]["pck"] >= 0.9
+    assert info["people"][0]["pck"] >= 0.97
     assert person.vertices([0]).shape == (1, 12272, 3)
     with av.open(str(out / "overlay.mp4")) as video:
         frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
@@ -121,7 +122,7 @@ def test_keypoints_of_another_tool(reconstructed: tuple[Path, torch.Tensor], tmp
         content = {"people": [{"pose_keypoints_2d": flat.ravel().tolist()}]}
         (folder / f"walk_{frame:012d}_keypoints.json").write_text(json.dumps(content))
     info = half_second(reconstructed[0].parent / "walk.mp4", tmp_path / "out", "--keypoints", str(folder))
-    assert len(info["people"]) == 1 and info["people"][0]["pck"] >= 0.8
+    assert len(info["people"]) == 1 and info["people"][0]["pck"] >= 0.95
 
 
 def test_one_image(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -> None:

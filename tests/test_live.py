@@ -57,7 +57,7 @@ def test_it_beats_raw_landmarks(prior: MotionPrior, body: Body) -> None:
     print(
         f"limbs off by {1000 * off(raw):.0f} mm raw, {1000 * off(found):.0f} mm filtered; acceleration {shake}, lag {behind}"
     )
-    assert off(found) < 0.6 * off(raw) and shake[1] < 0.4 * shake[0] and behind < 0.02
+    assert off(found) < 0.48 * off(raw) and shake[1] < 0.2 * shake[0] and behind < 0.02
     assert results[0].body_pose.shape == (23, 3) and all(r.observed for r in results)
     # The pose it returns is the body it draws.
     last = results[-1]
@@ -96,7 +96,7 @@ def test_it_filters_rotations(prior: MotionPrior, oriented: bool) -> None:
     assert off[1] < 0.8 * off[0] and shake[1] < 0.5 * shake[0]
     if oriented:
         root = rotvec_to_rotmat(torch.stack([r.global_orient for r in results]))
-        assert float(geodesic_distance(root[5:], true[5:, 0]).max()) < 0.05
+        assert float(geodesic_distance(root[5:], true[5:, 0]).max()) < 1e-6
     else:
         assert torch.equal(results[-1].global_orient, torch.zeros(3)) and results[-1].size == 1
 
@@ -113,10 +113,10 @@ def test_it_bridges_gaps_and_forgets(prior: MotionPrior, body: Body) -> None:
         assert result.observed == (points is not None and i != 9)
         assert torch.isfinite(result.body_pose).all()
         if i in (9, 17):
-            assert (result.landmarks - truth[i])[LIMBS].norm(dim=-1).mean() < 0.2
+            assert (result.landmarks - truth[i])[LIMBS].norm(dim=-1).mean() < 0.15
     turned = raw[20] * torch.tensor([-1.0, 1.0, -1.0])  # someone facing the other way, after a while
     result = live.landmarks(float(times[20]) + 5, turned)
-    assert (result.landmarks - turned)[LIMBS].norm(dim=-1).mean() < 0.15
+    assert (result.landmarks - turned)[LIMBS].norm(dim=-1).mean() < 0.06
 
 
 def test_state_is_in_the_object_alone(prior: MotionPrior, body: Body) -> None:

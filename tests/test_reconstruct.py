@@ -181,20 +181,23 @@ def test_long_gaps_stay_within_what_was_seen(body: Body) -> None:
 
 
 def test_every_weight_learns(body: Body) -> None:
+    """After one step, since the corrections start at zero and what feeds them has no gradient before."""
     task = training_task(body)
     sample = task.draw(np.random.default_rng(0))
-    loss, terms = task.loss(sample)
-    loss.backward()
+    learned = [p for p in task.module.parameters() if p.requires_grad]
+    step = torch.optim.SGD(learned, lr=1e-3)
+    for _ in range(2):
+        step.zero_grad()
+        loss, terms = task.loss(sample)
+        loss.backward()
+        step.step()
     assert torch.isfinite(loss) and all(torch.isfinite(torch.as_tensor(v)) for v in terms.values())
     idle = [
         name
         for name, p in task.module.named_parameters()
         if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all() or p.grad.abs().sum() == 0)
     ]
-    # The corrections start at zero, so what feeds them learns from the second step on.
-    assert all("fusion_head.0" in n or "fusion_head.1" in n or ".layers." in n or "missing" in n for n in idle), [
-        n for n in idle if ".layers." not in n
-    ]
+    assert not idle
     assert not any(n.startswith("filter.dynamics") and p.grad is not None for n, p in task.module.named_parameters())
 
 
@@ -229,7 +232,7 @@ def test_translation_puts_the_body_where_the_keypoints_are(reconstructor: Recons
     pelvis = project(torch.tensor(motion.joints3d[:, :1]), torch.tensor(motion.K))[:, 0].numpy()
     hips = motion.keypoints2d[:, [23, 24]].mean(1)
     torso = np.linalg.norm(motion.keypoints2d[:, [11, 12]].mean(1) - hips, axis=-1)
-    assert np.median(np.linalg.norm(pelvis - hips, axis=-1) / torso) < 0.5
+    assert np.median(np.linalg.norm(pelvis - hips, axis=-1) / torso) < 0.2
 
 
 def test_bad_arguments_are_named(reconstructor: Reconstructor, body: Body) -> None:

@@ -80,7 +80,7 @@ def test_translation_is_exact_and_withstands_outliers() -> None:
     wrong = pixels.clone()
     wrong[:, :5] += 200
     robust = solve_translation(points, wrong, weight, K, sigma=0.02, iterations=10)
-    assert (robust.mean - transl).norm(dim=-1).max() < 0.05
+    assert (robust.mean - transl).norm(dim=-1).max() < 0.01
     # Depth is the uncertain direction.
     variance = robust.covariance.diagonal(dim1=-2, dim2=-1)
     assert (variance[:, 2] > 5 * variance[:, 0]).all()
@@ -158,10 +158,10 @@ def test_smoothing_reduces_noise_without_lag_and_bridges_gaps() -> None:
     value, value_cov = smooth(noisy, cov, t, observed, OrnsteinUhlenbeck(4.0, 1.0))
     inner = observed.copy()
     inner[:5] = inner[-5:] = False
-    assert np.abs(value - truth)[inner].mean() < 0.5 * np.abs(noisy - truth)[inner].mean()
-    assert np.abs(value - truth)[~observed].max() < 0.15
+    assert np.abs(value - truth)[inner].mean() < 0.42 * np.abs(noisy - truth)[inner].mean()
+    assert np.abs(value - truth)[~observed].max() < 0.09
     # In the gap it knows that it knows less; and the lag that fits best is none.
-    assert value_cov[87, 0, 0] > 3 * value_cov[60, 0, 0]
+    assert value_cov[87, 0, 0] > 20 * value_cov[60, 0, 0]
     errors = [np.abs(value[20 + k : 70 + k, 0] - truth[20:70, 0]).mean() for k in (-2, -1, 0, 1, 2)]
     assert int(np.argmin(errors)) == 2
 
