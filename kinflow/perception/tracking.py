@@ -50,6 +50,7 @@ class Track:
     velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
     look_ahead: int = 1  #: how many frames are looked at in one go
     found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet
+    unmasked: int = 0  #: so many rows have lost their masks
     alive: bool = True  #: seen in the last frame that was looked at
 
     @property
@@ -76,6 +77,13 @@ class Track:
         self.rows.append(row)
         self.seen_at = time
         self.alive = True
+
+    def drop_masks(self, before: int) -> None:
+        """Forget the masks of sightings in frames that nobody looks back at, before that number; two thirds of a sighting."""
+        while self.unmasked < len(self.rows) - 1 and self.rows[self.unmasked].index < before:
+            row = self.rows[self.unmasked]
+            self.rows[self.unmasked] = Row(row.index, dataclasses.replace(row.person, mask=None))
+            self.unmasked += 1
 
 
 def same_body(a: Person, b: Person) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..timing import gather_time
 from .gaussian import Gaussian
 
+_PIECE = 512  # frames averaged at once: the neighbours of all would be N times the input
 _SLACK = 1e-4  # s, by which a frame at the edge may be rounded in or out; it weighs nothing there
 
 
@@ -25,7 +26,8 @@ class Kernel(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Average (B, T, D)."""
-        return (self._near(x) * self.weights[..., None]).sum(2)
+        pieces = zip(self.rows.split(_PIECE, 1), self.weights.split(_PIECE, 1), strict=True)
+        return torch.cat([(gather_time(x, rows) * weights[..., None]).sum(2) for rows, weights in pieces], 1)
 
     def average(self, g: Gaussian) -> Gaussian:
         """Average means by their precisions; variances, whose errors are alike from frame to frame, by their mean."""

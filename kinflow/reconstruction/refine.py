@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .. import losses
 from ..body import Body
@@ -28,6 +30,7 @@ from .target import Target, gather_target, inside_crops
 
 Progress = Callable[[int, int], None]
 _ROOT_STD = 0.15  # rad, how far the network's root is trusted
+_PIECE = 256  # frames that the body is posed in at once
 _LEAST_STD = 0.05  # of z; the network is never trusted further
 
 
@@ -39,6 +42,16 @@ class Variables:
     turn: Tensor
     transl: Tensor
     betas: Tensor
+
+
+class _Posed(NamedTuple):
+    """Joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of keypoints, world landmarks and masks."""
+
+    joints: Tensor
+    feet: Tensor
+    reprojection: Tensor
+    alignment: Tensor
+    parts: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +156,10 @@ class Refiner:
             UsageError: nothing is left to fit to.
         """
         w = self.weights
-        pose = self.flow.decode(v.z)[0]
-        rotmats = full_pose(pose, start.root @ rotvec_to_rotmat(v.turn))
-        betas = v.betas.expand(len(v.z), -1)
-        joints, landmarks = self.body.joints_and_landmarks(betas, rotmats, v.transl)
+        posed = self._posed(v, start, target)
         terms: dict[str, Tensor] = {}
         if w.keypoints > 0:
-            value = losses.keypoint_reprojection(
-                landmarks, target.keypoints2d, target.confidence, target.K, target.size_px, w.keypoint_scale
-            )
-            terms["keypoints"] = losses.masked_mean(value, target.observed)
+            terms["keypoints"] = losses.masked_mean(posed.reprojection, target.observed)
         if w.posterior > 0:
             off = ((v.z - start.z) / start.z_std).square().sum(-1)
             terms["posterior"] = (0.5 * off + 0.5 * (v.turn / _ROOT_STD).square().sum(-1)).mean()
@@ -161,31 +168,64 @@ class Refiner:
         if w.betas > 0:
             terms["betas"] = losses.betas_prior(v.betas)
         if w.landmarks > 0 and bool(target.has_world.any()):
-            axis_weight = landmarks.new_tensor([1.0, 1.0, w.depth_weight])
-            in_ray = (landmarks - v.transl[:, None]) @ target.ray_to_camera
-            value = losses.landmark_alignment(in_ray, target.world, target.confidence, axis_weight=axis_weight)
-            terms["landmarks"] = losses.masked_mean(value, target.has_world & target.observed)
+            terms["landmarks"] = losses.masked_mean(posed.alignment, target.has_world & target.observed)
         if w.parts > 0 and target.silhouette is not None:
-            pixels, parts, rois = target.silhouette
-            vertices = project(self.body.vertices(betas, rotmats, v.transl, vertex_ids=self._vertex_ids), target.K)
-            value = losses.part_alignment(
-                vertices, torch.zeros_like(self._vertex_ids), pixels, parts, target.size_px, w.part_scale,
-                inside_crops(vertices.detach(), rois),
-            )  # fmt: skip
-            terms["parts"] = losses.masked_mean(value, target.observed)
+            terms["parts"] = losses.masked_mean(posed.parts, target.observed)
         if len(v.z) > 1:
             if w.smoothness > 0:
                 terms["smoothness"] = losses.latent_smoothness(v.z, target.timestamps).mean()
             if w.dynamics > 0:
                 terms["dynamics"] = self._dynamics_nll(v.z, target.timestamps, offset)
             if w.contact_velocity > 0:
-                feet = landmarks[:, list(FEET)]
-                terms["contact_velocity"] = losses.contact_velocity(feet, start.contacts, target.timestamps).mean()
+                terms["contact_velocity"] = losses.contact_velocity(
+                    posed.feet, start.contacts, target.timestamps
+                ).mean()
         if len(v.z) > 2 and w.acceleration > 0:
-            terms["acceleration"] = losses.acceleration(joints, target.timestamps, scale=w.acceleration_scale).mean()
+            terms["acceleration"] = losses.acceleration(
+                posed.joints, target.timestamps, scale=w.acceleration_scale
+            ).mean()
         if not terms:
             raise UsageError("losses: expected a weight above 0 whose term the evidence supports, got none.")
         return torch.stack([getattr(w, name) * value for name, value in terms.items()]).sum(), terms
+
+    def _posed(self, v: Variables, start: Parameters, target: Target) -> _Posed:
+        """The body at every frame, and the losses of single frames.
+
+        A frame's part of the graph takes some 150 kB, the result 0.5: long motions are cut into pieces that are computed once
+        more for the gradient.
+        """
+        w = self.weights
+
+        def piece(z: Tensor, turn: Tensor, transl: Tensor, betas: Tensor, rows: slice) -> _Posed:
+            rotmats = full_pose(self.flow.decode(z)[0], start.root[rows] @ rotvec_to_rotmat(turn))
+            joints, landmarks = self.body.joints_and_landmarks(betas.expand(len(z), -1), rotmats, transl)
+            confidence = target.confidence[rows]
+            reprojection = losses.keypoint_reprojection(
+                landmarks, target.keypoints2d[rows], confidence, target.K, target.size_px[rows], w.keypoint_scale
+            )
+            in_ray = (landmarks - transl[:, None]) @ target.ray_to_camera[rows]
+            axis_weight = landmarks.new_tensor([1.0, 1.0, w.depth_weight])
+            alignment = losses.landmark_alignment(in_ray, target.world[rows], confidence, axis_weight=axis_weight)
+            parts = torch.zeros_like(reprojection)
+            if w.parts > 0 and target.silhouette is not None:
+                pixels, labels, rois = (x[rows] for x in target.silhouette)
+                vertices = self.body.vertices(betas.expand(len(z), -1), rotmats, transl, vertex_ids=self._vertex_ids)
+                vertices = project(vertices, target.K)
+                parts = losses.part_alignment(
+                    vertices, torch.zeros_like(self._vertex_ids), pixels, labels, target.size_px[rows], w.part_scale,
+                    inside_crops(vertices.detach(), rois),
+                )  # fmt: skip
+            return _Posed(joints, landmarks[:, list(FEET)], reprojection, alignment, parts)
+
+        pieces = []
+        for first in range(0, len(v.z), _PIECE):
+            rows = slice(first, first + _PIECE)
+            arguments = (v.z[rows], v.turn[rows], v.transl[rows], v.betas, rows)
+            if len(v.z) > _PIECE:
+                pieces.append(_Posed(*checkpoint(piece, *arguments, use_reentrant=False, preserve_rng_state=False)))
+            else:
+                pieces.append(piece(*arguments))
+        return _Posed(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
     def _dynamics_nll(self, z: Tensor, timestamps: Tensor, offset: int) -> Tensor:
         """Per frame, in windows whose borders move with ``offset`` so that no seam stays unjoined."""

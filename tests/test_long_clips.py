@@ -1,0 +1,92 @@
+"""Long clips: the same numbers in pieces as at once, and memory that grows by the records alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_reconstructor import evidence_of, observations, untrained
+
+from kinflow.body import Body
+from kinflow.config import FitLossConfig, RefineConfig
+from kinflow.reconstruction import refine
+from kinflow.reconstruction.kernel import Kernel, kernel_of
+
+MEASURE = """
+import dataclasses, json, resource, sys, tempfile
+from pathlib import Path
+import numpy as np
+import stub_front_end
+from kinflow.apps.video import run
+from kinflow.reconstruction import Reconstructor
+from kinflow.video import VideoWriter
+
+frames, people = int(sys.argv[1]), int(sys.argv[2])
+stub_front_end.install(people)
+load = Reconstructor.load
+
+def loaded(*args, **keywords):  # one step of the short fit takes as much memory as all
+    reconstructor = load(*args, **keywords)
+    align = dataclasses.replace(reconstructor.config.align, iterations=1)
+    reconstructor.config = dataclasses.replace(reconstructor.config, align=align)
+    return reconstructor
+
+Reconstructor.load = loaded
+with tempfile.TemporaryDirectory() as folder:
+    with VideoWriter(Path(folder) / "clip.mp4", (128, 96), 30) as video:
+        for _ in range(frames):
+            video.write(np.full((96, 128, 3), 100, np.uint8))
+    result = run(Path(folder) / "clip.mp4", device="cpu")
+    result.write(Path(folder) / "out", draw=False)
+assert [len(m) for m in result.motions] == people * [frames]
+records = [*result.motions, *result.evidences]
+size = sum(v.nbytes for r in records for v in vars(r).values() if isinstance(v, np.ndarray))
+print(json.dumps({"records": size / 2**20, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}))
+"""
+
+
+def measured(frames: int, people: int) -> dict[str, float]:
+    """MiB of the records, and at the peak, of a run in a process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", MEASURE, str(frames), str(people)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{frames} frames of {people}: records {found['records']:.0f} MiB, peak {found['peak']:.0f} MiB")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [1, 5])
+def test_ten_times_the_length_costs_the_records_and_a_tenth(people: int) -> None:
+    short, long = measured(600, people), measured(6000, people)
+    assert long["peak"] - long["records"] <= 1.1 * (short["peak"] - short["records"])
+
+
+def test_a_fit_in_pieces_is_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Body.open("light")
+    obs = observations(body, batch=1, steps=50)
+    evidence = evidence_of(obs, gap=slice(20, 24))
+    reconstructor = untrained(body)
+    (motion,) = reconstructor.reconstruct([evidence], obs.K[0])
+    fitter = reconstructor.refiner(RefineConfig(iterations=3), FitLossConfig(contact_velocity=1.0))
+    assert fitter.weights.parts > 0
+    whole = fitter.fit(motion, evidence)
+    monkeypatch.setattr(refine, "_PIECE", 16)
+    pieces = fitter.fit(motion, evidence)
+    for name in ("z", "transl", "betas", "joints3d"):
+        np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), atol=2e-4, err_msg=name)
+        assert not np.array_equal(getattr(whole, name), getattr(motion, name))
+
+
+def test_a_kernel_in_pieces_is_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, x = kernel_of(torch.arange(40.0)[None] / 30, 0.1), torch.randn(1, 40, 3)
+    whole = kernel(x)
+    monkeypatch.setattr("kinflow.reconstruction.kernel._PIECE", 7)
+    assert isinstance(kernel, Kernel) and torch.equal(kernel(x), whole)
