@@ -161,6 +161,12 @@ def read_pose_file(path: str | os.PathLike[str], fps: float | None = None) -> Po
         notes: list[str] = []
         timestamps = _timestamps(npz, lead[-1], fps, path, notes)
         kind = _kind(npz, keys)
+        if kind == "kinflow":  # arrays that whoever smooths computes anew, of one person
+            if len(lead) != 1:
+                raise ShapeError(f"{path.name}: {slots[0].key}: expected one person's frames (T), got ({_text(lead)}).")
+            for key, rest in (("z", "63"), ("joints3d", "24 3")):
+                if key in npz:
+                    npz.numbers(key, f"{lead[0]} {rest}")
 
     bad = ~seen
     for value in [*arrays.values(), *translations.values()]:
