@@ -15,6 +15,8 @@ from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec
 
+_PIECE = 512  # frames posed at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
@@ -47,10 +49,14 @@ def motion_of(
         evidence: of the same frames.
         K: (3, 3) px.
     """
-    pose = flow.decode(parameters.z)[0]
-    rotmats = full_pose(pose, parameters.root)
-    joints = body.joints(parameters.betas.expand(len(pose), -1), rotmats, parameters.transl)
-    hands = torch.zeros_like(rotmats[:, 22:, 0])
+    parts = []
+    for rows in torch.arange(len(parameters.z), device=parameters.z.device).split(_PIECE):
+        pose = flow.decode(parameters.z[rows])[0]
+        rotmats = full_pose(pose, parameters.root[rows])
+        joints = body.joints(parameters.betas.expand(len(pose), -1), rotmats, parameters.transl[rows])
+        hands = torch.zeros_like(rotmats[:, 22:, 0])
+        parts.append((joints, torch.cat((rotmat_to_rotvec(pose), hands), 1)))
+    joints, body_pose = (torch.cat(x) for x in zip(*parts, strict=True))
     return Motion(
         person_id=evidence.person_id,
         body=body.name,
@@ -59,7 +65,7 @@ def motion_of(
         observed=evidence.observed,
         betas=_numpy(parameters.betas),
         global_orient=_numpy(rotmat_to_rotvec(parameters.root)),
-        body_pose=_numpy(torch.cat((rotmat_to_rotvec(pose), hands), 1)),
+        body_pose=_numpy(body_pose),
         transl=_numpy(parameters.transl),
         joints3d=_numpy(joints),
         joints3d_std=joints3d_std,

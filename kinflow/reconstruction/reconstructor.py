@@ -31,8 +31,11 @@ from .network import Prediction, ReconstructionNetwork
 from .parameters import Parameters, motion_of
 from .refine import Progress, Refiner
 
-_GROUP = 16
+_GROUP = 8
 """Chunks that go through the network at once."""
+
+_PIECE = 512
+"""Frames that the body is placed in at once."""
 
 
 @dataclasses.dataclass
@@ -215,23 +218,26 @@ class Reconstructor:
             person.root.double().cpu().numpy(), covariance.cpu().numpy(), evidence.timestamps, observed,
             ROOT,
         )  # fmt: skip
-        pose = self.flow.decode(person.z)[0]
-        orient = torch.from_numpy(root).to(pose)
-        betas = person.betas.expand(len(pose), -1)
-        local = self.body.landmarks(betas, full_pose(pose, orient), None)
-        solved = solve_translation(
-            local.double(),
-            torch.from_numpy(evidence.keypoints2d).to(self.device).double(),
-            torch.from_numpy(evidence.confidence).to(self.device).double(),
-            K.to(self.device).double(),
-            config.landmark_sigma,
-        )
+        orient = torch.from_numpy(root).to(person.z)
+        means, covariances = [], []
+        for rows in torch.arange(len(evidence)).split(_PIECE):
+            pose = self.flow.decode(person.z[rows])[0]
+            local = self.body.landmarks(person.betas.expand(len(pose), -1), full_pose(pose, orient[rows]), None)
+            solved = solve_translation(
+                local.double(),
+                torch.from_numpy(evidence.keypoints2d[rows]).to(self.device).double(),
+                torch.from_numpy(evidence.confidence[rows]).to(self.device).double(),
+                K.to(self.device).double(),
+                config.landmark_sigma,
+            )
+            means.append(solved.mean.cpu().numpy())
+            covariances.append(solved.covariance.cpu().numpy())
         transl, transl_cov = smooth(
-            solved.mean.cpu().numpy(), solved.covariance.cpu().numpy() * config.transl_inflation, evidence.timestamps,
+            np.concatenate(means), np.concatenate(covariances) * config.transl_inflation, evidence.timestamps,
             observed, TRANSL,
         )  # fmt: skip
         placed = Parameters(
-            person.z, person.z_std, orient, torch.from_numpy(transl).to(pose), person.betas, person.contacts
+            person.z, person.z_std, orient, torch.from_numpy(transl).to(person.z), person.betas, person.contacts
         )
         std = self._joint_std(placed, root_cov, torch.Generator().manual_seed(seed))
         std[:, 0] = _along_ray(placed.transl.cpu().numpy(), transl_cov)
@@ -280,12 +286,13 @@ def _along_ray(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 
 
 def _rows(prediction: Prediction, row: int, keep: slice) -> _Person:
+    """One chunk's own rows: copies, as views would keep the whole group."""
     return _Person(
-        prediction.z.mean[row, keep],
+        prediction.z.mean[row, keep].clone(),
         prediction.z.std[row, keep],
-        prediction.root_to_camera[row, keep],
-        prediction.root_log_var[row, keep],
-        prediction.betas.mean[row],
+        prediction.root_to_camera[row, keep].clone(),
+        prediction.root_log_var[row, keep].clone(),
+        prediction.betas.mean[row].clone(),
         torch.sigmoid(prediction.contact_logits[row, keep]),
     )
 
