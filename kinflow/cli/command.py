@@ -11,8 +11,6 @@ from ..errors import KinflowError, OutputError
 from .output import flushed_output
 from .stopping import EXIT_CODES, stop_signals
 from .threads import settle_threads
-from .stopping import EXIT_CODES, stop_signals
-from .threads import settle_threads
 
 
 def new_parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
