@@ -289,7 +289,7 @@ KINDS = [
 def stubs() -> Iterator[None]:
     """Networks that end a command as accepted once the input has been read whole."""
 
-    def perceive(clip: Any, **more: Any) -> None:
+    def watch(clip: Any, *arguments: Any) -> None:
         for _ in clip.batches(8):
             pass
         raise Accepted("read")
@@ -306,7 +306,7 @@ def stubs() -> Iterator[None]:
     reconstructor = mock.Mock()
     reconstructor.load.return_value.reconstruct = accept
     with (
-        mock.patch("kinflow.apps.video.perceive", perceive),
+        mock.patch("kinflow.apps.video.watch", watch),
         mock.patch("kinflow.apps.video.Body", mock.Mock()),
         mock.patch("kinflow.apps.video.Reconstructor", reconstructor),
         mock.patch("kinflow.prior.MotionPrior.load", lambda *arguments, **more: prior),

@@ -80,8 +80,8 @@ def test_a_record_s_file_with_wrong_contents_is_named(tmp_path: Path) -> None:
     for changes, message in (
         ({"keypoints2d": np.zeros((4, 32, 2))}, "keypoints2d: expected shape"),
         ({"confidence": np.full((4, 33), np.nan)}, "confidence: expected finite"),
-        ({"person_id": np.arange(2)}, "array of size 1"),
-        ({"person_id": "one"}, "one"),
+        ({"person_id": np.arange(2)}, "person_id: expected one whole number"),
+        ({"person_id": "one"}, "person_id"),
     ):
         np.savez(tmp_path / "e.npz", **{**good, **changes})
         with pytest.raises(FormatError, match=rf"e\.npz: .*{message}"):

@@ -33,22 +33,22 @@ def run_command(
     The code is the error's own (:mod:`kinflow.errors`), 1 for what the machine's side did, 130 after Ctrl-C, 143 after
     SIGTERM. Errors in the code itself are not caught: their traceback is what a report needs.
     """
-    with stop_signals() as received:
-        try:
-            with flushed_output():
-                args = parser.parse_args(argv)
-                settle_threads()
-                action(args)
-        except KeyboardInterrupt:
-            return _end(parser.prog, interrupted, EXIT_CODES[received[-1]] if received else 130)
-        except KinflowError as error:
-            return _end(parser.prog, str(error), error.exit_code)
-        except OSError as error:
-            return _end(
-                parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
-            )
-        except MemoryError as error:
-            return _end(parser.prog, f"out of memory ({error}). Ask for less at a time.", KinflowError.exit_code)
+    received: list[int] = []
+    try:
+        with stop_signals(received), flushed_output():
+            args = parser.parse_args(argv)
+            settle_threads()
+            action(args)
+    except KeyboardInterrupt:
+        return _end(parser.prog, interrupted, EXIT_CODES[received[-1]] if received else 130)
+    except KinflowError as error:
+        return _end(parser.prog, str(error), error.exit_code)
+    except OSError as error:
+        return _end(
+            parser.prog, f"{error}. Free space, change permissions, or use another folder.", OutputError.exit_code
+        )
+    except MemoryError as error:
+        return _end(parser.prog, f"out of memory ({error}). Ask for less at a time.", KinflowError.exit_code)
     return 0
 
 

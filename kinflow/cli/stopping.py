@@ -16,14 +16,13 @@ RETRY_S = 0.05
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """While the block runs, both signals raise KeyboardInterrupt in it; yields the signals received so far.
+def stop_signals(received: list[int]) -> Iterator[None]:
+    """While the block runs, both signals raise KeyboardInterrupt in it, and are appended to ``received``.
 
     An exception amid an import is at times swallowed, or comes out as an ImportError, so a signal then waits for the import's
     end. A signal that is ignored (SIGINT, in a shell's background) stays so. Only the main thread can do this; in others
     nothing changes.
     """
-    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
@@ -35,14 +34,14 @@ def stop_signals() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield
         return
     earlier = {s: signal.getsignal(s) for s in EXIT_CODES}
-    for number, handler in earlier.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
     try:
-        yield received
+        for number, handler in earlier.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        yield
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
