@@ -50,8 +50,20 @@ def install(people: int = 1) -> None:
             points, world = standing(width, height)
             moved = points + [roi[0] - width / 2, 0]
             box = np.concatenate([moved.min(0).clip(0), moved.max(0).clip(0, [width, height])])
-            mask = np.full((64, 64), 255, np.uint8) if with_mask else None
-            out.append(Person(roi, roi, 0.0 if _white(image) else 0.99, moved, np.full(33, 0.9), world, box, mask))
+            mask = np.zeros((64, 64), np.uint8)
+            mask[:, 28:36] = 255  # so slender that neighbours do not overlap
+            out.append(
+                Person(
+                    roi,
+                    roi,
+                    0.0 if _white(image) else 0.99,
+                    moved,
+                    np.full(33, 0.9),
+                    world,
+                    box,
+                    mask if with_mask else None,
+                )
+            )
         return out
 
     perceiver.load_networks = lambda config, device: Networks(None, None, "stub")  # type: ignore[assignment,arg-type]

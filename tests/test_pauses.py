@@ -86,3 +86,14 @@ def test_the_command_names_the_setting_that_left_them_out(
     remedy = re.search(r"--set (perception\.min_duration_s=[0-9.]+\d)", line)
     assert "0.40 s at most" in line and remedy and line.count("\n") == 1
     assert main([*arguments, "--set", remedy[1]]) == 0
+
+
+def test_sightings_shrink_once_nobody_looks_back_at_them(stubbed: None) -> None:
+    for masks in (False, True):
+        watched = seen(np.arange(90) / 30, masks=masks)
+        assert watched._tracker is not None
+        (track,) = watched._tracker.tracks
+        assert track.aged in (44, 45)  # look_back_s is 1.5
+        old = track.rows[0].person
+        assert old.world.dtype == np.float32 and (old.mask is not None) is masks
+        assert track.rows[-1].person.world.dtype == np.float64

@@ -174,9 +174,8 @@ class Perceiver:
         budget = HISTORY_BYTES // max(held[-1].image.numel(), 1)
         while len(held) > 1 and (held[0].time < time - self.config.look_back_s or len(held) > budget):
             held.popleft()
-        if self._tracker is not None and not self.config.masks:
-            for track in self._tracker.tracks:
-                track.drop_masks(held[0].number)
+        for track in self._tracker.tracks if self._tracker is not None else ():
+            track.age(held[0].number, self.config.masks)
 
     def _follow(self, tracks: list[Track], frames: list[Frame], with_mask: bool) -> list[Person]:
         """The tracks' people in frames[0].

@@ -50,7 +50,7 @@ class Track:
     velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
     look_ahead: int = 1  #: how many frames are looked at in one go
     found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet
-    unmasked: int = 0  #: so many rows have lost their masks
+    aged: int = 0  #: so many rows, from the first, are held as the record needs them
     alive: bool = True  #: seen in the last frame that was looked at
 
     @property
@@ -78,12 +78,14 @@ class Track:
         self.seen_at = time
         self.alive = True
 
-    def drop_masks(self, before: int) -> None:
-        """Forget the masks of sightings in frames that nobody looks back at, before that number; two thirds of a sighting."""
-        while self.unmasked < len(self.rows) - 1 and self.rows[self.unmasked].index < before:
-            row = self.rows[self.unmasked]
-            self.rows[self.unmasked] = Row(row.index, dataclasses.replace(row.person, mask=None))
-            self.unmasked += 1
+    def age(self, before: int, masks: bool) -> None:
+        """Keep of the sightings before that frame, at which nobody looks back, what the record needs: float32, masks if asked."""
+        while self.aged < len(self.rows) - 1 and self.rows[self.aged].index < before:
+            index, person = self.rows[self.aged].index, self.rows[self.aged].person
+            short = {name: getattr(person, name).astype(np.float32) for name in ("keypoints2d", "confidence", "world")}
+            kept = dataclasses.replace(person, mask=person.mask if masks else None, **short)
+            self.rows[self.aged] = Row(index, kept)
+            self.aged += 1
 
 
 def same_body(a: Person, b: Person) -> bool:

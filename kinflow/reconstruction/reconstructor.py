@@ -182,7 +182,7 @@ class Reconstructor:
         config = self.config
         chunks = cut([len(e) for e in evidences], config.chunk, config.context)
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].stop - chunks[i].start)
-        parts: dict[int, _Person] = {}
+        people = [_empty(len(e), self.device) for e in evidences]
         shapes: list[list[tuple[Tensor, Tensor, float]]] = [[] for _ in evidences]
         for at in range(0, len(order), _GROUP):
             group = [chunks[i] for i in order[at : at + _GROUP]]
@@ -193,20 +193,15 @@ class Reconstructor:
             for row, i in enumerate(order[at : at + _GROUP]):
                 chunk = chunks[i]
                 keep = slice(chunk.keep_from - chunk.start, chunk.keep_to - chunk.start)
-                parts[i] = _rows(prediction, row, keep)
+                rows = _rows(prediction, row, keep)
+                for name in _PER_FRAME:
+                    getattr(people[chunk.person], name)[chunk.keep_from : chunk.keep_to] = getattr(rows, name)
                 seen = float(evidences[chunk.person].observed[chunk.keep_from : chunk.keep_to].sum())
                 shapes[chunk.person].append((prediction.betas.mean[row], prediction.betas.log_var[row], seen))
-        people = []
-        for person in range(len(evidences)):
-            rows = [parts[i] for i, c in enumerate(chunks) if c.person == person]
-            joined = {
-                f.name: torch.cat([getattr(r, f.name) for r in rows])
-                for f in dataclasses.fields(_Person)
-                if f.name != "betas"
-            }
-            weight = torch.stack([n * torch.exp(-v) for _, v, n in shapes[person]])
-            means = torch.stack([m for m, _, _ in shapes[person]])
-            people.append(_Person(betas=(weight * means).sum(0) / weight.sum(0).clamp_min(1e-9), **joined))
+        for person, found in zip(people, shapes, strict=True):
+            weight = torch.stack([n * torch.exp(-v) for _, v, n in found])
+            means = torch.stack([m for m, _, _ in found])
+            person.betas = (weight * means).sum(0) / weight.sum(0).clamp_min(1e-9)
         return people
 
     def _place(self, person: _Person, evidence: Evidence, K: Tensor, seed: int) -> Motion:
@@ -285,14 +280,22 @@ def _along_ray(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("ti,tij,tj->t", ray, covariance, ray).clip(1e-8))
 
 
+_PER_FRAME = {"z": (63,), "z_std": (63,), "root": (3, 3), "root_log_var": (3,), "contacts": (4,)}
+
+
+def _empty(frames: int, device: torch.device) -> _Person:
+    """Room for a whole person; pieces kept until all are there would hold the memory between them too."""
+    rows = {name: torch.empty(frames, *shape, device=device) for name, shape in _PER_FRAME.items()}
+    return _Person(betas=torch.zeros(10, device=device), **rows)
+
+
 def _rows(prediction: Prediction, row: int, keep: slice) -> _Person:
-    """One chunk's own rows: copies, as views would keep the whole group."""
     return _Person(
-        prediction.z.mean[row, keep].clone(),
+        prediction.z.mean[row, keep],
         prediction.z.std[row, keep],
-        prediction.root_to_camera[row, keep].clone(),
-        prediction.root_log_var[row, keep].clone(),
-        prediction.betas.mean[row].clone(),
+        prediction.root_to_camera[row, keep],
+        prediction.root_log_var[row, keep],
+        prediction.betas.mean[row],
         torch.sigmoid(prediction.contact_logits[row, keep]),
     )
 

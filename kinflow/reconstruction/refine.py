@@ -222,7 +222,7 @@ class Refiner:
             rows = slice(first, first + _PIECE)
             arguments = (v.z[rows], v.turn[rows], v.transl[rows], v.betas, rows)
             if len(v.z) > _PIECE:
-                pieces.append(_Posed(*checkpoint(piece, *arguments, use_reentrant=False, preserve_rng_state=False)))
+                pieces.append(_Posed(*checkpoint(piece, *arguments, use_reentrant=True, preserve_rng_state=False)))
             else:
                 pieces.append(piece(*arguments))
         return _Posed(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
