@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+from kinflow.cli.threads import settle_threads
+
+settle_threads()  # before torch is loaded: a test run beside other work would crawl otherwise
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
