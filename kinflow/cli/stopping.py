@@ -23,12 +23,13 @@ def stop_signals(received: list[int]) -> Iterator[None]:
     end. A signal that is ignored (SIGINT, in a shell's background) stays so. Only the main thread can do this; in others
     nothing changes.
     """
+    retries: list[threading.Timer] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
-            timer = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
-            timer.daemon = True
-            timer.start()
+            retries.append(threading.Timer(RETRY_S, os.kill, (os.getpid(), number)))
+            retries[-1].daemon = True
+            retries[-1].start()
             return
         received.append(number)
         raise KeyboardInterrupt
@@ -43,6 +44,8 @@ def stop_signals(received: list[int]) -> Iterator[None]:
                 signal.signal(number, stop)
         yield
     finally:
+        for retry in retries:
+            retry.cancel()
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
