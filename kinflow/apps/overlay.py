@@ -33,7 +33,6 @@ def write_overlay(
         OutputError: the file cannot be written, or the disk is full.
     """
     config = config or RenderConfig()
-    faces = body.faces.cpu()  # skinned where the body is, drawn here
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
     done = 0
     with VideoWriter(path, clip.image_size, clip.fps, clip.config) as writer:
@@ -45,7 +44,7 @@ def write_overlay(
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
                 present = [(s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s]
-                drawn = overlay(image, present, faces, clip.K, config) if present else image
+                drawn = overlay(image, present, body.faces, clip.K, config) if present else image
                 writer.write(drawn, timestamp)
                 done += 1
             if progress is not None:
