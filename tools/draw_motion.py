@@ -1,0 +1,100 @@
+"""What a run found, looked at from all sides: overlay, front, side and top at equal times, one sheet a person.
+
+    python tools/draw_motion.py OUT [--columns 8] [--person 0]      # needs matplotlib (the [test] extra has it)
+
+An overlay looks right while the body leans, faces backwards or sits in mid-air; from the side and from above that shows.
+OUT is a folder that kinflow-video wrote; OUT/personNN_views.png are written. The views are in the camera's axes, level where
+the camera was: "side" looks from the camera's left, "top" from above with the camera below the picture's lower edge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kinflow.body import Body
+from kinflow.clip import Clip
+from kinflow.errors import KinflowError, MissingAssetError, UsageError
+from kinflow.motion import Motion
+from kinflow.perception.crops import warp_crops
+from kinflow.render.figures import contact_sheet, save_figure
+from kinflow.render.views import FRONT, PAPER, SIDE, TOP, View, draw_mesh
+
+HEIGHT = 220
+SKIN = torch.tensor((204.0, 184.0, 168.0))
+VIEWS = {"front": FRONT, "side": SIDE, "top": TOP}
+
+
+def overlay_crops(path: Path, motion: Motion, rows: Sequence[int]) -> np.ndarray:
+    """The overlay around the person at some rows of the motion (N, H, H, 3); paper where there is no overlay."""
+    out = np.full((len(rows), HEIGHT, HEIGHT, 3), round(PAPER), np.uint8)
+    if not path.is_file():
+        return out
+    low, high = motion.boxes_xyxy[rows, :2], motion.boxes_xyxy[rows, 2:]
+    side = 1.25 * float((high - low).max())
+    wanted = {int(motion.frame_ids[row]): i for i, row in enumerate(rows)}
+    first = 0
+    for batch in Clip.open(path).batches(16):
+        for image, number in zip(batch.images, range(first, first + len(batch)), strict=True):
+            if number in wanted:
+                i = wanted[number]
+                roi = np.array([[*(low[i] + high[i]) / 2, side, 0.0]])
+                crop = warp_crops([torch.from_numpy(np.ascontiguousarray(image))], roi, HEIGHT)
+                out[i] = (255 * crop[0]).round().byte().permute(1, 2, 0).numpy()
+        first += len(batch)
+    return out
+
+
+def pictures(body: Body, motion: Motion, rows: Sequence[int], view: View) -> np.ndarray:
+    """The body alone (N, H, H, 3), in one scale, its pelvis in the middle."""
+    at = torch.tensor(rows)
+    betas = torch.from_numpy(np.array(motion.betas)).expand(len(rows), -1)
+    rotmats, transl = motion.pose_rotmat()[at], torch.from_numpy(np.array(motion.transl))[at]
+    vertices, pelvis = body.vertices(betas, rotmats, transl), body.joints(betas, rotmats, transl)[:, :1]
+    scene: Tensor = (vertices - pelvis) * torch.tensor([1.0, -1.0, -1.0])
+    reach = 2.15 * float(scene.norm(dim=-1).max())
+    return draw_mesh(scene, body.faces, View(view.yaw, view.pitch, reach), (HEIGHT, HEIGHT), SKIN)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw; returns the exit code."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("out", type=Path, help="folder that kinflow-video wrote")
+    p.add_argument("--columns", type=int, default=8, help="times, equally spaced over the frames seen (default: 8)")
+    p.add_argument("--person", type=int, help="this one alone (default: everybody)")
+    p.add_argument("--body-path", type=Path, help="the licensed body file that the run used, if any")
+    args = p.parse_args(argv)
+    try:
+        files = sorted(args.out.glob("person[0-9][0-9].npz"))
+        if args.person is not None:
+            files = [f for f in files if f.stem == f"person{args.person:02d}"]
+        if not files:
+            raise MissingAssetError(f"{args.out}: no person files here. Give a folder that kinflow-video wrote.")
+        body = Body.open("light") if args.body_path is None else Body.from_file(args.body_path)
+        for file in files:
+            motion = Motion.load(file)
+            if args.body_path is None and motion.body != body.name:
+                raise UsageError(f"{file.name}: its parameters are of the body {motion.body!r}. Give --body-path.")
+            seen = np.flatnonzero(motion.observed)
+            rows = seen[np.linspace(0, len(seen) - 1, min(args.columns, len(seen))).round().astype(int)].tolist()
+            parts = [overlay_crops(args.out / "overlay.mp4", motion, rows)]
+            parts += [pictures(body, motion, rows, view) for view in VIEWS.values()]
+            times = [f"{motion.timestamps[r]:.2f} s, frame {motion.frame_ids[r]}" for r in rows]
+            sheet = contact_sheet(np.concatenate(parts), len(rows), file.stem, times, ("overlay", *VIEWS))
+            print(save_figure(sheet, file.with_name(f"{file.stem}_views.png"), palette=None))
+    except KinflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
