@@ -126,7 +126,7 @@ def systems(case: Case, reconstructor: Reconstructor, refine: bool) -> dict[str,
     """Errors of every row of the table on one clip; a row is absent where nobody was found."""
     out = {}
     for network in ("full", "heavy"):
-        config = PerceptionConfig(landmarks=network, masks=refine)
+        config = PerceptionConfig(landmarks=network, masks=refine, parts=refine)
         evidence = longest(perceive(case.clip, config=config))
         if evidence is None:
             continue

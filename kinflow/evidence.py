@@ -12,7 +12,7 @@ from .records import Record, array, scalar
 
 @dataclasses.dataclass(frozen=True)
 class Evidence(Record):
-    """One person's 2D keypoints, 3D hints, masks and boxes, a row for every frame from first to last sighting.
+    """One person's 2D keypoints, 3D hints, masks, body parts and boxes, a row for every frame from first to last sighting.
 
     Rows with ``observed`` false (occluded, lost) hold zeros.
     """
@@ -36,6 +36,14 @@ class Evidence(Record):
     features: np.ndarray | None = array(
         "T F", "float32", "Pooled trunk features of the landmark network.", optional=True
     )
+
+    parts: np.ndarray | None = array(
+        "T 48 48", "uint8", "Body part inside its own crop: 0 none, else 1 + its place in BODYPIX24.", optional=True
+    )
+    part_confidence: np.ndarray | None = array(
+        "T 48 48", "uint8", "Confidence in the part, 0..255; 0 where there is none.", optional=True
+    )
+    part_rois: np.ndarray | None = array("T 4", "float32", "Crop that parts fills, as rois.", optional=True)
 
     def __len__(self) -> int:
         return len(self.frame_ids)

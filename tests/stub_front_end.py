@@ -50,7 +50,7 @@ def install(people: int = 1) -> None:
             points, world = standing(width, height)
             moved = points + [roi[0] - width / 2, 0]
             box = np.concatenate([moved.min(0).clip(0), moved.max(0).clip(0, [width, height])])
-            mask = np.zeros((64, 64), np.uint8)
+            mask, unseen = np.zeros((64, 64), np.uint8), np.zeros((48, 48), np.uint8)
             mask[:, 28:36] = 255  # so slender that neighbours do not overlap
             out.append(
                 Person(
@@ -62,6 +62,7 @@ def install(people: int = 1) -> None:
                     world,
                     box,
                     mask if with_mask else None,
+                    *((unseen, unseen, roi) if self.config.parts else ()),
                 )
             )
         return out

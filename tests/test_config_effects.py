@@ -155,7 +155,9 @@ def test_perception(scene: list[np.ndarray]) -> None:
         perceiver = Perceiver(c)
         calls: list[Any] = []
         networks = perceiver._networks
-        recorded = {n: functools.partial(record, calls, n, getattr(networks, n)) for n in ("detect", "landmark")}
+        recorded = {
+            n: functools.partial(record, calls, n, getattr(networks, n)) for n in ("detect", "landmark", "segment")
+        }
         perceiver._networks = networks._replace(**recorded)
         calls.append(networks.runtime)
         images = np.stack(scene)
@@ -170,7 +172,7 @@ def test_perception(scene: list[np.ndarray]) -> None:
         max_people=1, detector_interval_s=0.1, search_interval_s=0.03, tile_interval_s=0.1, tile_scales=(0.7,),
         detection_threshold=0.999, tile_threshold=0.999, nms_iou=0.999, landmark_threshold=0.9999, min_roi_px=500.0,
         memory_s=0.1, min_duration_s=0.75, look_back_s=0.0, precision="bfloat16", batch_people=1, look_ahead_s=0.1,
-        masks=False, landmarks="heavy", runtime="openvino",
+        masks=False, parts=False, landmarks="heavy", runtime="openvino",
     )  # fmt: skip
     check(quick, changes, probe)
 

@@ -149,8 +149,11 @@ def _evidences(
 
     began, waited = time.perf_counter(), clip.waited_s
     if options.keypoints is None:
-        # What nobody reads is not computed: masks serve the refinement alone (a third of the landmark network's time).
-        needed: PerceptionConfig = dataclasses.replace(perception, masks=perception.masks and options.refine)
+        # What nobody reads is not computed: masks and parts serve the refinement alone (a third of the landmark network's
+        # time and as much again).
+        needed: PerceptionConfig = dataclasses.replace(
+            perception, masks=perception.masks and options.refine, parts=perception.parts and options.refine
+        )
         perceiver = watch(clip, needed, device, options.batch_size, report)
         evidences, too_short_s = perceiver.finish(), perceiver.too_short_s
     else:

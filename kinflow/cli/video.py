@@ -28,7 +28,7 @@ exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file, 4 unr
 130 interrupted, 143 terminated
 """
 
-QUALITY = {"best": "heavy", "fast": "full"}  #: to perception.landmarks
+QUALITY = {"best": ("heavy", "true"), "fast": ("full", "false")}  #: to perception.landmarks and perception.parts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,12 +86,15 @@ def _run(args: argparse.Namespace) -> None:
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
     overrides = list(args.set)
-    if args.quality is not None:  # --set comes after it; what it then changes, contradicts it
-        overrides.insert(0, f"perception.landmarks={QUALITY[args.quality]}")
+    landmarks, parts = QUALITY[args.quality or "best"]
+    if (
+        args.quality is not None
+    ):  # --set comes after it: it may ask for parts or do without, but not for the other network
+        overrides = [f"perception.landmarks={landmarks}", f"perception.parts={parts}", *overrides]
     config = load_config(PipelineConfig, overrides=overrides)
-    if args.quality is not None and config.perception.landmarks != QUALITY[args.quality]:
+    if args.quality is not None and config.perception.landmarks != landmarks:
         raise UsageError(
-            f"--quality {args.quality}: means perception.landmarks={QUALITY[args.quality]}, but --set "
+            f"--quality {args.quality}: means perception.landmarks={landmarks}, but --set "
             f"perception.landmarks={config.perception.landmarks} asks for the other network. Give one of the two."
         )
     options = RunOptions(

@@ -40,6 +40,7 @@ class PerceptionConfig(Config):
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
             None does so on CPUs, where batches gain nothing.
         masks: keep a person mask per frame.
+        parts: keep a map of body parts per frame (BodyPix, see :mod:`kinflow.perception.parts`).
     """
 
     landmarks: typing.Literal["heavy", "full"] = "heavy"
@@ -61,6 +62,7 @@ class PerceptionConfig(Config):
     batch_people: Annotated[int, Range(1, 1024)] = 4
     look_ahead_s: Magnitude | None = None
     masks: bool = True
+    parts: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

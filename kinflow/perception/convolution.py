@@ -1,4 +1,4 @@
-"""A convolution with the activation and residual that BlazePose puts behind it, fused on CPUs where torch can."""
+"""A convolution with the activation and residual that the networks put behind it, fused on CPUs where torch can."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PRODUCT_PIXELS = 256  #: up to this size of map a 1x1 convolution runs as a plai
 
 
 class Conv(nn.Conv2d):
-    """Convolution with bias, ``padding = kernel // 2`` unless given, an optional residual, and an optional ReLU6.
+    """Convolution with bias, padded to keep the size (``dilation * (kernel // 2)``) unless given, an optional residual, and an
+    optional ReLU6.
 
     ``forward(x, residual) = act(conv(x) + residual)``. After :func:`fuse_convolutions` the same arithmetic runs as one oneDNN
     primitive; the weights are then fixed and gradients do not reach them.
@@ -32,8 +33,11 @@ class Conv(nn.Conv2d):
         groups: int = 1,
         act: bool = True,
         padding: int | None = None,
+        dilation: int = 1,
     ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, groups=groups)
+        if padding is None:
+            padding = dilation * (kernel // 2)
+        super().__init__(inputs, outputs, kernel, stride, padding, dilation, groups)
         self.act = act
         self._packed: Tensor | None = None
         self._matrix: Tensor | None = None

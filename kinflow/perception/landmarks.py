@@ -63,6 +63,9 @@ class Person:
     world: np.ndarray  #: (33, 3) m, camera axes, hip-centred
     box_xyxy: np.ndarray  #: (4,) px, within the frame
     mask: np.ndarray | None  #: (64, 64) uint8 inside the crop
+    parts: np.ndarray | None = None  #: (48, 48) uint8 part inside part_roi, see kinflow.perception.parts
+    part_confidence: np.ndarray | None = None  #: (48, 48) uint8
+    part_roi: np.ndarray | None = None  #: (4,)
 
 
 def people_from_output(output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int]) -> list[Person]:

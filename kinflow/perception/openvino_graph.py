@@ -1,7 +1,7 @@
 """A torch module as an OpenVINO model, written down while it runs once.
 
 OpenVINO's own converter takes 3 s for the heavy landmark network, this a tenth of it (measured), and leaves nothing on disk.
-Only the dozen functions that the BlazePose networks call are known; another one is an error that names it.
+Only the dozen functions that the packaged networks call are known; another one is an error that names it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, people_from_output
+from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
 from kinflow.perception.tracking import (
     Row,
@@ -54,7 +56,7 @@ class Perceiver:
     """Finds and follows the people of one clip.
 
     Call :meth:`update` with the clip's frames in order, batch by batch, then :meth:`finish`. Memory grows with the results
-    (a few kB a person and frame); of the frames only the last second or so is held.
+    (some 10 kB a person and frame); of the frames only the last second or so is held.
 
     Attributes:
         too_short_s: after :meth:`finish`, how long somebody was seen at most who was left out for ``min_duration_s``; 0 for
@@ -260,6 +262,19 @@ class Perceiver:
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE)
             people += people_from_output(self._networks.landmark(crops, with_mask), rois, self._image_size)
+        return self._with_parts([image for image, _ in jobs], people) if self.config.parts else people
+
+    def _with_parts(self, images: list[Tensor], people: list[Person]) -> list[Person]:
+        """The same people with the parts that BodyPix sees of those whose score is good."""
+        assert self._networks.segment is not None  # load_networks gives it where parts are asked for
+        people, good = list(people), [i for i, p in enumerate(people) if p.score >= self.config.landmark_threshold]
+        for start in range(0, len(good), self.config.batch_people):
+            some = good[start : start + self.config.batch_people]
+            rois = np.stack([upright_roi(people[i].keypoints2d, people[i].confidence) for i in some])
+            crops = warp_crops([images[i] for i in some], rois, PART_SIZE)
+            for i, *found in zip(some, *part_maps(self._networks.segment(2 * crops - 1), rois), strict=True):
+                parts, confidence, roi = found
+                people[i] = dataclasses.replace(people[i], parts=parts, part_confidence=confidence, part_roi=roi)
         return people
 
     def finish(self) -> list[Evidence]:
@@ -310,6 +325,9 @@ class Perceiver:
             rois=fill("roi", np.float32),
             masks=fill("mask", np.uint8) if self.config.masks else None,
             image_size=np.array(self._image_size, np.int64),
+            parts=fill("parts", np.uint8) if self.config.parts else None,
+            part_confidence=fill("part_confidence", np.uint8) if self.config.parts else None,
+            part_rois=fill("part_roi", np.float32) if self.config.parts else None,
         )
 
 

@@ -25,7 +25,7 @@ import functools
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -42,14 +42,17 @@ from kinflow.perception.blazepose import (
     PoseLandmarker,
     Variant,
 )
+from kinflow.perception.bodypix import BodyPix, PartOutput
 from kinflow.perception.convolution import fuse_convolutions
 from kinflow.perception.openvino_graph import openvino_model
+from kinflow.perception.parts import PART_SIZE
 
-__all__ = ["Networks", "load_detector", "load_landmarker", "load_networks"]
+__all__ = ["Networks", "load_bodypix", "load_detector", "load_landmarker", "load_networks"]
 
 log = logging.getLogger(__name__)
 
 DETECTOR_ASSET = "blazepose_detector.safetensors"
+PART_ASSET = "bodypix.safetensors"
 LANDMARK_ASSET = "blazepose_landmark_{}.safetensors"  #: by variant
 
 
@@ -65,12 +68,19 @@ class Landmark(Protocol):
     def __call__(self, crop: Tensor, with_mask: bool = True) -> LandmarkOutput: ...
 
 
+class Segment(Protocol):
+    """See :meth:`kinflow.perception.bodypix.BodyPix.forward`; keypoints are not computed."""
+
+    def __call__(self, image: Tensor) -> PartOutput: ...
+
+
 class Networks(NamedTuple):
     """The front end's networks, ready to run on float32 images. One thread at a time may call them."""
 
     detect: Detect
     landmark: Landmark
     runtime: str  #: "torch" or "openvino"
+    segment: Segment | None = None  #: where parts are asked for
 
 
 def load_networks(config: PerceptionConfig, device: torch.device) -> Networks:
@@ -116,6 +126,19 @@ def load_landmarker(variant: Variant) -> PoseLandmarker:
     return _with_weights(PoseLandmarker(variant), _landmark_weights(variant))  # type: ignore[return-value]
 
 
+def load_bodypix() -> BodyPix:
+    """The torch module with its packaged weights, for inference, in float32.
+
+    Raises:
+        MissingAssetError: the installation lacks the file.
+    """
+    return _with_weights(BodyPix(), _part_weights())  # type: ignore[return-value]
+
+
+def _part_weights() -> Path:
+    return asset_path(PART_ASSET, "Install the package again, or set perception.parts=false.")
+
+
 def _landmark_weights(variant: Variant) -> Path:
     other = "full" if variant == "heavy" else "heavy"
     remedy = f"Install the package again, or set perception.landmarks={other}."
@@ -150,10 +173,12 @@ def _in_torch(config: PerceptionConfig, device: torch.device) -> Networks:
 
     detector = prepared(load_detector(), DETECTOR_SIZE)
     landmarker = prepared(load_landmarker(config.landmarks), LANDMARK_SIZE)
+    bodypix = prepared(load_bodypix(), PART_SIZE) if config.parts else None
     return Networks(
         lambda image: detector(laid_out(image)),
         lambda crop, with_mask=True: landmarker(laid_out(crop), with_mask),
         "torch",
+        None if bodypix is None else lambda image: bodypix(laid_out(image), False),
     )
 
 
@@ -174,18 +199,31 @@ def _obstacle(config: PerceptionConfig, device: torch.device) -> str:
 def _in_openvino(config: PerceptionConfig) -> Networks:
     threads = torch.get_num_threads()
     return Networks(
-        _OpenvinoDetector(threads), _OpenvinoLandmarker(config.landmarks, threads, config.masks), "openvino"
+        _OpenvinoDetector(threads),
+        _OpenvinoLandmarker(config.landmarks, threads, config.masks),
+        "openvino",
+        _OpenvinoBodyPix(threads) if config.parts else None,
     )
 
 
 class _OpenvinoDetector:
     def __init__(self, threads: int) -> None:
-        self._run = _Request(_compiled(None, asset_path(DETECTOR_ASSET), threads))
+        self._run = _Request(_compiled("detector", asset_path(DETECTOR_ASSET), threads))
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         check_shape("image", image, f"N 3 {DETECTOR_SIZE} {DETECTOR_SIZE}", "letterbox the frame")
         boxes, logits = self._run(image)
         return boxes, logits
+
+
+class _OpenvinoBodyPix:
+    def __init__(self, threads: int) -> None:
+        self._run = _Request(_compiled("bodypix", _part_weights(), threads, False))
+
+    def __call__(self, image: Tensor) -> PartOutput:
+        check_shape("image", image, f"N 3 {PART_SIZE} {PART_SIZE}", "warp the region of interest to it")
+        mask, parts = self._run(image)
+        return PartOutput(mask, parts, None, None)
 
 
 class _OpenvinoLandmarker:
@@ -223,16 +261,18 @@ class _Request:
 
 
 @functools.cache
-def _compiled(variant: Variant | None, weights: Path, threads: int, with_mask: bool = False) -> Any:
-    """A landmark network, or the detector where `variant` is None, compiled for so many threads; once a process."""
+def _compiled(name: Variant | Literal["detector", "bodypix"], weights: Path, threads: int, *arguments: bool) -> Any:
+    """A network compiled for so many threads, with further arguments of its ``forward``; once a process."""
     import openvino
 
-    if variant is None:
-        network = _with_weights(PoseDetector(), weights)
-        model = openvino_model(network, torch.zeros(1, 3, DETECTOR_SIZE, DETECTOR_SIZE))
+    network: nn.Module
+    if name == "detector":
+        network, size = PoseDetector(), DETECTOR_SIZE
+    elif name == "bodypix":
+        network, size = BodyPix(), PART_SIZE
     else:
-        network = _with_weights(PoseLandmarker(variant), weights)
-        model = openvino_model(network, torch.zeros(1, 3, LANDMARK_SIZE, LANDMARK_SIZE), with_mask)
+        network, size = PoseLandmarker(name), LANDMARK_SIZE
+    model = openvino_model(_with_weights(network, weights), torch.zeros(1, 3, size, size), *arguments)
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # its own choice on CPUs that have it is bfloat16
         "INFERENCE_NUM_THREADS": threads,

@@ -135,7 +135,9 @@ def make_shard(
     rng = np.random.default_rng(seed)
     body = Body.open(resolution="light")
     # One large person in view: no search for small ones, and a new search only where the person is lost.
-    one = dataclasses.replace(config, max_people=1, masks=False, tile_interval_s=1e6, detector_interval_s=1e6)
+    one = dataclasses.replace(
+        config, max_people=1, masks=False, parts=False, tile_interval_s=1e6, detector_interval_s=1e6
+    )
     perceiver = Perceiver(one)
     out: list[PerceivedClip] = []
     tries = 0

@@ -1,0 +1,145 @@
+"""BodyPix in torch against its original file, and the maps that are made of its answer.
+
+The golden file is written by tests/golden/make_bodypix.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from kinflow.assets import asset_path
+from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.perception.bodypix import PartOutput
+from kinflow.perception.crops import crop_to_frame
+from kinflow.perception.parts import MAP_SIZE, PART_SIZE, part_maps, upright_roi
+from kinflow.perception.runtimes import PART_ASSET, load_bodypix
+from kinflow.skeleton import BODYPIX24
+
+HERE = Path(__file__).parent / "golden"
+ORIGINAL = "networks/bodypix_mobilenet_x050_stride8.onnx"  #: of the shared data
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    sys.path.insert(0, str(HERE))
+    try:
+        return importlib.import_module("make_bodypix")
+    finally:
+        sys.path.remove(str(HERE))
+
+
+def _picture(maker: ModuleType, size: int) -> torch.Tensor:
+    return 2 * torch.from_numpy(maker.synthetic_person(size)).permute(2, 0, 1)[None] - 1
+
+
+def test_golden(maker: ModuleType) -> None:
+    with torch.inference_mode():
+        output = load_bodypix()(_picture(maker, maker.SIZE))
+    with np.load(HERE / "bodypix.npz") as golden:
+        for name in golden.files:
+            found = getattr(output, name).numpy().reshape(golden[name].shape)
+            np.testing.assert_allclose(found, golden[name], atol=2e-3, rtol=2e-3, err_msg=name)  # stored in float16
+
+
+@pytest.mark.parametrize("size", [129, 257, 265])
+def test_agrees_with_the_original(maker: ModuleType, shared_data: Path, size: int) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    if not (shared_data / ORIGINAL).is_file():
+        pytest.skip(f"the shared data lack {ORIGINAL}")
+    for picture in (_picture(maker, size), 2 * torch.rand(1, 3, size, size) - 1):
+        expected = maker.run(shared_data / ORIGINAL, picture[0].permute(1, 2, 0).contiguous().numpy())
+        with torch.inference_mode():
+            output = load_bodypix()(picture)
+        for name, wanted in expected.items():
+            found = getattr(output, name).numpy().reshape(wanted.shape)
+            np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=1e-4, err_msg=name)
+
+
+def test_without_keypoints_the_rest_is_the_same(maker: ModuleType) -> None:
+    network, picture = load_bodypix(), _picture(maker, 129)
+    with torch.inference_mode():
+        whole, part = network(picture), network(picture, with_keypoints=False)
+    assert part.heatmaps is None and part.offsets is None
+    assert torch.equal(whole.mask, part.mask) and torch.equal(whole.parts, part.parts)
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ShapeError, match="8 n"):
+        load_bodypix()(torch.zeros(1, 3, 256, 256))
+    with pytest.raises(ShapeError, match="image"):
+        load_bodypix()(torch.zeros(1, 3, 257, 129))
+
+
+def test_missing_weights_name_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("kinflow.assets.FOLDER", tmp_path)
+    with pytest.raises(MissingAssetError, match=r"perception\.parts=false"):
+        load_bodypix()
+
+
+def test_weights_have_a_card() -> None:
+    card = asset_path(PART_ASSET).with_suffix(".md").read_text()
+    assert "Apache-2.0" in card and "sha256" in card
+
+
+# -- the crop and the maps ----------------------------------------------------------------------------------------------
+
+
+def _leaning(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks of somebody 200 px tall around (300, 400), turned clockwise, one of them unsure and far away."""
+    points = np.zeros((33, 2))
+    points[[11, 12]], points[[23, 24]] = [[20, -60], [-20, -60]], [[15, 0], [-15, 0]]
+    points[0], points[[27, 28]] = [0, -90], [[10, 110], [-10, 110]]
+    cos, sin = math.cos(angle), math.sin(angle)
+    points = points @ np.array([[cos, sin], [-sin, cos]]) + [300, 400]
+    points[15] = [0, 0]
+    return points, np.where(np.arange(33) == 15, 0.01, 0.9)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6, -2.0, 3.0])
+def test_the_crop_shows_the_torso_upright(angle: float) -> None:
+    points, confidence = _leaning(angle)
+    roi = upright_roi(points, confidence)
+    assert abs(math.remainder(roi[3] - angle, 2 * math.pi)) < 1e-9
+    assert 200 < roi[2] < 320
+    top, bottom = crop_to_frame(np.array([[[0.5, 0.0], [0.5, 1.0]]]), roi[None])[0]
+    shoulders, hips = points[[11, 12]].mean(0), points[[23, 24]].mean(0)
+    assert np.linalg.norm(top - shoulders) < np.linalg.norm(top - hips) < np.linalg.norm(top - bottom)
+    inside = (crop_to_frame(np.array([[[0.5, 0.5]]]), roi[None])[0, 0] - points[[0, 27, 28]]) / roi[2]
+    assert (np.linalg.norm(inside, axis=-1) < 0.5).all()
+
+
+def test_maps_label_the_likeliest_part_where_somebody_is() -> None:
+    cells = (PART_SIZE - 1) // 8 + 1
+    mask, parts = torch.full((2, cells, cells), -9.0), torch.full((2, 24, cells, cells), -9.0)
+    mask[0, :, : cells // 2] = 9.0
+    parts[0, BODYPIX24.index("torso_front")], parts[0, BODYPIX24.index("torso_back")] = 2.0, 1.0
+    parts[1] = 9.0  # parts of nobody
+    rois = np.array([[10.0, 20.0, 100.0, 0.3]] * 2)
+    labels, confidence, regions = part_maps(PartOutput(mask, parts, None, None), rois)
+    assert labels.shape == confidence.shape == (2, MAP_SIZE, MAP_SIZE) and labels.dtype == confidence.dtype == np.uint8
+    assert (labels[0, :, : MAP_SIZE // 2 - 1] == 1 + BODYPIX24.index("torso_front")).all()
+    assert abs(int(confidence[0, 5, 5]) - 255 * torch.sigmoid(torch.tensor(2.0)).item()) < 1
+    assert not labels[0, :, MAP_SIZE // 2 + 1 :].any() and not labels[1].any() and not confidence[1].any()
+    np.testing.assert_allclose(regions, rois * [1, 1, 8 * cells / PART_SIZE, 1])
+
+
+def test_maps_lie_where_the_network_saw_them() -> None:
+    """A cell of the output is centred on every eighth pixel: at px 8 k + 0.5 of the crop."""
+    cells = (PART_SIZE - 1) // 8 + 1
+    mask = torch.full((1, cells, cells), -40.0)
+    row, column = 9, 20
+    mask[0, row - 2 : row + 3, column - 2 : column + 3] = 40.0
+    roi = np.array([[50.0, 60.0, float(PART_SIZE), 0.4]])
+    labels, _, regions = part_maps(PartOutput(mask, torch.zeros(1, 24, cells, cells), None, None), roi)
+    seen = (np.stack(np.nonzero(labels[0])[::-1], -1) + 0.5).mean(0) / MAP_SIZE
+    expected = (8 * np.array([column, row]) + 0.5) / PART_SIZE
+    where, wanted = (crop_to_frame(p[None, None], r)[0, 0] for p, r in ((seen, regions), (expected, roi)))
+    assert np.linalg.norm(where - wanted) < 4  # of cells of 8 px
