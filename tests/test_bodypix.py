@@ -19,7 +19,7 @@ from kinflow.assets import asset_path
 from kinflow.errors import MissingAssetError, ShapeError
 from kinflow.perception.bodypix import PartOutput
 from kinflow.perception.crops import crop_to_frame
-from kinflow.perception.parts import MAP_SIZE, PART_SIZE, part_maps, upright_roi
+from kinflow.perception.parts import MAP_SIZE, MARGIN, PART_SIZE, SKULL, part_maps, upright_roi
 from kinflow.perception.runtimes import PART_ASSET, load_bodypix
 from kinflow.skeleton import BODYPIX24
 
@@ -92,28 +92,42 @@ def test_weights_have_a_card() -> None:
 # -- the crop and the maps ----------------------------------------------------------------------------------------------
 
 
-def _leaning(angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks of somebody 200 px tall around (300, 400), turned clockwise, one of them unsure and far away."""
+def _leaning(angle: float, lean: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks of somebody 210 px tall about (300, 400), turned clockwise, whose torso leans; one is unsure and far away."""
+
+    def turned(points: np.ndarray, by: float) -> np.ndarray:
+        cos, sin = math.cos(by), math.sin(by)
+        return points @ np.array([[cos, sin], [-sin, cos]])
+
     points = np.zeros((33, 2))
     points[[11, 12]], points[[23, 24]] = [[20, -60], [-20, -60]], [[15, 0], [-15, 0]]
-    points[0], points[[27, 28]] = [0, -90], [[10, 110], [-10, 110]]
-    cos, sin = math.cos(angle), math.sin(angle)
-    points = points @ np.array([[cos, sin], [-sin, cos]]) + [300, 400]
+    points[[0, 7, 8]] = [[0, -88], [8, -90], [-8, -90]]
+    points = turned(points, lean)
+    points[[27, 28]] = [[10, 110], [-10, 110]]
+    points = turned(points, angle) + [300, 400]
     points[15] = [0, 0]
     return points, np.where(np.arange(33) == 15, 0.01, 0.9)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.6, -2.0, 3.0])
-def test_the_crop_shows_the_torso_upright(angle: float) -> None:
+def test_the_crop_shows_people_upright_and_whole(angle: float) -> None:
     points, confidence = _leaning(angle)
     roi = upright_roi(points, confidence)
     assert abs(math.remainder(roi[3] - angle, 2 * math.pi)) < 1e-9
-    assert 200 < roi[2] < 320
-    top, bottom = crop_to_frame(np.array([[[0.5, 0.0], [0.5, 1.0]]]), roi[None])[0]
-    shoulders, hips = points[[11, 12]].mean(0), points[[23, 24]].mean(0)
-    assert np.linalg.norm(top - shoulders) < np.linalg.norm(top - hips) < np.linalg.norm(top - bottom)
-    inside = (crop_to_frame(np.array([[[0.5, 0.5]]]), roi[None])[0, 0] - points[[0, 27, 28]]) / roi[2]
-    assert (np.linalg.norm(inside, axis=-1) < 0.5).all()
+    height = 110 + 90 + SKULL * 30
+    assert roi[2] == pytest.approx((1 + 2 * MARGIN) * height)  # the unsure landmark is left out, the skull is not
+    corners = crop_to_frame(np.array([[[0.5, 0.0], [0.5, 1.0]]]), roi[None])[0]
+    middle = points[[27, 28]].mean(0)
+    up = (points[[11, 12]].mean(0) - middle) / 170
+    np.testing.assert_allclose(corners, middle + np.outer([height * (1 + MARGIN), -height * MARGIN], up), atol=1e-9)
+
+
+def test_the_crop_lies_between_torso_and_body_where_ankles_are_sure() -> None:
+    points, confidence = _leaning(0.3, lean=0.8)
+    body = points[[11, 12]].mean(0) - points[[27, 28]].mean(0)
+    whole = math.atan2(body[0], -body[1])
+    assert upright_roi(points, confidence)[3] == pytest.approx(0.5 * (1.1 + whole))
+    assert upright_roi(points, np.where(np.arange(33) == 28, 0.2, confidence))[3] == pytest.approx(1.1)
 
 
 def test_maps_label_the_likeliest_part_where_somebody_is() -> None:

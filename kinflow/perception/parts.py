@@ -1,7 +1,13 @@
 """Part maps: where BodyPix looks at a person, and the compact record of what it sees there.
 
-BodyPix knows upright people; turned until the torso is upright it tells front from back where it would not otherwise. So it
-looks at a crop of its own, made from the landmarks.
+BodyPix looks at a crop of its own, made from the landmarks. What matters (measured on 300 frames of five real clips, against
+BlazePose heavy's keypoints):
+
+* that people stand upright in it. Rolled by 26 degrees, the middle of the arms gets the right label in 54 % of places instead
+  of 68, that of the legs in 47 % instead of 75, and front is taken for back in 10 % of frames instead of 6. The direction between the
+  torso's and the whole body's is better than either: those who squat or run lean with the torso alone.
+* that people are about 220 px tall: at 257 px a tight crop is better than a wide one, and as good as larger crops, in which
+  legs change sides more often (18 % of places at 377 px, 13 at 257): the network sees some 300 px at a time.
 """
 
 from __future__ import annotations
@@ -18,13 +24,17 @@ __all__ = ["MAP_SIZE", "PART_SIZE", "part_maps", "upright_roi"]
 
 PART_SIZE = 257  #: px of the crop that BodyPix sees
 MAP_SIZE = 48  #: cells of the record
-MARGIN = 0.15  #: around the landmarks' box, in its longer side: the skull rises above the eyes, arms and hips are thick
-SURE = 0.3  #: least confidence of a landmark that the crop has to show
+MARGIN = 0.08  #: around the landmarks' box, in its longer side: hands and feet reach beyond them
+SKULL = 0.7  #: the skull's top lies so far above the ears, in their height over the shoulders
+SURE = 0.3  #: least confidence of a landmark that the crop has to show, ...
+SURE_LEGS = 0.5  #: ... and of ankles that say where up is
 _CELLS = (PART_SIZE - 1) // PART_STRIDE + 1
 
 
 def upright_roi(keypoints2d: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The square around a person's confident landmarks, turned until the shoulders are above the hips.
+    """The square around a person's confident landmarks, turned until they stand upright in it.
+
+    Up is halfway between the directions from hips and from ankles to the shoulders; from the hips alone where ankles are unsure.
 
     Args:
         keypoints2d: (33, 2) px.
@@ -32,15 +42,24 @@ def upright_roi(keypoints2d: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     Returns:
         (4,) region, as in :mod:`kinflow.perception.crops`.
     """
-    up = keypoints2d[[11, 12]].mean(0) - keypoints2d[[23, 24]].mean(0)
+    ears, shoulders, hips, ankles = (keypoints2d[[i, i + 1]].mean(0) for i in (7, 11, 23, 27))
+    up = _unit(shoulders - hips)
+    if confidence[[27, 28]].min() >= SURE_LEGS:
+        up = up + _unit(shoulders - ankles)
     angle = math.atan2(up[0], -up[1])
     cos, sin = math.cos(angle), math.sin(angle)
     axes = np.array([[cos, sin], [-sin, cos]])  # rows: the crop's axes in the frame
-    sure = keypoints2d[confidence >= min(SURE, float(confidence.max()))] @ axes.T
-    low, high = sure.min(0), sure.max(0)
-    centre = 0.5 * (low + high) @ axes
+    shown = keypoints2d[confidence >= min(SURE, float(confidence.max()))]
+    if confidence[[7, 8]].max() >= SURE:
+        shown = np.concatenate([shown, [ears + SKULL * (ears - shoulders)]])
+    shown = shown @ axes.T
+    low, high = shown.min(0), shown.max(0)
     side = max((1 + 2 * MARGIN) * float((high - low).max()), 1.0)
-    return np.array([*centre, side, angle])
+    return np.array([*(0.5 * (low + high) @ axes), side, angle])
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
 def part_maps(output: PartOutput, rois: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
