@@ -136,8 +136,8 @@ def test_maps_label_the_likeliest_part_where_somebody_is() -> None:
     mask[0, :, : cells // 2] = 9.0
     parts[0, BODYPIX24.index("torso_front")], parts[0, BODYPIX24.index("torso_back")] = 2.0, 1.0
     parts[1] = 9.0  # parts of nobody
-    rois = np.array([[10.0, 20.0, 100.0, 0.3]] * 2)
-    labels, confidence, regions = part_maps(PartOutput(mask, parts, None, None), rois)
+    rois = np.array([[300.0, 200.0, 100.0, 0.3]] * 2)
+    labels, confidence, regions = part_maps(PartOutput(mask, parts, None, None), rois, (640, 480))
     assert labels.shape == confidence.shape == (2, MAP_SIZE, MAP_SIZE) and labels.dtype == confidence.dtype == np.uint8
     assert (labels[0, :, : MAP_SIZE // 2 - 1] == 1 + BODYPIX24.index("torso_front")).all()
     assert abs(int(confidence[0, 5, 5]) - 255 * torch.sigmoid(torch.tensor(2.0)).item()) < 1
@@ -151,9 +151,18 @@ def test_maps_lie_where_the_network_saw_them() -> None:
     mask = torch.full((1, cells, cells), -40.0)
     row, column = 9, 20
     mask[0, row - 2 : row + 3, column - 2 : column + 3] = 40.0
-    roi = np.array([[50.0, 60.0, float(PART_SIZE), 0.4]])
-    labels, _, regions = part_maps(PartOutput(mask, torch.zeros(1, 24, cells, cells), None, None), roi)
+    roi = np.array([[300.0, 200.0, float(PART_SIZE), 0.4]])
+    labels, _, regions = part_maps(PartOutput(mask, torch.zeros(1, 24, cells, cells), None, None), roi, (640, 480))
     seen = (np.stack(np.nonzero(labels[0])[::-1], -1) + 0.5).mean(0) / MAP_SIZE
     expected = (8 * np.array([column, row]) + 0.5) / PART_SIZE
     where, wanted = (crop_to_frame(p[None, None], r)[0, 0] for p, r in ((seen, regions), (expected, roi)))
     assert np.linalg.norm(where - wanted) < 4  # of cells of 8 px
+
+
+def test_nobody_is_seen_outside_the_frame() -> None:
+    cells = (PART_SIZE - 1) // 8 + 1
+    everywhere = PartOutput(torch.full((1, cells, cells), 9.0), torch.zeros(1, 24, cells, cells), None, None)
+    roi = np.array([[0.0, 50.0, 40.0, 0.0]])  # its left half lies left of the frame
+    labels, confidence, _ = part_maps(everywhere, roi, (100, 100))
+    half = MAP_SIZE // 2
+    assert labels[0, :, half:].all() and not labels[0, :, :half].any() and not confidence[0, :, :half].any()

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from kinflow.perception.bodypix import PART_STRIDE, PartOutput
+from kinflow.perception.crops import crop_to_frame
 
 __all__ = ["MAP_SIZE", "PART_SIZE", "part_maps", "upright_roi"]
 
@@ -26,13 +27,14 @@ PART_SIZE = 257  #: px of the crop that BodyPix sees
 MAP_SIZE = 48  #: cells of the record
 MARGIN = 0.08  #: around the landmarks' box, in its longer side: hands and feet reach beyond them
 SKULL = 0.7  #: the skull's top lies so far above the ears, in their height over the shoulders
-SURE = 0.3  #: least confidence of a landmark that the crop has to show, ...
+SURE = 0.3  #: least confidence of a limb's landmark that the crop has to show, ...
 SURE_LEGS = 0.5  #: ... and of ankles that say where up is
 _CELLS = (PART_SIZE - 1) // PART_STRIDE + 1
+_CENTRES = (np.stack(np.meshgrid(np.arange(MAP_SIZE), np.arange(MAP_SIZE)), -1).reshape(-1, 2) + 0.5) / MAP_SIZE
 
 
 def upright_roi(keypoints2d: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """The square around a person's confident landmarks, turned until they stand upright in it.
+    """The square around a person's head, torso and what is surely seen of the limbs, turned until they stand upright in it.
 
     Up is halfway between the directions from hips and from ankles to the shoulders; from the hips alone where ankles are unsure.
 
@@ -49,10 +51,9 @@ def upright_roi(keypoints2d: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     angle = math.atan2(up[0], -up[1])
     cos, sin = math.cos(angle), math.sin(angle)
     axes = np.array([[cos, sin], [-sin, cos]])  # rows: the crop's axes in the frame
-    shown = keypoints2d[confidence >= min(SURE, float(confidence.max()))]
-    if confidence[[7, 8]].max() >= SURE:
-        shown = np.concatenate([shown, [ears + SKULL * (ears - shoulders)]])
-    shown = shown @ axes.T
+    sure = confidence >= SURE
+    sure[[7, 8, 11, 12, 23, 24]] = True
+    shown = np.concatenate([keypoints2d[sure], [ears + SKULL * (ears - shoulders)]]) @ axes.T
     low, high = shown.min(0), shown.max(0)
     side = max((1 + 2 * MARGIN) * float((high - low).max()), 1.0)
     return np.array([*(0.5 * (low + high) @ axes), side, angle])
@@ -62,13 +63,16 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def part_maps(output: PartOutput, rois: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def part_maps(
+    output: PartOutput, rois: np.ndarray, image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is kept of BodyPix' answer for N crops.
 
     Args:
         rois: (N, 4) the crops.
+        image_size: (width, height) of the frames in px.
     Returns:
-        (N, 48, 48) uint8 part: 0 where no person is seen, else 1 + its place in :data:`~kinflow.skeleton.BODYPIX24`;
+        (N, 48, 48) uint8 part: 0 outside the frame and where no person is seen, else 1 + its place in :data:`~kinflow.skeleton.BODYPIX24`;
         (N, 48, 48) uint8 confidence in it, 0..255: the person's probability times the part's; 0 where there is none;
         (N, 4) the regions that the maps' cells fill.
     """
@@ -76,9 +80,11 @@ def part_maps(output: PartOutput, rois: np.ndarray) -> tuple[np.ndarray, np.ndar
     probability = torch.sigmoid(F.interpolate(logits, size=MAP_SIZE, mode="bilinear", align_corners=False))
     person = probability[:, 0]
     best, part = probability[:, 1:].max(1)
-    seen = person > 0.5
-    labels = torch.where(seen, part + 1, torch.zeros_like(part)).to(torch.uint8)
-    confidence = torch.where(seen, 255 * person * best, torch.zeros_like(best)).round().to(torch.uint8)
     regions = np.array(rois, np.float64)
     regions[:, 2] *= _CELLS * PART_STRIDE / PART_SIZE  # the outermost cells are centred on the crop's border pixels
+    places = crop_to_frame(np.broadcast_to(_CENTRES, (len(regions), *_CENTRES.shape)), regions)
+    inside = ((places >= 0) & (places < np.array(image_size))).all(-1).reshape(-1, MAP_SIZE, MAP_SIZE)
+    seen = (person > 0.5) & torch.from_numpy(inside).to(person.device)
+    labels = torch.where(seen, part + 1, torch.zeros_like(part)).to(torch.uint8)
+    confidence = torch.where(seen, 255 * person * best, torch.zeros_like(best)).round().to(torch.uint8)
     return labels.cpu().numpy(), confidence.cpu().numpy(), regions

@@ -266,13 +266,14 @@ class Perceiver:
 
     def _with_parts(self, images: list[Tensor], people: list[Person]) -> list[Person]:
         """The same people with the parts that BodyPix sees of those whose score is good."""
-        assert self._networks.segment is not None  # load_networks gives it where parts are asked for
+        assert self._networks.segment is not None and self._image_size is not None
         people, good = list(people), [i for i, p in enumerate(people) if p.score >= self.config.landmark_threshold]
         for start in range(0, len(good), self.config.batch_people):
             some = good[start : start + self.config.batch_people]
             rois = np.stack([upright_roi(people[i].keypoints2d, people[i].confidence) for i in some])
             crops = warp_crops([images[i] for i in some], rois, PART_SIZE)
-            for i, *found in zip(some, *part_maps(self._networks.segment(2 * crops - 1), rois), strict=True):
+            maps = part_maps(self._networks.segment(2 * crops - 1), rois, self._image_size)
+            for i, *found in zip(some, *maps, strict=True):
                 parts, confidence, roi = found
                 people[i] = dataclasses.replace(people[i], parts=parts, part_confidence=confidence, part_roi=roi)
         return people
