@@ -5,6 +5,7 @@ The golden file is written by tests/golden/make_bodypix.py.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import sys
@@ -16,11 +17,16 @@ import pytest
 import torch
 
 from kinflow.assets import asset_path
-from kinflow.errors import MissingAssetError, ShapeError
+from kinflow.body import Body
+from kinflow.cameras import Focal, intrinsics, project
+from kinflow.datasets.synthetic import random_look, render_frames
+from kinflow.errors import MissingAssetError, ShapeError, UsageError
+from kinflow.evidence import Evidence
 from kinflow.perception.bodypix import PartOutput
-from kinflow.perception.crops import crop_to_frame
-from kinflow.perception.parts import MAP_SIZE, MARGIN, PART_SIZE, SKULL, part_maps, upright_roi
+from kinflow.perception.crops import crop_to_frame, warp_crops
+from kinflow.perception.parts import MAP_SIZE, MARGIN, PART_SIZE, SKULL, facing, mask_agreement, part_maps, upright_roi
 from kinflow.perception.runtimes import PART_ASSET, load_bodypix
+from kinflow.rotations import rotvec_to_rotmat
 from kinflow.skeleton import BODYPIX24
 
 HERE = Path(__file__).parent / "golden"
@@ -166,3 +172,68 @@ def test_nobody_is_seen_outside_the_frame() -> None:
     labels, confidence, _ = part_maps(everywhere, roi, (100, 100))
     half = MAP_SIZE // 2
     assert labels[0, :, half:].all() and not labels[0, :, :half].any() and not confidence[0, :, :half].any()
+
+
+# -- what is read from the maps -------------------------------------------------------------------------------------------
+
+
+def _evidence(parts: np.ndarray, confidence: np.ndarray, masks: np.ndarray | None = None) -> Evidence:
+    """Evidence (T rows) with these maps; both crops are 96 px wide, BlazePose's a quarter of it further left."""
+    steps = len(parts)
+    zeros = np.zeros
+    return Evidence(
+        person_id=0, frame_ids=np.arange(steps), timestamps=np.arange(steps) / 30.0, observed=np.ones(steps, bool),
+        keypoints2d=zeros((steps, 33, 2)), confidence=zeros((steps, 33)), world_landmarks=zeros((steps, 33, 3)),
+        has_world=zeros(steps, bool), boxes_xyxy=zeros((steps, 4)), rois=np.tile([76.0, 100, 96, 0], (steps, 1)),
+        image_size=np.array([200, 200]), masks=masks, parts=parts, part_confidence=confidence,
+        part_rois=np.tile([100.0, 100, 96, 0], (steps, 1)),
+    )  # fmt: skip
+
+
+def test_facing() -> None:
+    parts, confidence = np.zeros((4, 48, 48), np.uint8), np.full((4, 48, 48), 255, np.uint8)
+    front, back = (1 + BODYPIX24.index(name) for name in ("torso_front", "torso_back"))
+    parts[0, :20, :20] = front
+    parts[1, :20, :20], parts[1, 20:, 20:] = back, 1 + BODYPIX24.index("left_face")
+    parts[2, :10, :], parts[2, 10:20, :] = front, back
+    confidence[2, :10] = 85
+    found = facing(_evidence(parts, confidence))
+    np.testing.assert_allclose(found, [404 / 408, 4 / 408, (160 + 4) / (640 + 8), 0.5])
+    with pytest.raises(UsageError, match=r"perception\.parts=true"):
+        facing(dataclasses.replace(_evidence(parts, confidence), parts=None))
+
+
+def test_mask_agreement_is_counted_where_both_look() -> None:
+    """The crops share 72 px: the left three quarters of the part map, the right three quarters of the mask."""
+    parts, masks = np.zeros((3, 48, 48), np.uint8), np.zeros((3, 64, 64), np.uint8)
+    parts[0, :, 12:], masks[0, :, 32:] = 1, 255  # px 76 to 148 against 76 to 124
+    parts[1, :, 6:12], masks[1, :, 16:32] = 1, 255  # px 64 to 76 against 52 to 76
+    evidence = _evidence(parts, parts, masks)
+    np.testing.assert_allclose(mask_agreement(evidence), [1.0, 0.5, 0.0])
+    edge = dataclasses.replace(evidence, image_size=np.array([70, 200]))  # the second: px 64 to 70 against 52 to 70
+    np.testing.assert_allclose(mask_agreement(edge)[1], 1 / 3)
+    with pytest.raises(UsageError, match=r"perception\.masks=true"):
+        mask_agreement(dataclasses.replace(evidence, masks=None))
+
+
+def test_a_rendered_body_is_seen_from_the_side_that_it_shows() -> None:
+    body, size = Body.open("light"), (240, 320)
+    betas, K = torch.zeros(1, 10), intrinsics(size, Focal(400.0))
+    rest = body.vertices(betas, torch.eye(3).expand(1, 24, 3, 3))[0].numpy()
+    look = random_look(size, body.part_labels.numpy(), rest, np.random.default_rng(3))
+    pose = rotvec_to_rotmat(torch.zeros(2, 24, 3))
+    pose[:, 16], pose[:, 17] = (rotvec_to_rotmat(torch.tensor([0, 0, a])) for a in (-1.1, 1.1))  # arms hang
+    pose[:, 0] = torch.stack([torch.diag(torch.tensor(d)) for d in ([1.0, -1.0, -1.0], [-1.0, -1.0, 1.0])])
+    transl = torch.tensor([[0.0, 0.1, 3.0]]).expand(2, 3)
+    images = render_frames(body.vertices(betas, pose, transl), body.faces, K, size, look)
+    points = project(body.landmarks(betas, pose, transl), K).numpy().astype(np.float64)
+    rois = np.stack([upright_roi(p, np.full(33, 0.9)) for p in points])
+    crops = 2 * warp_crops([torch.from_numpy(i) for i in images], rois, PART_SIZE) - 1
+    with torch.inference_mode():
+        parts, confidence, _ = part_maps(load_bodypix()(crops), rois, size)
+    towards, away = facing(_evidence(parts, confidence))
+    assert towards > 0.8 and away < 0.2
+    for labels, mirrored in zip(parts, (False, True), strict=True):
+        _, columns = np.nonzero(np.isin(labels, [1 + i for i, name in enumerate(BODYPIX24) if name.startswith("left")]))
+        _, others = np.nonzero(np.isin(labels, [1 + i for i, name in enumerate(BODYPIX24) if name.startswith("right")]))
+        assert (columns.mean() < others.mean()) == mirrored

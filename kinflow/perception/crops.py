@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kinflow.errors import check_shape
 
-__all__ = ["ROI_SCALE", "box_iou", "crop_to_frame", "letterbox", "roi_from_alignment", "warp_crops"]
+__all__ = ["ROI_SCALE", "box_iou", "crop_to_frame", "frame_to_crop", "letterbox", "roi_from_alignment", "warp_crops"]
 
 ROI_SCALE = 1.25
 BORDER_PX = 2.0
@@ -44,6 +44,13 @@ def crop_to_frame(points: np.ndarray, rois: np.ndarray) -> np.ndarray:
     cos, sin, side = np.cos(rois[:, 3:]), np.sin(rois[:, 3:]), rois[:, 2:3]
     x, y = (points[..., 0] - 0.5) * side, (points[..., 1] - 0.5) * side
     return np.stack([rois[:, 0:1] + cos * x - sin * y, rois[:, 1:2] + sin * x + cos * y], -1)
+
+
+def frame_to_crop(points: np.ndarray, rois: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`crop_to_frame`."""
+    cos, sin, side = np.cos(rois[:, 3:]), np.sin(rois[:, 3:]), rois[:, 2:3]
+    x, y = points[..., 0] - rois[:, 0:1], points[..., 1] - rois[:, 1:2]
+    return np.stack([cos * x + sin * y, cos * y - sin * x], -1) / side[..., None] + 0.5
 
 
 def warp_crops(images: Sequence[Tensor], rois: np.ndarray, size: int) -> Tensor:

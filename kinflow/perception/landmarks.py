@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kinflow.perception.blazepose import LANDMARK_SIZE, LandmarkOutput
-from kinflow.perception.crops import crop_to_frame, roi_from_alignment
+from kinflow.perception.crops import crop_to_frame, frame_to_crop, roi_from_alignment
 
 __all__ = ["Person", "mask_overlap", "people_from_output", "refine_landmarks", "visible_points"]
 
@@ -117,10 +117,8 @@ def mask_overlap(a: Person, b: Person) -> float:
     if not inside.any():
         return 0.0
     grid = (np.stack(np.nonzero(inside)[::-1], -1) + 0.5) / MASK_SIZE
-    offset = crop_to_frame(grid[None], small.roi[None])[0] - large.roi[:2]
-    cos, sin = np.cos(large.roi[3]), np.sin(large.roi[3])
-    cell = np.stack([cos * offset[:, 0] + sin * offset[:, 1], cos * offset[:, 1] - sin * offset[:, 0]], -1)
-    cell = np.floor((cell / large.roi[2] + 0.5) * MASK_SIZE).astype(int)
+    place = frame_to_crop(crop_to_frame(grid[None], small.roi[None]), large.roi[None])[0]
+    cell = np.floor(place * MASK_SIZE).astype(int)
     within = ((cell >= 0) & (cell < MASK_SIZE)).all(-1)
     common = float((large.mask[cell[within, 1], cell[within, 0]] >= 128).sum())
     smaller = min(float(inside.sum()), float((large.mask >= 128).sum()) * (large.roi[2] / small.roi[2]) ** 2)
