@@ -80,11 +80,11 @@ def part_alignment(
     scale: float = 0.2,
     vertex_weight: Tensor | None = None,
 ) -> Tensor:
-    """Semantic part alignment without rendering: pixels to projected vertices of the same part, and back.
+    """Semantic part alignment without rendering: pixels to projected vertices of their part, vertices to the person's pixels.
 
-    For each part, the mean over its pixels of the distance to its nearest vertex, and over its vertices of that to its
-    nearest pixel; robust, summed over both directions, averaged over the parts that both sides show (Zanfir et al.
-    2020, eq. 8, whose sum runs over pixels alone). With a person mask and no labels give every vertex and pixel part 0.
+    The mean over the pixels of the robust distance to the nearest vertex of the same part (Zanfir et al. 2020, eq. 8), and over
+    the vertices of that to the nearest pixel of any part: what is hidden behind another part still lies within the person. With
+    a person mask and no labels give every vertex and pixel part 0.
 
     Args:
         vertices2d: (..., V, 2) px, projected vertices.
@@ -96,41 +96,30 @@ def part_alignment(
         vertex_weight: (..., V) 0..1, e.g. 0 for vertices outside the image (their pixels cannot be seen); all 1 if None.
 
     Returns:
-        (...) at most 2; 0 where no part is seen on both sides.
+        (...) at most 2; 0 where no pixel is of a person.
     """
     check_shape("vertices2d", vertices2d, "... V 2")
     check_shape("pixels", pixels, "... P 2")
     check_shape("vertex_parts", vertex_parts, f"{vertices2d.shape[-2]}")
     check_shape("pixel_parts", pixel_parts, f"... {pixels.shape[-2]}")
     p, v = pixels / size_px[..., None, None], vertices2d / size_px[..., None, None]
+    person = pixel_parts >= 0
+    amount = person.any(-1, keepdim=True).to(size_px.dtype)  # of each vertex: 0 where nobody is seen
+    if vertex_weight is not None:
+        amount = amount * vertex_weight
     with torch.no_grad():  # which is nearest; the distances themselves are taken again below, with their gradients
         distance = torch.cdist(p, v)
-        same = pixel_parts[..., :, None] == vertex_parts
-        if vertex_weight is not None:
-            same = same & (vertex_weight > 0)[..., None, :]
-        distance = torch.where(same, distance, torch.full_like(distance, torch.inf))
-        near_pixel, nearest_vertex = distance.min(-1)
-        near_vertex, nearest_pixel = distance.min(-2)
-    to_vertex = (p - _take(v, nearest_vertex)).square().sum(-1)
-    to_pixel = (v - _take(p, nearest_pixel)).square().sum(-1)
-
-    vertex_part_rows = vertex_parts.expand(to_pixel.shape)
+        nearest_pixel = distance.masked_fill(~person[..., None], torch.inf).argmin(-2)
+        other = (pixel_parts[..., :, None] != vertex_parts) | (amount <= 0)[..., None, :]
+        near, nearest_vertex = distance.masked_fill_(other, torch.inf).min(-1)
     total = torch.zeros_like(size_px)
-    count = torch.zeros_like(size_px)
-    for part in range(int(vertex_parts.max()) + 1 if vertex_parts.numel() else 0):
-        both = []
-        for squared, found, member, weight in (
-            (to_vertex, near_pixel, pixel_parts == part, None),
-            (to_pixel, near_vertex, vertex_part_rows == part, vertex_weight),
-        ):
-            usable = member & torch.isfinite(found)
-            amount = usable.to(size_px.dtype) if weight is None else usable * weight
-            robust = geman_mcclure(squared, scale) / (scale * scale)
-            both.append((robust * amount).sum(-1) / amount.sum(-1).clamp_min(_TINY))
-            present = amount.sum(-1) > 0
-        total = total + torch.where(present, both[0] + both[1], torch.zeros_like(total))
-        count = count + present
-    return total / count.clamp_min(1)
+    for squared, weight in (
+        ((p - _take(v, nearest_vertex)).square().sum(-1), torch.isfinite(near).to(size_px.dtype)),
+        ((v - _take(p, nearest_pixel)).square().sum(-1), amount.expand(v.shape[:-1])),
+    ):
+        robust = geman_mcclure(squared, scale) / (scale * scale)
+        total = total + (robust * weight).sum(-1) / weight.sum(-1).clamp_min(_TINY)
+    return total
 
 
 def _take(points: Tensor, index: Tensor) -> Tensor:

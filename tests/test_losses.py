@@ -76,10 +76,20 @@ def test_part_alignment_by_hand() -> None:
         vertices, torch.zeros(2, dtype=torch.long), pixels, torch.tensor([[0, 0, -1]]), size, 0.1
     )
     assert value.item() == pytest.approx(0.25 + 0.25)
-    # A part of which one side shows nothing does not count.
+    # A part that no pixel shows may be hidden: its vertex still lies within the person.
     value = losses.part_alignment(vertices, parts, pixels, torch.tensor([[0, 0, 0]]), size, scale=0.1)
-    assert value.item() == pytest.approx(0.5 + (0.5 + 2 * (1 - 1e-3)) / 3, rel=2e-2)
+    assert value.item() == pytest.approx(0.25 + (0.5 + 2 * (1 - 1e-3)) / 3, rel=2e-2)
     assert losses.part_alignment(vertices, parts, pixels, torch.full((1, 3), -1), size).item() == 0
+
+
+def test_part_alignment_leaves_unseen_vertices_out() -> None:
+    vertices, pixels = torch.tensor([[[0.0, 0], [100, 0]]]), torch.tensor([[[0.0, 10], [0.0, 10]]])
+    size, parts, same = torch.tensor([100.0]), torch.tensor([0, 0]), torch.tensor([[0, 0]])
+    weight = torch.tensor([[0.0, 1.0]])
+    far = losses.part_alignment(vertices, parts, pixels, same, size, 0.1, weight)  # both ways to the one at 100
+    assert far.item() == pytest.approx(2 * (1 - 1 / 102), rel=1e-3)
+    assert losses.part_alignment(vertices, parts, pixels, same, size, 0.1, 0 * weight).item() == 0
+    assert losses.part_alignment(vertices, parts + 1, pixels, same, size, 0.1, 1 - weight).item() == pytest.approx(0.5)
 
 
 def test_part_alignment_gradient(rng: torch.Generator) -> None:

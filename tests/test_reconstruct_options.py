@@ -35,6 +35,7 @@ from kinflow.reconstruction import Reconstructor, Refiner, reconstruct
 from kinflow.reconstruction.reconstructor import cholesky
 from kinflow.reconstruction.refine import Variables
 from kinflow.reconstruction.target import gather_target
+from kinflow.skeleton import BODYPIX24
 from kinflow.training.tasks.reconstructor import OwnWeights, ReconstructorTask
 
 K = np.array([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]], np.float32)
@@ -314,3 +315,38 @@ def test_other_weights_and_damaged_ones_are_a_format_error(load: Callable[[Path]
         (tmp_path / "w.safetensors").write_bytes(data)
         with pytest.raises(FormatError, match=message):
             load(tmp_path / "w.safetensors")
+
+
+# -- body parts ---------------------------------------------------------------------------------------------------------
+
+
+def with_parts(evidence: Evidence, parts: np.ndarray) -> Evidence:
+    return dataclasses.replace(evidence, parts=parts, part_confidence=parts, part_rois=evidence.rois)
+
+
+def test_parts_are_fitted_where_there_are_part_maps(reconstructor: Reconstructor, evidence: Evidence) -> None:
+    """The maps go before the masks; frames of which they see nobody are left out of the mean."""
+    (motion,) = reconstructor.reconstruct([evidence], K)
+    half = np.zeros((45, 48, 48), np.uint8)
+    half[:, :, :24] = 1 + BODYPIX24.index("left_foot")
+    swapped, some = np.where(half > 0, 1 + BODYPIX24.index("right_hand"), 0).astype(np.uint8), half.copy()
+    some[10:40] = 0
+    fitter = reconstructor.refiner(RefineConfig(pixels=16))
+    start = fitter.start(motion)
+    v = Variables(start.z, torch.zeros_like(start.transl), start.transl, start.betas)
+
+    def loss(of: Evidence) -> tuple[float, torch.Tensor]:
+        target = gather_target(motion, of, 16, fitter.body.device)
+        assert target.silhouette is not None
+        terms = fitter.objective(v, start, target)[1]
+        return float(terms["parts"]), fitter._posed(v, start, target).parts
+
+    masked, _ = loss(evidence)
+    whole, frames = loss(with_parts(evidence, half))
+    seen = torch.from_numpy(evidence.observed)
+    assert whole == pytest.approx(float(frames[seen].mean()), rel=1e-5) and whole != pytest.approx(masked, rel=1e-3)
+    assert loss(with_parts(evidence, swapped))[0] != pytest.approx(whole, rel=1e-3)  # labels count
+    fewer, frames = loss(with_parts(evidence, some))
+    seen[10:40] = False
+    assert fewer == pytest.approx(float(frames[seen].mean()), rel=1e-5) and fewer > 0
+    assert loss(with_parts(evidence, np.zeros_like(half)))[0] == 0.0

@@ -23,7 +23,7 @@ from kinflow.reconstruction.gaussian import (
 )
 from kinflow.reconstruction.geometry import local_view, ray_rotmat, root_rotmat, solve_translation
 from kinflow.reconstruction.kernel import kernel_of
-from kinflow.reconstruction.target import inside_crops, mask_pixels
+from kinflow.reconstruction.target import inside_crops, part_pixels
 from kinflow.rotations import exp_so3, log_so3, rotvec_to_rotmat
 from kinflow.tracks import ROOT, TRANSL, OrnsteinUhlenbeck, smooth
 
@@ -332,7 +332,7 @@ def test_mask_pixels_lie_where_the_crop_says() -> None:
     masks[0, 32:, :32] = 255  # lower left quarter
     masks[1, :32] = 255
     rois = np.array([[100.0, 50, 40, 0], [100, 50, 40, np.pi / 2], [100, 50, 40, 0]], np.float32)
-    pixels, parts = mask_pixels(masks, rois, 200, np.random.default_rng(0))
+    pixels, parts = part_pixels(masks > 0, rois, 200, np.random.default_rng(0))
     assert (parts[:2] == 0).all() and (parts[2] == -1).all()
     assert pixels[0, :, 0].min() > 80 and pixels[0, :, 0].max() < 100
     assert pixels[0, :, 1].min() > 50 and pixels[0, :, 1].max() < 70
@@ -341,3 +341,12 @@ def test_mask_pixels_lie_where_the_crop_says() -> None:
     inside = inside_crops(torch.from_numpy(pixels), torch.from_numpy(rois))
     assert (inside[:2] == 1).all()
     assert inside_crops(torch.tensor([[[130.0, 50.0]]]), torch.from_numpy(rois[:1])).item() == 0
+
+
+def test_part_pixels_carry_their_part() -> None:
+    maps = np.zeros((2, 48, 48), np.uint8)
+    maps[0, :, :24], maps[0, :, 24:] = 1, 24
+    rois = np.array([[100.0, 50, 40, 0]] * 2, np.float32)
+    pixels, parts = part_pixels(maps, rois, 300, np.random.default_rng(0))
+    assert set(parts[0].tolist()) == {0, 23} and (parts[1] == -1).all()
+    assert (pixels[0, parts[0] == 0, 0] < 100).all() and (pixels[0, parts[0] == 23, 0] > 100).all()

@@ -114,7 +114,7 @@ class FitLossConfig(Config):
     Attributes:
         keypoints: reprojection of the landmarks, confidence-weighted and robust; keypoint_scale: residual, as a fraction
             of the person's size, that counts as an outlier.
-        parts: alignment of the person mask with projected vertices; part_scale: likewise.
+        parts: alignment of the body parts, or of the person mask, with projected vertices; part_scale: likewise.
         landmarks: world landmarks in 3D, up to scale and shift; depth_weight: of their depth against the other axes.
         acceleration: of the joints in true time; acceleration_scale: m/s^2.
         smoothness: of z in true time.
@@ -171,7 +171,7 @@ class RefineConfig(Config):
 
     Attributes:
         iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
-        pixels: sampled from each frame's mask; vertices: projected for the alignment with it.
+        pixels: sampled from each frame's part map or mask; vertices: projected for the alignment with it.
         window: frames of the pieces in which the dynamics' likelihood is taken.
         kernel: s, standard deviation of the Gaussian kernel through which corrections pass, so that none is rougher.
     """

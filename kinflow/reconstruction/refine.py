@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import losses
 from ..body import Body
 from ..body.kinematics import full_pose
+from ..body.surface import surface_parts
 from ..cameras import project
 from ..config import FitLossConfig, RefineConfig
 from ..dynamics import LatentDynamics
@@ -45,7 +46,7 @@ class Variables:
 
 
 class _Posed(NamedTuple):
-    """Joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of keypoints, world landmarks and masks."""
+    """Joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of keypoints, world landmarks and parts."""
 
     joints: Tensor
     feet: Tensor
@@ -77,7 +78,7 @@ class Refiner:
 
         Args:
             progress: called with (iterations done, of how many).
-            seed: of the pixels drawn from masks, for each person anew, so that company changes nothing.
+            seed: of the pixels drawn from part maps or masks, for each person anew, so that company changes nothing.
 
         Raises:
             UsageError: motions and evidences that do not belong together.
@@ -170,7 +171,7 @@ class Refiner:
         if w.landmarks > 0 and bool(target.has_world.any()):
             terms["landmarks"] = losses.masked_mean(posed.alignment, target.has_world & target.observed)
         if w.parts > 0 and target.silhouette is not None:
-            terms["parts"] = losses.masked_mean(posed.parts, target.observed)
+            terms["parts"] = losses.masked_mean(posed.parts, target.observed & target.silhouette.seen)
         if len(v.z) > 1:
             if w.smoothness > 0:
                 terms["smoothness"] = losses.latent_smoothness(v.z, target.timestamps).mean()
@@ -208,12 +209,13 @@ class Refiner:
             alignment = losses.landmark_alignment(in_ray, target.world[rows], confidence, axis_weight=axis_weight)
             parts = torch.zeros_like(reprojection)
             if w.parts > 0 and target.silhouette is not None:
-                pixels, labels, rois = (x[rows] for x in target.silhouette)
+                shown = target.silhouette
+                known = self._vertex_parts if shown.labelled else torch.zeros_like(self._vertex_parts)
                 vertices = self.body.vertices(betas.expand(len(z), -1), rotmats, transl, vertex_ids=self._vertex_ids)
                 vertices = project(vertices, target.K)
                 parts = losses.part_alignment(
-                    vertices, torch.zeros_like(self._vertex_ids), pixels, labels, target.size_px[rows], w.part_scale,
-                    inside_crops(vertices.detach(), rois),
+                    vertices, known, shown.pixels[rows], shown.parts[rows], target.size_px[rows], w.part_scale,
+                    inside_crops(vertices.detach(), shown.rois[rows]),
                 )  # fmt: skip
             return _Posed(joints, landmarks[:, list(FEET)], reprojection, alignment, parts)
 
@@ -243,6 +245,10 @@ class Refiner:
     def _vertex_ids(self) -> Tensor:
         count = self.body.num_vertices
         return torch.linspace(0, count - 1, self.config.vertices, device=self.body.device).round().long().unique()
+
+    @cached_property
+    def _vertex_parts(self) -> Tensor:
+        return surface_parts(self.body)[self._vertex_ids]
 
 
 def corrected(start: Parameters, free: Variables, kernel: Kernel) -> Variables:

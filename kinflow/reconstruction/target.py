@@ -18,17 +18,24 @@ _MASK_THRESHOLD = 127
 
 
 class Silhouette(NamedTuple):
-    """Pixels sampled from each frame's person mask.
+    """Pixels sampled from each frame's part map, or from its person mask where the evidence has no part maps.
 
     Attributes:
         pixels: (T, N, 2) px in the frame.
-        parts: (T, N) int part of each: 0, or -1 where a frame's mask is empty.
-        rois: (T, 4) the crops in which the masks lie: centre x, y, side in px, angle in rad.
+        parts: (T, N) int part of each, an index into BODYPIX24; with a mask 0; -1 where a frame's map is empty.
+        rois: (T, 4) the crops in which the maps lie: centre x, y, side in px, angle in rad.
+        labelled: whether the parts are told apart.
     """
 
     pixels: Tensor
     parts: Tensor
     rois: Tensor
+    labelled: bool
+
+    @property
+    def seen(self) -> Tensor:
+        """(T,) bool, whether the frame's map shows anybody."""
+        return (self.parts >= 0).any(-1)
 
 
 class Target(NamedTuple):
@@ -42,7 +49,7 @@ class Target(NamedTuple):
         size_px: (T,) the person's size in the image.
         world: (T, 33, 3) m, ray-aligned axes; has_world: (T,) bool.
         ray_to_camera: (T, 3, 3).
-        silhouette: None without masks.
+        silhouette: None without part maps and masks.
     """
 
     timestamps: Tensor
@@ -57,32 +64,32 @@ class Target(NamedTuple):
     silhouette: Silhouette | None
 
 
-def mask_pixels(
-    masks: np.ndarray, rois: np.ndarray, count: int, rng: np.random.Generator
+def part_pixels(
+    maps: np.ndarray, rois: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of the person sampled from crop masks.
+    """Pixels of the person sampled from maps of parts.
 
     Args:
-        masks: (T, S, S) uint8 person probability inside each crop.
+        maps: (T, S, S) inside each crop: 0 where nobody is seen, else 1 + the part.
         rois: (T, 4) centre x, y, side in px, angle in rad of the crop in the frame.
-        count: pixels per frame; where a mask has fewer, some come twice.
+        count: pixels per frame; where a map has fewer, some come twice.
         rng: picks them.
 
     Returns:
-        (T, count, 2) px in the frame and (T, count) part: 0, or -1 where a frame's mask is empty.
+        (T, count, 2) px in the frame and (T, count) part, or -1 where a frame's map is empty.
     """
-    side = masks.shape[-1]
-    pixels = np.zeros((len(masks), count, 2), np.float32)
-    parts = np.full((len(masks), count), -1, np.int64)
-    for t, (mask, (cx, cy, size, angle)) in enumerate(zip(masks, rois, strict=True)):
-        rows, columns = np.nonzero(mask > _MASK_THRESHOLD)
+    side = maps.shape[-1]
+    pixels = np.zeros((len(maps), count, 2), np.float32)
+    parts = np.full((len(maps), count), -1, np.int64)
+    for t, (labels, (cx, cy, size, angle)) in enumerate(zip(maps, rois, strict=True)):
+        rows, columns = np.nonzero(labels)
         if not len(rows) or size <= 0:
             continue
         pick = rng.permutation(len(rows))[:count] if len(rows) >= count else rng.integers(0, len(rows), count)
         u, v = (columns[pick] + 0.5) / side - 0.5, (rows[pick] + 0.5) / side - 0.5
         pixels[t, :, 0] = cx + size * (u * math.cos(angle) - v * math.sin(angle))
         pixels[t, :, 1] = cy + size * (u * math.sin(angle) + v * math.cos(angle))
-        parts[t] = 0
+        parts[t] = labels[rows[pick], columns[pick]].astype(np.int64) - 1
     return pixels, parts
 
 
@@ -99,7 +106,7 @@ def gather_target(motion: Motion, evidence: Evidence, pixels: int, device: torch
     """Collect one person's evidence as tensors.
 
     Args:
-        pixels: sampled from each frame's mask; 0 leaves the masks out.
+        pixels: sampled from each frame's part map or mask; 0 leaves them out.
         seed: of that sample.
 
     Raises:
@@ -124,10 +131,12 @@ def gather_target(motion: Motion, evidence: Evidence, pixels: int, device: torch
     weight = (confidence + 1e-3) / (confidence + 1e-3).sum(-1, keepdim=True)
     middle = (centred * weight[..., None]).sum(1, keepdim=True)
     size_px = 3 * ((centred - middle).square().sum(-1) * weight).sum(-1).clamp_min(1.0).sqrt()
-    silhouette = None
-    if evidence.masks is not None and pixels:
-        drawn = mask_pixels(evidence.masks, evidence.rois, pixels, np.random.default_rng(seed))
-        silhouette = Silhouette(*(tensor(x) for x in (*drawn, evidence.rois)))
+    silhouette, maps, rois = None, evidence.parts, evidence.part_rois
+    if maps is None and evidence.masks is not None:
+        maps, rois = evidence.masks > _MASK_THRESHOLD, evidence.rois
+    if maps is not None and rois is not None and pixels:
+        places, labels = part_pixels(maps, rois, pixels, np.random.default_rng(seed))
+        silhouette = Silhouette(tensor(places), tensor(labels), tensor(rois), evidence.parts is not None)
     return Target(
         timestamps=tensor(evidence.timestamps - evidence.timestamps[0]),
         observed=observed,
