@@ -24,7 +24,7 @@ from kinflow.perception.bodypix import PART_STRIDE, PartOutput
 from kinflow.perception.crops import crop_to_frame, frame_to_crop
 from kinflow.skeleton import BODYPIX24
 
-__all__ = ["MAP_SIZE", "PART_SIZE", "facing", "mask_agreement", "part_maps", "upright_roi"]
+__all__ = ["MAP_SIZE", "PART_SIZE", "facing", "facing_of", "mask_agreement", "part_maps", "upright_roi"]
 
 PART_SIZE = 257  #: px of the crop that BodyPix sees
 MAP_SIZE = 48  #: cells of the record
@@ -107,6 +107,11 @@ def facing(evidence: Evidence) -> np.ndarray:
         UsageError: evidence without part maps.
     """
     parts, confidence, _ = _maps(evidence)
+    return facing_of(parts, confidence)
+
+
+def facing_of(parts: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """:func:`facing` of part maps (T, 48, 48) and their confidence (T, 48, 48)."""
     front, back = (
         np.where(parts == 1 + BODYPIX24.index(name), confidence, 0).sum((1, 2)) / 255.0
         for name in ("torso_front", "torso_back")
