@@ -25,6 +25,7 @@ from rich.table import Table
 
 from kinflow.config import PerceptionConfig
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
+from kinflow.perception.parts import PART_SIZE
 from kinflow.perception.runtimes import load_networks
 
 RUNTIMES = ("torch", "openvino")
@@ -50,6 +51,8 @@ def cases(landmarks: str) -> dict[str, list[Callable[[], Any]]]:
     }
     if landmarks == "heavy":
         found["detector"] = [lambda n=n: n.detect(frame) for n in networks]
+        square = torch.rand(1, 3, PART_SIZE, PART_SIZE).contiguous(memory_format=torch.channels_last)
+        found["body parts"] = [lambda n=n: n.segment(square) for n in networks]
     return found
 
 

@@ -283,6 +283,12 @@ def test_two_people_one_hidden_for_a_while(figure: np.ndarray) -> None:
     np.testing.assert_allclose(nose, np.broadcast_to([120, 50], nose.shape), atol=12)
     assert first.masks is not None and first.masks.shape == (40, 64, 64)
     assert first.has_world.tolist() == seen.tolist()
+    assert first.parts is not None and first.part_confidence is not None and first.part_rois is not None
+    for values in (first.parts, first.part_confidence, first.part_rois):
+        assert not values[~seen].any() and values[seen].reshape(seen.sum(), -1).any(1).all()
+    assert first.parts.max() <= 24 and ((first.parts > 0) == (first.part_confidence > 0)).mean() > 0.99
+    inside = crop_to_frame(np.full((len(first), 1, 2), 0.5), first.part_rois.astype(np.float64))[seen, 0]
+    assert (np.abs(inside - first.keypoints2d[seen][:, [23, 24]].mean(1)) < 60).all()
     shoulders = first.world_landmarks[seen, 11] - first.world_landmarks[seen, 12]
     assert (shoulders[:, 0] > 0.1).all()  # facing the camera: the left shoulder on the right
     assert (first.world_landmarks[seen, 0, 1] < -0.3).all()  # the nose above the hips, y down
@@ -302,9 +308,9 @@ def test_mask_covers_the_person(figure: np.ndarray) -> None:
 
 def test_look_ahead_says_the_same(figure: np.ndarray) -> None:
     frames = [_scene(figure, [100 + 2 * k]) for k in range(12)]
-    (plain,) = _perceive(frames, masks=False)
+    (plain,) = _perceive(frames, masks=False, parts=False)
     (ahead,) = _perceive(frames, masks=False, look_ahead_s=0.1)
-    assert plain.masks is None
+    assert plain.masks is None and plain.parts is None and plain.part_rois is None
     assert ahead.observed.all()
     assert np.median(np.abs(ahead.keypoints2d - plain.keypoints2d)) < 2.0
 

@@ -11,6 +11,7 @@ import pytest
 from kinflow.errors import FormatError, MissingAssetError, OutputError, ShapeError, check_shape
 from kinflow.evidence import Evidence
 from kinflow.records import atomic_write
+from kinflow.skeleton import BODYPIX24
 
 
 def evidence(frames: int = 4, **changes: object) -> Evidence:
@@ -120,3 +121,11 @@ def test_check_shape() -> None:
         check_shape("x", np.zeros((2, 3)), "T T", "Make it square.")
     with pytest.raises(ShapeError, match="got list"):
         check_shape("x", [1], "1")
+
+
+def test_the_page_names_the_fields_of_evidence() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "perception.md").read_text()
+    for row in Evidence.describe():
+        assert f"| `{row[0]}` | {row[1]} | {row[2]} | {row[3]} |" in page
+    for number, name in enumerate(BODYPIX24, 1):
+        assert f"{number} {name}" in page

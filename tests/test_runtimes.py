@@ -17,6 +17,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.errors import MissingAssetError, ShapeError, UsageError
 from kinflow.perception import Perceiver, runtimes
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE, LANDMARKERS, LandmarkOutput, Variant
+from kinflow.perception.parts import PART_SIZE
 from kinflow.perception.runtimes import load_detector, load_landmarker, load_networks
 
 CPU = torch.device("cpu")
@@ -71,6 +72,18 @@ def test_openvino_detections_are_torchs(maker: ModuleType) -> None:
 
 
 @with_openvino
+def test_openvino_parts_are_torchs(maker: ModuleType) -> None:
+    images = 2 * pictures(maker, PART_SIZE) - 1
+    both = [load_networks(PerceptionConfig(landmarks="full", runtime=r), CPU).segment for r in ("torch", "openvino")]  # type: ignore[arg-type]
+    with torch.inference_mode():
+        expected, found = (segment(images) for segment in both)  # type: ignore[misc]
+    assert found.heatmaps is None and found.offsets is None
+    torch.testing.assert_close(found.mask, expected.mask, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.parts, expected.parts, atol=1e-3, rtol=0)
+    assert load_networks(PerceptionConfig(landmarks="full", parts=False), CPU).segment is None
+
+
+@with_openvino
 def test_openvino_checks_shapes() -> None:
     networks = load_networks(PerceptionConfig(landmarks="full", runtime="openvino"), CPU)
     with pytest.raises(ShapeError, match="224"):
@@ -106,6 +119,7 @@ def test_a_perceiver_sees_the_same_in_both(maker: ModuleType) -> None:
     assert one.observed.all() and other.observed.all()
     np.testing.assert_allclose(other.keypoints2d, one.keypoints2d, atol=0.1)
     np.testing.assert_allclose(other.world_landmarks, one.world_landmarks, atol=1e-3)
+    assert (other.parts == one.parts).mean() > 0.995
 
 
 def test_auto_without_openvino_is_torch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -207,13 +207,13 @@ def test_a_full_standard_output_is_one(arguments: list[str]) -> None:
     assert done.stderr.startswith("tool: standard output: could not be written") and done.stderr.count("\n") == 1
 
 
-def test_quality_chooses_the_landmark_network(
+def test_quality_chooses_the_networks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_room: Path
 ) -> None:
     asked = []
 
     def run(clip: object, options: RunOptions, **more: object) -> None:
-        asked.append(options.config.perception.landmarks)
+        asked.append((options.config.perception.landmarks, options.config.perception.parts))
         raise NobodyFoundError("nobody")
 
     monkeypatch.setattr("kinflow.apps.video.run", run)
@@ -222,7 +222,9 @@ def test_quality_chooses_the_landmark_network(
         fails(capsys, 5, *room, *more)
     fails(capsys, 5, *room, "--set", "perception.landmarks=full")
     fails(capsys, 5, *room, "--quality", "fast", "--set", "perception.landmarks=full")
-    assert asked == ["heavy", "heavy", "full", "full", "full"]
+    fails(capsys, 5, *room, "--quality", "fast", "--set", "perception.parts=true")
+    best, fast = ("heavy", True), ("full", False)
+    assert asked == [best, best, fast, ("full", True), fast, ("full", True)]
     line = fails(capsys, 2, *room, "--quality", "fast", "--set", "perception.landmarks=heavy")
     assert "--quality fast" in line and "perception.landmarks=heavy" in line
 

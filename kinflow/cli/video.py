@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     body.add_argument("--body", choices=("open", "smpl", "smplh", "smplx"), default="open", help="body model (default: open, packaged)")  # fmt: skip
     body.add_argument("--body-path", metavar="FILE", help="your copy of the licensed model")
     how = p.add_argument_group("how")
-    how.add_argument("--quality", choices=tuple(QUALITY), help="landmark network: best sees turned and bent people better, fast takes about a third of its time (default: best)")  # fmt: skip
+    how.add_argument("--quality", choices=tuple(QUALITY), help="networks: best sees turned and bent people better, and body parts; fast takes about a third of its time (default: best)")  # fmt: skip
     how.add_argument("--refine", action="store_true", help="optimise once more under the training's losses")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     how.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")
@@ -87,9 +87,7 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
     overrides = list(args.set)
     landmarks, parts = QUALITY[args.quality or "best"]
-    if (
-        args.quality is not None
-    ):  # --set comes after it: it may ask for parts or do without, but not for the other network
+    if args.quality is not None:  # --set comes after it, and may ask for parts or do without them
         overrides = [f"perception.landmarks={landmarks}", f"perception.parts={parts}", *overrides]
     config = load_config(PipelineConfig, overrides=overrides)
     if args.quality is not None and config.perception.landmarks != landmarks:

@@ -15,6 +15,8 @@ full, without            55.4      86.5   1.63
 detector                 56.8     113.2   2.07
 ======================  =====  ========  =====
 
+BodyPix, in a later run in which torch and OpenVINO ran heavy at 14.3 and 22.0: 63 and 89 at the median, ratio 1.40.
+
 In another run LiteRT, which always computes the mask, and onnxruntime were no faster, but for onnxruntime without the mask:
 heavy 24.0 with OpenVINO, 19.8 with onnxruntime, 19.3 with LiteRT; without the mask 25.9 and 26.0; detector 114, 97 and 98.
 """
