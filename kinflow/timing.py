@@ -109,6 +109,15 @@ def acceleration(x: Tensor, timestamps: Tensor, dim: int = -3, least: float = 1e
     return 2 * (x.diff(dim=dim) / dt).diff(dim=dim) / whole
 
 
+def jerk(x: Tensor, timestamps: Tensor, dim: int = -3, least: float = 1e-6) -> Tensor:
+    """Third differences per second cubed (..., T - 3, J, 3), exact for cubics at any steps (6 times Newton's divided
+    difference); as :func:`velocity`."""
+    dt = _steps(x, timestamps, dim, least)
+    count = dt.shape[dim] - 2
+    whole = sum(dt.narrow(dim, i, count) for i in range(3))
+    return 3 * acceleration(x, timestamps, dim, least).diff(dim=dim) / whole
+
+
 def _steps(x: Tensor, timestamps: Tensor, dim: int, least: float) -> Tensor:
     dt = timestamps.diff(dim=-1).to(x.dtype).clamp_min(least)
     return dt.reshape(*dt.shape, *[1] * (-1 - dim))
