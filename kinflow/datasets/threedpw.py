@@ -1,13 +1,14 @@
 """3DPW sequences (von Marcard et al., ECCV 2018): SMPL poses of people filmed outdoors with a moving camera.
 
-The data set is not part of kinflow and has its own licence. Its files are python-2 pickles; they are read with an unpickler
-that builds numpy arrays and plain containers and refuses everything else, so that a file cannot run code.
+The data set is not part of kinflow and has its own licence; https://virtualhumans.mpi-inf.mpg.de/3DPW/ has it behind a form.
+``sequenceFiles/SPLIT/NAME.pkl`` are python-2 pickles, read without running anything in them (:mod:`kinflow.datasets.pickles`);
+``imageFiles/NAME/image_00000.jpg`` and so on are the frames.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingAssetError, ShapeError, UsageError
+from ..errors import FormatError, MissingAssetError, ShapeError, UsageError
+from ..skeleton import OPENPOSE18, SMPL_JOINTS
+from .pickles import load_numpy_pickle
+from .recording import Recording, SmplTruth
 
 FPS = 30.0
 SPLITS = ("train", "validation", "test")
+HOME = "https://virtualhumans.mpi-inf.mpg.de/3DPW/"
+TEST_SEQUENCES = (
+    "downtown_arguing_00", "downtown_bar_00", "downtown_bus_00", "downtown_cafe_00", "downtown_car_00",
+    "downtown_crossStreets_00", "downtown_downstairs_00", "downtown_enterShop_00", "downtown_rampAndStairs_00",
+    "downtown_runForBus_00", "downtown_runForBus_01", "downtown_sitOnStairs_00", "downtown_stairs_00",
+    "downtown_upstairs_00", "downtown_walkBridge_01", "downtown_walkUphill_00", "downtown_walking_00",
+    "downtown_warmWelcome_00", "downtown_weeklyMarket_00", "downtown_windowShopping_00", "flat_guitar_01",
+    "flat_packBags_00", "office_phoneCall_00", "outdoors_fencing_01",
+)  # fmt: skip
+"""The published test split: 24 sequences with 37 tracked people."""
+MANIFEST = "manifest.json"
+"""Beside ``sequenceFiles``, in miniatures: which sequences each split has, in place of the published ones."""
 
 _Float = NDArray[np.float64]
-_ADMITTED = {
-    (module, name)
-    for package in ("numpy.core", "numpy._core")
-    for module, name in (
-        (f"{package}.multiarray", "_reconstruct"),
-        (f"{package}.multiarray", "scalar"),
-        (f"{package}.numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, only numpy arrays are read")
-        return super().find_class(module.replace("numpy.core", "numpy._core") if _NEW_NUMPY else module, name)
-
-
-_NEW_NUMPY = int(np.__version__.split(".")[0]) >= 2
 
 
 @dataclass(frozen=True)
@@ -91,29 +88,13 @@ class Sequence3DPW:
         return len(self.T_world2cam)
 
 
-def load_numpy_pickle(path: str | os.PathLike[str]) -> Any:
-    """Load a python-2 pickle of arrays, numbers, strings, lists and dicts; nothing else is built.
-
-    Raises:
-        MissingAssetError: no such file.
-        ShapeError: damaged, or it asks for anything but numpy's arrays.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingAssetError(f"{path}: no such file.")
-    try:
-        with path.open("rb") as file:
-            return _NumpyUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ShapeError(f"{path.name}: cannot be read as a pickle of arrays ({error}).") from None
-
-
 def read_3dpw(path: str | os.PathLike[str]) -> Sequence3DPW:
     """Read one ``sequenceFiles/SPLIT/NAME.pkl``.
 
     Raises:
         MissingAssetError: no such file.
-        ShapeError: damaged, not admitted, or a field is missing or of another shape; the message names it.
+        FormatError: damaged, or it asks for more than arrays.
+        ShapeError: a field is missing, of another shape or not finite, or frame numbers do not increase; the message names it.
     """
     path = Path(path)
     data = load_numpy_pickle(path)
@@ -132,11 +113,20 @@ def read_3dpw(path: str | os.PathLike[str]) -> Sequence3DPW:
             raise ShapeError(f"{path.name}: {key} cannot be read as numbers ({error}).") from None
         if out.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, out.shape, strict=True)):
             raise ShapeError(f"{path.name}: {key}: expected shape {shape}, got {out.shape}.")
+        if not np.isfinite(out).all():
+            raise ShapeError(f"{path.name}: {key}: expected finite numbers, got NaN or inf.")
         return out
 
     cameras = array("cam_poses", field("cam_poses"), (None, 4, 4))
     frames = len(cameras)
+    if not frames:
+        raise ShapeError(f"{path.name}: cam_poses: expected at least one frame, got none.")
     lists = ("poses", "trans", "betas", "jointPositions", "poses2d", "genders", "campose_valid")
+    for key in lists:
+        if not isinstance(field(key), (list, tuple, np.ndarray)):
+            raise ShapeError(
+                f"{path.name}: {key}: expected a list, one entry an actor, got {type(field(key)).__name__}."
+            )
     counts = {key: len(field(key)) for key in lists}
     if len(set(counts.values())) != 1 or not counts["poses"]:
         raise ShapeError(f"{path.name}: expected one entry an actor in each list, got {counts}.")
@@ -161,12 +151,18 @@ def read_3dpw(path: str | os.PathLike[str]) -> Sequence3DPW:
                 campose_valid=array("campose_valid", field("campose_valid")[i], (frames,), bool),
             )
         )
+    ids = array("img_frame_ids", field("img_frame_ids"), (frames,), np.int64)
+    if not (np.diff(ids) > 0).all():
+        at = int(np.argmax(np.diff(ids) <= 0))
+        raise ShapeError(
+            f"{path.name}: img_frame_ids: expected increasing numbers, got {ids[at]} before {ids[at + 1]}."
+        )
     return Sequence3DPW(
         name=str(data.get("sequence", path.stem)),
         actors=tuple(actors),
         T_world2cam=cameras,
         K=array("cam_intrinsics", field("cam_intrinsics"), (3, 3)),
-        frame_ids=array("img_frame_ids", field("img_frame_ids"), (frames,), np.int64),
+        frame_ids=ids,
     )
 
 
@@ -181,10 +177,99 @@ def sequence_files(root: str | os.PathLike[str], split: str = "test") -> list[Pa
         raise UsageError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
     files = sorted((Path(root) / "sequenceFiles" / split).glob("*.pkl"))
     if not files:
-        raise MissingAssetError(f"{Path(root) / 'sequenceFiles' / split}: no .pkl files; is this 3DPW's folder?")
+        raise MissingAssetError(
+            f"{Path(root) / 'sequenceFiles' / split}: no .pkl files; is this 3DPW's folder? sequenceFiles.zip is at {HOME}."
+        )
     return files
 
 
 def image_path(root: str | os.PathLike[str], sequence: str, frame: int) -> Path:
     """``imageFiles/NAME/image_%05d.jpg`` of a sequence's frame (0-based row of its arrays)."""
     return Path(root) / "imageFiles" / sequence / f"image_{frame:05d}.jpg"
+
+
+class ThreeDPW:
+    """One split of 3DPW as a :class:`~kinflow.datasets.recording.DataSet`.
+
+    Args:
+        root: the folder that holds ``sequenceFiles`` and ``imageFiles``.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        images: whether the frames are needed; without them nobody looks for the files.
+
+    Raises:
+        UsageError: no such split.
+        MissingAssetError: no sequence files.
+    """
+
+    name = "3dpw"
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "test", images: bool = False) -> None:
+        self.root, self.split, self.images = Path(root), split, images
+        self._files = {path.stem: path for path in sequence_files(root, split)}
+        self.sequences = tuple(self._files)
+        self.missing = tuple(name for name in self._expected() if name not in self._files)
+
+    def _expected(self) -> tuple[str, ...]:
+        manifest = self.root / MANIFEST
+        if not manifest.is_file():
+            return TEST_SEQUENCES if self.split == "test" else ()
+        try:
+            names = json.loads(manifest.read_text(encoding="utf-8"))["splits"][self.split]
+            return tuple(str(name) for name in names)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise FormatError(
+                f"{manifest}: expected a miniature's list of sequences ({error!r}). Make it anew."
+            ) from None
+
+    def read(self, sequence: str) -> list[Recording]:
+        """The tracked people of a sequence.
+
+        Raises:
+            MissingAssetError: no such sequence.
+            FormatError, ShapeError: as of :func:`read_3dpw`; fewer images than poses, or none.
+        """
+        if sequence not in self._files:
+            raise MissingAssetError(f"{sequence}: no sequence file in {self.root / 'sequenceFiles' / self.split}.")
+        data = read_3dpw(self._files[sequence])
+        images = self._images(sequence, len(data)) if self.images else ()
+        frames = np.arange(len(data))
+        return [
+            Recording(
+                dataset=self.name,
+                sequence=sequence,
+                person=number,
+                timestamps=frames / data.fps,
+                frame_ids=frames,
+                valid=actor.campose_valid,
+                images=images,
+                K=data.K,
+                T_world2cam=data.T_world2cam,
+                keypoints2d=actor.keypoints2d,
+                confidence=actor.confidence,
+                layout=OPENPOSE18,
+                smpl=SmplTruth(
+                    actor.poses[:, :3],
+                    actor.poses[:, 3:].reshape(-1, 23, 3),
+                    actor.betas,
+                    actor.trans,
+                    actor.gender,
+                ),
+                joints3d=actor.joints3d,
+                joint_names=SMPL_JOINTS,
+            )
+            for number, actor in enumerate(data.actors)
+        ]
+
+    def _images(self, sequence: str, frames: int) -> tuple[Path, ...]:
+        folder = self.root / "imageFiles" / sequence
+        if not folder.is_dir():
+            raise MissingAssetError(f"{folder}: no images; imageFiles.zip is at {HOME}.")
+        there = {path.name for path in folder.glob("image_*.jpg")}
+        paths = tuple(image_path(self.root, sequence, frame) for frame in range(frames))
+        absent = [path.name for path in paths if path.name not in there]
+        if absent or len(there) != frames:
+            what = f"{absent[0]} and {len(absent) - 1} more are missing" if absent else "more images than poses"
+            raise FormatError(
+                f"{folder.name}: images: expected {frames}, one a pose, got {len(there)} ({what}). Download them again."
+            )
+        return paths
