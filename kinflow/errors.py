@@ -2,7 +2,7 @@
 
 Every error a user can cause is a :class:`KinflowError`: one line that says what was wrong and what to do about it.
 Each class carries the exit code with which the commands end (0 fine, 1 failed on the machine's side, 2 usage,
-3 missing asset, 4 unreadable video, 5 nobody found).
+3 missing asset, 4 unreadable video, 5 nobody found, 6 a benchmark that left something out).
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ class NobodyFoundError(KinflowError):
     """A clip in which no person was found for long enough."""
 
     exit_code = 5
+
+
+class IncompleteError(KinflowError):
+    """A benchmark part of whose data could not be evaluated; the rest was."""
+
+    exit_code = 6
 
 
 class OutputError(KinflowError, OSError):

@@ -22,6 +22,7 @@ LABELS = {
     "reconstruct": "reconstructing",
     "refine": "refining",
     "overlay": "drawing overlay",
+    "sequences": "sequences",
 }
 
 

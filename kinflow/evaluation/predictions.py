@@ -50,12 +50,14 @@ class Prediction:
         joints3d: (T, 24, 3) SMPL's joints; NaN in all frames for joints that the system does not know.
         parameters: where there are some; protocols of meshes need those of an SMPL body.
         joints3d_std: (T, 24) predicted deviation of the joints about the pelvis, an axis, or None.
+        placed: whether the system says where the person is; metrics of the world are left out where it does not.
     """
 
     found: Tensor
     joints3d: Tensor
     parameters: Parameters | None = None
     joints3d_std: Tensor | None = None
+    placed: bool = True
 
     def __post_init__(self) -> None:
         frames = check_shape("joints3d", self.joints3d, f"T {len(SMPL_JOINTS)} 3")["T"]

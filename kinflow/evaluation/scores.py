@@ -153,7 +153,8 @@ def score(prediction: Prediction, recording: Recording, protocol: Protocol, bodi
         _in_time(out, mine, truth, compared.root_index, times, use, protocol)
         joints24 = prediction.joints3d[rows].double()
         if bool(torch.isfinite(joints24).all()):
-            _in_world(out, joints24, truth24, recording, times, use)
+            if prediction.placed:
+                _in_world(out, joints24, truth24, recording, times, use)
             if prediction.joints3d_std is not None:
                 _deviations(out, joints24, truth24, prediction.joints3d_std[rows].double(), rows)
     kept = {key: values for key, values in out.items() if np.isfinite(values).any()}

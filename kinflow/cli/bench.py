@@ -1,0 +1,104 @@
+"""``kinflow-bench SUBJECT``: the figures that an installed package can reproduce."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import IncompleteError, UsageError
+from .command import new_parser, run_command
+
+EPILOG = """\
+examples:
+  kinflow-bench 3dpw --root 3DPW -o out --protocol official24                    the open body alone, no other files
+  kinflow-bench 3dpw --root 3DPW -o out --protocol wham --body-path SMPL         as WHAM, GVHMR and TRAM report
+  kinflow-bench 3dpw --root 3DPW -o out --protocol official24 --evidence poses2d from the data set's 2D keypoints
+  kinflow-bench 3dpw --root 3DPW -o out --protocol wham --body-path SMPL --system truth   checks the harness: zeros
+
+output in OUT:
+  results.jsonl   settings, then a line a sequence with every frame's figures; a run that was broken off goes on from it
+  table.md        figures, with what they mean, the worst five, and what was left out
+  summary.json    the same to compute with
+  error_over_time.png, per_joint.png, histogram.png
+
+exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing data, body file or regressor, 6 some sequences could not be
+evaluated (the others were), 130 interrupted, 143 terminated; run again to go on
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = new_parser("kinflow-bench", "Measure kinflow, with the protocol spelled out.", EPILOG)
+    subjects = p.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    threedpw = subjects.add_parser("3dpw", help="3DPW, by one of three protocols")
+    _sequence_arguments(threedpw)
+    return p
+
+
+def _sequence_arguments(p: argparse.ArgumentParser) -> None:
+    """Arguments of benchmarks on data sets of sequences."""
+    p.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds sequenceFiles and imageFiles")  # fmt: skip
+    p.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="folder for the results; made if need be"
+    )
+    p.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    p.add_argument("--protocol", default="wham", help="vibe, wham or official24 (default: wham)")
+    p.add_argument("--joints", default="all", help="all joints of the protocol, or its twelve limbs (default: all)")
+    p.add_argument("--system", default="kinflow", help="kinflow, or truth: the data set's own, which scores 0 (default: kinflow)")  # fmt: skip
+    p.add_argument("--evidence", default="video", metavar="E", help="video, poses2d (the data set's keypoints), or a folder with one keypoint file a sequence (default: video)")  # fmt: skip
+    p.add_argument("--body-path", type=Path, metavar="DIR", help="folder with SMPL_NEUTRAL, SMPL_MALE, SMPL_FEMALE (.pkl or .npz) and J_regressor_h36m.npy")  # fmt: skip
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    p.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")
+    p.add_argument("--batch-clips", type=int, default=1, metavar="N", help="sequences that go through the networks together (default: 1)")  # fmt: skip
+    p.add_argument("--limit", type=int, metavar="N", help="only the first N sequences")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of perception, for example perception.landmarks=full; may be repeated")  # fmt: skip
+    p.add_argument("--no-plots", action="store_true", help="draw no pictures")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+    p.add_argument("--json", action="store_true", help="print summary.json on standard output, nothing else")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(parser(), _run, argv, interrupted="interrupted; run the same command again to go on.")
+
+
+def _run(args: argparse.Namespace) -> None:
+    # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
+    from rich.console import Console
+
+    from ..apps.bench import BenchOptions, bench_3dpw
+    from ..apps.staging import check_writable
+    from ..config import PipelineConfig, load_config
+    from ..evaluation.report import markdown, write_report
+    from .progress import StageProgress
+
+    if args.system not in ("kinflow", "truth"):
+        raise UsageError(f"--system: expected kinflow or truth, got {args.system!r}.")
+    options = BenchOptions(
+        root=args.root, out=args.out, split=args.split, protocol=args.protocol, joints=args.joints, system=args.system,
+        evidence=args.evidence, body_path=args.body_path, device=args.device, batch_size=args.batch_size,
+        batch_clips=args.batch_clips, limit=args.limit, plots=not args.no_plots,
+        config=load_config(PipelineConfig, overrides=args.set),
+    )  # fmt: skip
+    check_writable(args.out)
+    quiet = args.quiet or args.json
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-bench: %(message)s")
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with StageProgress(enabled=not quiet) as progress:
+        summary = bench_3dpw(options, progress, lambda line: console.print(line, markup=False))
+    record = write_report(summary, args.out, options.plots)
+    if args.json:
+        print(json.dumps(record))
+    elif not args.quiet:
+        print(markdown(summary), end="")
+    if summary.left_out:
+        names = "; ".join(f"{name}: {why}" for name, why in summary.left_out[:3])
+        more = f"; and {len(summary.left_out) - 3} more" if len(summary.left_out) > 3 else ""
+        raise IncompleteError(f"{len(summary.left_out)} left out, the others are in {args.out}/table.md: {names}{more}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
