@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_motion import a_motion
 
 from kinflow.datasets.miniature import write_3dpw, write_smpl
 from kinflow.datasets.recording import Recording
@@ -20,6 +21,8 @@ from kinflow.evaluation.pooling import pool, pool_joints, worst
 from kinflow.evaluation.predictions import Prediction, nobody, true_joints, true_parameters
 from kinflow.evaluation.protocols import H36M_ROWS, LIMBS, LSP14, PROTOCOLS, Protocol, find_protocol
 from kinflow.evaluation.scores import METRICS, Scores, score
+from kinflow.evaluation.sightings import Poses2dEyes, match
+from kinflow.evaluation.systems import assemble
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.skeleton import SMPL_JOINTS
 
@@ -236,3 +239,34 @@ def test_pooling_by_hand() -> None:
     back = [Scores.of_record(json.loads(json.dumps(s.record()))) for s in scores[:2]]
     assert [s.record() for s in back] == [s.record() for s in scores[:2]]
     assert pool(back) == {k: v for k, v in pool(scores[:2]).items()}
+
+
+def test_parameters_and_joints_agree_in_the_camera(mini: Path, bodies: Bodies) -> None:
+    """A world pose is carried to the camera about the pelvis, not about the template's origin."""
+    for recording in ThreeDPW(mini).read("miniature_meeting_00"):
+        assert recording.smpl is not None
+        mine = true_parameters(recording, bodies.smpl(recording.smpl.gender)).joints()
+        assert (mine - true_joints(recording)).abs().max() < 1e-5
+
+
+def test_people_are_told_apart_by_where_they_are(mini: Path) -> None:
+    people = ThreeDPW(mini).read("miniature_meeting_00")
+    seen = Poses2dEyes().see(people)
+    assert seen.owners == [0, 1]
+    away = dataclasses.replace(seen.evidences[0], keypoints2d=seen.evidences[0].keypoints2d + 100.0)
+    owners, distances = match([*seen.evidences[::-1], away], people)
+    assert owners == [1, 0, None] and max(distances[:2]) < 0.1
+    later = dataclasses.replace(seen.evidences[0], frame_ids=seen.evidences[0].frame_ids + FRAMES)
+    assert match([later], people)[0] == [None]
+
+
+def test_of_several_motions_the_nearest_that_saw_counts(man: Recording) -> None:
+    first, second = a_motion(6, 0), a_motion(6, 1)  # frames 10 to 15, of which 12 and 13 were filled
+    second = dataclasses.replace(second, observed=~first.observed)
+    got = assemble([first, second], man, None)
+    assert got.found.nonzero()[:, 0].tolist() == list(range(10, 16))
+    from_second = [
+        t for t in range(10, 16) if torch.equal(got.joints3d[t].float(), torch.tensor(second.joints3d[t - 10]))
+    ]
+    assert from_second == [12, 13]
+    assert assemble([], man, None).found.sum() == 0
