@@ -79,6 +79,19 @@ def test_the_truth_scores_zero(made: Path, tmp_path: Path, protocol: str) -> Non
     assert f"protocol {protocol} (" in text and f"{SECOND}_0" in text and "Worst by PA-MPJPE" in text
 
 
+def test_what_the_choice_of_protocol_is_worth(made: Path, tmp_path: Path) -> None:
+    """The truth's parameters on the neutral mesh: the table of docs/benchmark.md, on fewer frames."""
+    found = {}
+    for protocol in ("vibe", "wham", "official24"):
+        out = tmp_path / protocol
+        assert run(made, out, "--body-path", str(made / "body"), protocol=protocol, system="truth-neutral") == 0
+        found[protocol] = figures(out)
+    assert found["vibe"]["mpjpe"] < 1e-3 and found["vibe"]["pve"] < 1e-3
+    for protocol in ("wham", "official24"):
+        assert 15 < found[protocol]["mpjpe"] < 25 and 5 < found[protocol]["pa_mpjpe"] < 10
+    assert 18 < found["wham"]["pve"] < 30
+
+
 def test_kinflow_on_2d_keypoints_and_what_is_written(
     made: Path, tmp_path: Path, small: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,7 +240,7 @@ def test_images_that_do_not_fit_the_poses(root: Path, tmp_path: Path, small: Non
         (["--batch-clips", "0"], 2, "batch_clips"),
         (["--batch-size", "0"], 2, "batch_size"),
         (["--device", "abacus"], 2, "device"),
-        (["--system", "vibe"], 2, "--system"),
+        (["--system", "vibe"], 2, "system: expected one of"),
         (["--set", "perception.landmarks=best"], 2, "landmarks"),
         (["--protocol", "wham"], 3, "SMPL_NEUTRAL.pkl (https://smplify.is.tue.mpg.de)"),
         (["--protocol", "wham", "--body-path", "none"], 3, "J_regressor_h36m.npy in none"),

@@ -21,7 +21,7 @@ from swings import save_swings
 from test_end_to_end import render_walk
 from walker import rotvecs, walk
 
-from kinflow.cli import smooth, train, video
+from kinflow.cli import bench, smooth, train, video
 from kinflow.config import (
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
@@ -30,6 +30,7 @@ from kinflow.config import (
     ReconstructorTrainingConfig,
     load_config,
 )
+from kinflow.datasets.miniature import write_3dpw
 from kinflow.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ PAGES = [
     ROOT / "examples/README.md",
     ROOT / "CONTRIBUTING.md",
 ]
-PARSERS = {f"kinflow-{m.__name__.rpartition('.')[2]}": m.parser for m in (video, smooth, train)}
+PARSERS = {f"kinflow-{m.__name__.rpartition('.')[2]}": m.parser for m in (video, smooth, bench, train)}
 FPS, FRAMES = 10, 27
 
 
@@ -71,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pose = rotvecs(walk(20)).numpy()
     np.savez(folder / "tracked.npz", body_pose=pose[:, 1:], global_orient=pose[:, 0], transl=np.zeros((20, 3)))
     save_swings(folder / "data/mocap.npz")
+    write_3dpw(folder / "3DPW", sequences=1, frames=8, split="train", images=False)
     return folder
 
 
@@ -127,7 +129,12 @@ def check_shapes(names: dict[str, Any]) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {o for action in parser._actions for o in action.option_strings}
+    """Of a parser and of its subjects."""
+    found = {o for action in parser._actions for o in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {o for subject in action.choices.values() for o in options(subject)}
+    return found
 
 
 def check_command(line: str) -> None:
@@ -179,7 +186,7 @@ def exists(setting: str, configs: Sequence[type]) -> bool:
 def test_every_setting_of_help_exists(command: str) -> None:
     named = re.findall(rf"\b{SETTING}=[^\s;,]+", PARSERS[command]().format_help())
     configs = {"kinflow-video": (PipelineConfig,), "kinflow-train": TRAININGS}.get(command, ())
-    assert bool(named) == bool(configs)  # kinflow-smooth has no --set
+    assert bool(named) == bool(configs)  # kinflow-smooth has no --set, kinflow-bench's subjects have their own help
     assert [s for s in named if not exists(s, configs)] == []
 
 

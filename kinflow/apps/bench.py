@@ -20,6 +20,8 @@ from ..evaluation.systems import KinflowSystem, System, TruthSystem
 from ..reconstruction import Reconstructor
 from .options import LARGEST_BATCH, Progress
 
+SYSTEMS = ("kinflow", "truth", "truth-neutral")
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
@@ -29,7 +31,7 @@ class BenchOptions:
         root, split: the data set's folder, and which part of it.
         out: folder of the results; results that are there are gone on from.
         protocol: a name of :data:`kinflow.evaluation.PROTOCOLS`. joints: "all" of its joints, or its twelve "limbs".
-        system: "kinflow" or "truth".
+        system: one of :data:`SYSTEMS`.
         evidence: "video", "poses2d", or a folder with one keypoint file a sequence.
         body_path: folder with SMPL's files and the joint regressor.
         device: as of :func:`kinflow.devices.find_device`.
@@ -66,6 +68,8 @@ class BenchOptions:
             raise UsageError(f"batch_clips: expected at least 1, got {self.batch_clips}.")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit: expected at least 1, got {self.limit}.")
+        if self.system not in SYSTEMS:
+            raise UsageError(f"system: expected one of {', '.join(SYSTEMS)}, got {self.system!r}.")
         find_protocol(self.protocol, self.joints)
 
 
@@ -79,7 +83,7 @@ def missing(options: BenchOptions) -> list[str]:
         )
     if options.system == "kinflow" and options.evidence == "video" and not (options.root / "imageFiles").is_dir():
         lacks.append(f"{options.root / 'imageFiles'}: imageFiles.zip from {HOME}; --evidence poses2d needs no images")
-    lacks += Bodies(options.body_path).missing(protocol)
+    lacks += Bodies(options.body_path).missing(protocol, neutral=options.system == "truth-neutral")
     if options.plots and not can_plot():
         lacks.append("matplotlib for the plots: pip install 'kinflow[bench]', or --no-plots")
     return lacks
@@ -116,8 +120,8 @@ def bench_3dpw(
 
 
 def _system(options: BenchOptions, protocol: Protocol, bodies: Bodies, progress: Progress | None) -> System:
-    if options.system == "truth":
-        return TruthSystem(protocol, bodies)
+    if options.system.startswith("truth"):
+        return TruthSystem(protocol, bodies, options.system == "truth-neutral")
     device = bodies.device
     body = Body.open() if options.body_path is None else bodies.smpl("neutral")
     reconstructor = Reconstructor.load(body=body.to(device), device=device)

@@ -33,16 +33,16 @@ class Bodies:
         self._bodies: dict[str, Body] = {}
         self._regressor: Tensor | None = None
 
-    def missing(self, protocol: Protocol) -> list[str]:
-        """What the protocol needs and the folder lacks, each with where it is to be had."""
-        if protocol.mesh is None:
+    def missing(self, protocol: Protocol, neutral: bool = False) -> list[str]:
+        """What the protocol, or a system on SMPL's ``neutral`` body, needs and the folder lacks, each with where it is to be had."""
+        if protocol.mesh is None and not neutral:
             return []
         if self.folder is None:
             return [
                 f"protocol {protocol.name} needs --body-path FOLDER with SMPL_NEUTRAL.pkl ({NEUTRAL_HOME}), SMPL_MALE.pkl "
                 f"and SMPL_FEMALE.pkl ({SMPL_HOME}) and {REGRESSOR} ({REGRESSOR_HOME}); official24 needs none of them"
             ]
-        genders = ("neutral",) if protocol.mesh == "neutral" else ("neutral", "male", "female")
+        genders = ("neutral", "male", "female") if protocol.mesh == "gendered" else ("neutral",)
         lacks = [
             f"SMPL_{gender.upper()}.pkl or .npz in {self.folder} ({NEUTRAL_HOME if gender == 'neutral' else SMPL_HOME})"
             for gender in genders
@@ -52,7 +52,7 @@ class Bodies:
                 for ending in (".npz", ".pkl")
             )
         ]
-        if not (self.folder / REGRESSOR).is_file():
+        if protocol.mesh is not None and not (self.folder / REGRESSOR).is_file():
             lacks.append(f"{REGRESSOR} in {self.folder} (from {REGRESSOR_HOME})")
         return lacks
 

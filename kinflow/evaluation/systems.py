@@ -41,13 +41,20 @@ class System(Protocol):
 
 
 class TruthSystem:
-    """The data set's own truth: scores 0 (and 100 %) on everything, or the harness is wrong."""
+    """The data set's own truth: scores 0 (and 100 %) on everything, or the harness is wrong.
 
-    name = "truth"
+    Args:
+        rules: the protocol whose truth it is.
+        bodies: SMPL's files, where the protocol or ``neutral`` needs them.
+        neutral: put the true parameters on the neutral mesh whatever the protocol's truth is; what that scores is what the
+            choice of protocol is worth.
+    """
+
     needs_images = False
 
-    def __init__(self, rules: Rules, bodies: Bodies) -> None:
-        self._rules, self._bodies = rules, bodies
+    def __init__(self, rules: Rules, bodies: Bodies, neutral: bool = False) -> None:
+        self._rules, self._bodies, self._neutral = rules, bodies, neutral
+        self.name = "truth-neutral" if neutral else "truth"
         self.settings: dict[str, Any] = {}
 
     def observe(self, people: list[Recording]) -> list[Recording]:
@@ -58,9 +65,10 @@ class TruthSystem:
 
     def _of(self, recording: Recording) -> Prediction:
         found = torch.ones(len(recording), dtype=torch.bool)
-        if self._rules.mesh is None:
+        if self._rules.mesh is None and not self._neutral:
             return Prediction(found, true_joints(recording))
-        gender = "neutral" if self._rules.mesh == "neutral" or recording.smpl is None else recording.smpl.gender
+        gendered = self._rules.mesh == "gendered" and not self._neutral
+        gender = recording.smpl.gender if gendered and recording.smpl is not None else "neutral"
         return Prediction.of(true_parameters(recording, self._bodies.smpl(gender)), found)
 
     def notes(self, observed: Any) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ from ...skeleton import BLAZEPOSE, SMPL_JOINTS, SMPL_PARENTS
 Array = NDArray[np.float64]
 
 VERTICES = 6890
-SIZES = {"neutral": 1.0, "male": 1.04, "female": 0.96}
-"""By how much each gender's body is larger than the open one."""
+SIZES = {"neutral": (1.0, 1.0, 1.0), "male": (1.08, 1.04, 1.03), "female": (0.99, 0.96, 0.98)}
+"""By how much each gender's body is wider, taller and deeper than the open one."""
 ORIGIN = (0.0, -0.22, 0.03)
 """m, where the pelvis lies at zero pose: about where SMPL's does."""
 H36M = (
@@ -30,20 +30,25 @@ H36M = (
     "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
 )  # fmt: skip
 """Rows of the field's ``J_regressor_h36m.npy``."""
+_GROWN = ("shapedirs", "joint_shapedirs", "landmark_offsets", "landmark_shapedirs", "landmark_anatomical_offsets")
 NEAR = 200
 """Vertices that a joint is regressed from."""
 
 
 def gendered(gender: str, resolution: str = "light") -> BodyArrays:
     """The open body in the size and at the origin of a gender's file."""
-    open_body, size = read_open(resolution), SIZES[gender]
+    open_body, size = read_open(resolution), np.array(SIZES[gender])
     shift = np.array(ORIGIN) - size * open_body.joint_template[0]
+
+    def grown(value: Array | None) -> Array | None:
+        return None if value is None else size[:, None] * value if value.ndim == 3 else size * value
+
+    changed: dict[str, Any] = {name: grown(getattr(open_body, name)) for name in _GROWN}
     return dataclasses.replace(
         open_body,
         v_template=size * open_body.v_template + shift,
-        shapedirs=size * open_body.shapedirs,
         joint_template=size * open_body.joint_template + shift,
-        joint_shapedirs=size * open_body.joint_shapedirs,
+        **changed,
     )
 
 
