@@ -1,7 +1,12 @@
-"""Write small data sets in the layouts of the real ones, rendered from the open body, to try the benchmarks without the data.
+"""Write small data sets in the layouts of the real ones, rendered from the open body, to try things without the data.
 
     python tools/make_miniature.py 3dpw --out mini [--sequences 2] [--frames 45]   # 3DPW: two people, moving camera
-    python tools/make_miniature.py smpl --out mini/body                             # body files in SMPL's layout, and a regressor
+    python tools/make_miniature.py smpl --out mini/body            # body files in SMPL's layout, and the joint regressor
+    python tools/make_miniature.py emdb --out mini_emdb [--frames 30]
+    python tools/make_miniature.py h36m --out mini_h36m.npz        # single frames as SPIN keeps Human3.6M
+    python tools/make_miniature.py mpi_inf_3dhp --out mini_3dhp.npz
+    python tools/make_miniature.py coco --out mini_coco
+    python tools/make_miniature.py amass --out mini_amass
 
 Figures reached on them say that an installation works, and nothing about how good anything is.
 """
@@ -9,28 +14,38 @@ Figures reached on them say that an installation works, and nothing about how go
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from rich.progress import Progress
+from kinflow.cli.command import run_command
+from kinflow.datasets import miniature
 
-from kinflow.datasets.miniature import write_3dpw, write_smpl
+KINDS: dict[str, Callable[[argparse.Namespace], Path]] = {
+    "3dpw": lambda args: miniature.write_3dpw(args.out, args.sequences, args.frames),
+    "smpl": lambda args: miniature.write_smpl(args.out),
+    "emdb": lambda args: miniature.write_emdb(args.out, args.frames),
+    "h36m": lambda args: miniature.write_single_frames(args.out, "h36m", args.frames),
+    "mpi_inf_3dhp": lambda args: miniature.write_single_frames(args.out, "mpi_inf_3dhp", args.frames),
+    "coco": lambda args: miniature.write_coco(args.out, args.sequences),
+    "amass": lambda args: miniature.write_amass(args.out, args.frames),
+}
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=("3dpw", "smpl"))
-    p.add_argument("--out", type=Path, required=True, help="folder to write to")
-    p.add_argument("--sequences", type=int, default=2, help="sequences of a data set (default: 2)")
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="make_miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("kind", choices=tuple(KINDS))
+    p.add_argument("--out", type=Path, required=True, help="folder or npz to write")
+    p.add_argument("--sequences", type=int, default=2, help="sequences of 3DPW, images of COCO (default: 2)")
     p.add_argument("--frames", type=int, default=45, help="frames a sequence (default: 45)")
-    args = p.parse_args()
-    if args.kind == "smpl":
-        print(write_smpl(args.out))
-        return
-    with Progress() as bars:
-        task = bars.add_task(args.kind, total=args.sequences)
-        write_3dpw(args.out, args.sequences, args.frames, progress=lambda done, _: bars.update(task, completed=done))
-    print(args.out)
+    return p
+
+
+def main() -> int:
+    return run_command(parser(), lambda args: print(KINDS[args.kind](args)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

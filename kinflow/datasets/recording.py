@@ -23,21 +23,22 @@ class SmplTruth:
         global_orient: (T, 3) rad, pelvis to world.
         body_pose: (T, 23, 3) rad.
         betas: (10,) of the model of this gender.
-        transl: (T, 3) m, SMPL's translation (the template's origin, not the pelvis).
+        transl: (T, 3) m, SMPL's translation (the template's origin, not the pelvis); None where the data set has none.
         gender: ``"neutral"``, ``"male"`` or ``"female"``.
     """
 
     global_orient: Array
     body_pose: Array
     betas: Array
-    transl: Array
+    transl: Array | None
     gender: str = "neutral"
 
     def __post_init__(self) -> None:
         frames = check_shape("global_orient", self.global_orient, "T 3")["T"]
         check_shape("body_pose", self.body_pose, f"{frames} 23 3")
         check_shape("betas", self.betas, "10")
-        check_shape("transl", self.transl, f"{frames} 3")
+        if self.transl is not None:
+            check_shape("transl", self.transl, f"{frames} 3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Recording:
                 check_shape(f"{self.name}: {name}", value, shape)
         if self.images and len(self.images) != frames:
             raise ShapeError(f"{self.name}: images: expected {frames}, one a frame, got {len(self.images)}.")
-        if self.smpl is not None and len(self.smpl.transl) != frames:
-            raise ShapeError(f"{self.name}: smpl: expected {frames} frames, got {len(self.smpl.transl)}.")
+        if self.smpl is not None and len(self.smpl.body_pose) != frames:
+            raise ShapeError(f"{self.name}: smpl: expected {frames} frames, got {len(self.smpl.body_pose)}.")
         if not (np.diff(self.timestamps) > 0).all():
             raise ShapeError(f"{self.name}: timestamps: expected increasing seconds.")
 
@@ -109,12 +110,12 @@ class Recording:
 class DataSet(Protocol):
     """A data set: sequences by name, each read when it is asked for.
 
-    A sequence is what lies in one file or belongs to one image: what is read together, with all people in it. One that cannot
+    A sequence is what is read together, with all people in it: a file, or an image. One that cannot
     be read raises a :class:`kinflow.errors.KinflowError` that names file and fault; the others are not touched by it.
 
     Attributes:
         name: the data set's.
-        sequences: names of what is there, in a fixed order; no file is opened for it.
+        sequences: names of what is there, in a fixed order.
         missing: names of what belongs to it and is not there, where that is known.
     """
 

@@ -98,12 +98,12 @@ def true_parameters(recording: Recording, body: Body) -> Parameters:
     Raises:
         ShapeError: the recording has none.
     """
-    if recording.smpl is None:
+    if recording.smpl is None or recording.smpl.transl is None:
         raise ShapeError(f"{recording.name}: expected SMPL parameters, got none. Use a protocol of joints.")
     truth = recording.smpl
     rotvec = torch.from_numpy(np.concatenate((truth.global_orient[:, None], truth.body_pose), 1))
     pose = rotvec_to_rotmat(rotvec)
-    betas, transl = torch.from_numpy(truth.betas), torch.from_numpy(truth.transl)
+    betas, transl = torch.from_numpy(truth.betas), torch.from_numpy(recording.smpl.transl)
     pelvis = body.rest_joints(betas.to(body.device, body.dtype))[0].cpu().double()
     if recording.T_world2cam is not None:
         pose[:, 0] = torch.from_numpy(np.ascontiguousarray(recording.T_world2cam[:, :3, :3])) @ pose[:, 0]

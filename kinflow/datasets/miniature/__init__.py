@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .others import write_amass, write_coco, write_emdb, write_single_frames
 from .smpl import write_smpl
 from .threedpw import write_3dpw
 
-__all__ = ["write_3dpw", "write_smpl"]
+__all__ = ["write_3dpw", "write_amass", "write_coco", "write_emdb", "write_single_frames", "write_smpl"]
