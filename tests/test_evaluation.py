@@ -76,7 +76,7 @@ def test_truth_as_the_prediction_scores_zero_on_everything(name: str, man: Recor
     assert got.mean("pck50") == got.mean("auc") == got.mean("cover50") == got.mean("cover90") == 100
     assert got.mean("nll") == pytest.approx(3 * (math.log(0.05) + 0.5 * math.log(2 * math.pi)))
     assert got.mean("sliding") < 10  # what stands by the threshold of 0.3 m/s may creep in truth too
-    assert got.counted == got.found == (FRAMES - 3 if protocol.frames == "camera" else protocol.counts(man).sum())
+    assert got.counted == got.found == (FRAMES - 3 if protocol.frames == "valid" else protocol.counts(man).sum())
     assert max(got.joints.values()) < 1e-4 and set(got.joints) == set(protocol.joints.names)
     assert all(a == pytest.approx(b, abs=1e-6) for a, b in got.bones.values())
 

@@ -1,26 +1,35 @@
-"""What ``kinflow-bench 3dpw`` does: says what is missing, puts system, data and protocol together, and measures."""
+"""What ``kinflow-bench 3dpw`` and ``emdb`` do: say what is missing, put system, data and protocol together, and measure."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from ..body import Body
 from ..config import PipelineConfig
-from ..datasets.threedpw import HOME, SPLITS, ThreeDPW
+from ..datasets import emdb, threedpw
+from ..datasets.recording import DataSet
 from ..devices import find_device
 from ..errors import MissingAssetError, UsageError
+from ..evaluation.baselines import MeanPose, PerFrame, WorldLandmarks
 from ..evaluation.benchmark import Summary, run_benchmark
 from ..evaluation.bodies import Bodies
+from ..evaluation.foreign import FileSystem
 from ..evaluation.protocols import Protocol, find_protocol
 from ..evaluation.report import can_plot
 from ..evaluation.sightings import Eyes, FileEyes, Poses2dEyes, VideoEyes
 from ..evaluation.systems import KinflowSystem, System, TruthSystem
+from ..flow import load_flow
 from ..reconstruction import Reconstructor
 from .options import LARGEST_BATCH, Progress
 
-SYSTEMS = ("kinflow", "truth", "truth-neutral")
+SPLITS = {"3dpw": threedpw.SPLITS, "emdb": emdb.SUBSETS}
+SYSTEMS = ("kinflow", "mean-pose", "world-landmarks", "per-frame", "truth", "truth-neutral")
+"""And any folder with another tool's SMPL parameters (:mod:`kinflow.evaluation.foreign`)."""
+SEEING = SYSTEMS[:4]
+"""Those that look at evidence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +37,12 @@ class BenchOptions:
     """Options of a benchmark on a data set of sequences.
 
     Attributes:
-        root, split: the data set's folder, and which part of it.
-        out: folder of the results; results that are there are gone on from.
-        protocol: a name of :data:`kinflow.evaluation.PROTOCOLS`. joints: "all" of its joints, or its twelve "limbs".
-        system: one of :data:`SYSTEMS`.
-        evidence: "video", "poses2d", or a folder with one keypoint file a sequence.
+        root, out: the data set's folder, and that of the results; results that are there are gone on from.
+        dataset: "3dpw" or "emdb".
+        split: which part of it: of 3DPW "train", "validation" or "test"; of EMDB its benchmark "1" or "2", or "all".
+        protocol: a name of :data:`kinflow.evaluation.protocols.OF_DATA_SET`. joints: "all" of its joints, or its "limbs".
+        system: one of :data:`SYSTEMS`, or a folder with another tool's SMPL parameters.
+        evidence: "video", "poses2d" (3DPW), or a folder with one keypoint file a sequence.
         body_path: folder with SMPL's files and the joint regressor.
         device: as of :func:`kinflow.devices.find_device`.
         batch_size: frames decoded at a time. batch_clips: sequences that go through the networks together.
@@ -41,11 +51,12 @@ class BenchOptions:
         config: of perception.
 
     Raises:
-        UsageError: numbers out of range, an unknown split or protocol.
+        UsageError: numbers out of range, an unknown split, protocol or system.
     """
 
     root: Path
     out: Path
+    dataset: Literal["3dpw", "emdb"] = "3dpw"
     split: str = "test"
     protocol: str = "wham"
     joints: str = "all"
@@ -60,39 +71,55 @@ class BenchOptions:
     config: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise UsageError(f"split: expected one of {', '.join(SPLITS)}, got {self.split!r}.")
+        if self.split not in SPLITS[self.dataset]:
+            raise UsageError(f"split: expected one of {', '.join(SPLITS[self.dataset])}, got {self.split!r}.")
         if not 1 <= self.batch_size <= LARGEST_BATCH:
             raise UsageError(f"batch_size: expected 1 to {LARGEST_BATCH} frames, got {self.batch_size}.")
         if self.batch_clips < 1:
             raise UsageError(f"batch_clips: expected at least 1, got {self.batch_clips}.")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit: expected at least 1, got {self.limit}.")
-        if self.system not in SYSTEMS:
-            raise UsageError(f"system: expected one of {', '.join(SYSTEMS)}, got {self.system!r}.")
-        find_protocol(self.protocol, self.joints)
+        if self.system not in SYSTEMS and not Path(self.system).is_dir():
+            raise UsageError(
+                f"system: expected one of {', '.join(SYSTEMS)}, or a folder of predictions, got {self.system!r}."
+            )
+        if self.dataset == "emdb" and self.evidence == "poses2d":
+            raise UsageError(
+                "evidence: EMDB's 2D points are the truth's projection, no detections. Use video or a folder."
+            )
+        self.rules()
+
+    def rules(self) -> Protocol:
+        """The protocol itself."""
+        return find_protocol(self.protocol, self.joints, self.dataset)
+
+    @property
+    def looks(self) -> bool:
+        """Whether frames are decoded."""
+        return self.system in SEEING and self.evidence == "video"
 
 
 def missing(options: BenchOptions) -> list[str]:
     """What a run lacks, all of it at once, each with where it is to be had."""
-    protocol = find_protocol(options.protocol, options.joints)
     lacks = []
-    if not (options.root / "sequenceFiles" / options.split).is_dir():
-        lacks.append(
-            f"{options.root / 'sequenceFiles' / options.split}: sequenceFiles.zip from {HOME} (behind a licence form)"
-        )
-    if options.system == "kinflow" and options.evidence == "video" and not (options.root / "imageFiles").is_dir():
-        lacks.append(f"{options.root / 'imageFiles'}: imageFiles.zip from {HOME}; --evidence poses2d needs no images")
-    lacks += Bodies(options.body_path).missing(protocol, neutral=options.system == "truth-neutral")
+    if options.dataset == "3dpw":
+        files, images = options.root / "sequenceFiles" / options.split, options.root / "imageFiles"
+        if not files.is_dir():
+            lacks.append(f"{files}: sequenceFiles.zip from {threedpw.HOME} (behind a licence form)")
+        if options.looks and not images.is_dir():
+            lacks.append(f"{images}: imageFiles.zip from {threedpw.HOME}; --evidence poses2d needs no images")
+    elif not options.root.is_dir():
+        lacks.append(f"{options.root}: EMDB from {emdb.HOME} (behind a licence form)")
+    lacks += Bodies(options.body_path).missing(options.rules(), neutral=options.system == "truth-neutral")
     if options.plots and not can_plot():
         lacks.append("matplotlib for the plots: pip install 'kinflow[bench]', or --no-plots")
     return lacks
 
 
-def bench_3dpw(
+def bench_sequences(
     options: BenchOptions, progress: Progress | None = None, tell: Callable[[str], None] | None = None
 ) -> Summary:
-    """Measure on 3DPW.
+    """Measure on a data set of sequences.
 
     Args:
         options: what, how, and where to.
@@ -105,26 +132,30 @@ def bench_3dpw(
     """
     if lacks := missing(options):
         raise MissingAssetError(f"missing: {'; '.join(lacks)}.")
-    protocol = find_protocol(options.protocol, options.joints)
-    device = find_device(options.device)
-    bodies = Bodies(options.body_path, device)
-    system = _system(options, protocol, bodies, progress)
-    data = ThreeDPW(options.root, options.split, images=system.needs_images)
+    rules = options.rules()
+    bodies = Bodies(options.body_path, find_device(options.device))
+    system = _system(options, rules, bodies, progress)
+    data: DataSet
+    if options.dataset == "3dpw":
+        data = threedpw.ThreeDPW(options.root, options.split, images=system.needs_images)
+    else:
+        data = emdb.Emdb(options.root, options.split, images=system.needs_images)
     if tell is not None:
-        for line in _up_front(options, protocol, data):
+        for line in _up_front(options, rules, data):
             tell(line)
     return run_benchmark(
-        data, options.split, system, protocol, bodies, options.out, limit=options.limit, batch_clips=options.batch_clips,
+        data, options.split, system, rules, bodies, options.out, limit=options.limit, batch_clips=options.batch_clips,
         progress=progress,
     )  # fmt: skip
 
 
-def _system(options: BenchOptions, protocol: Protocol, bodies: Bodies, progress: Progress | None) -> System:
-    if options.system.startswith("truth"):
-        return TruthSystem(protocol, bodies, options.system == "truth-neutral")
+def _system(options: BenchOptions, rules: Protocol, bodies: Bodies, progress: Progress | None) -> System:
+    if options.system in ("truth", "truth-neutral"):
+        return TruthSystem(rules, bodies, options.system == "truth-neutral")
     device = bodies.device
-    body = Body.open() if options.body_path is None else bodies.smpl("neutral")
-    reconstructor = Reconstructor.load(body=body.to(device), device=device)
+    body = (Body.open() if options.body_path is None else bodies.smpl("neutral")).to(device)
+    if options.system not in SYSTEMS:
+        return FileSystem(Path(options.system), body)
     eyes: Eyes
     if options.evidence == "video":
         report = None if progress is None else lambda done, total: progress("perceive", done, total)
@@ -133,17 +164,22 @@ def _system(options: BenchOptions, protocol: Protocol, bodies: Bodies, progress:
         eyes = Poses2dEyes()
     else:
         eyes = FileEyes(Path(options.evidence))
-    return KinflowSystem(reconstructor, eyes)
+    if options.system == "mean-pose":
+        return MeanPose(eyes, body, load_flow())
+    if options.system == "world-landmarks":
+        return WorldLandmarks(eyes)
+    reconstructor = Reconstructor.load(body=body, device=device)
+    return PerFrame(eyes, reconstructor) if options.system == "per-frame" else KinflowSystem(reconstructor, eyes)
 
 
-def _up_front(options: BenchOptions, protocol: Protocol, data: ThreeDPW) -> list[str]:
-    lines = [protocol.describe()]
+def _up_front(options: BenchOptions, rules: Protocol, data: DataSet) -> list[str]:
+    lines = [rules.describe()]
     if data.missing:
         known = len(data.sequences) + len(data.missing)
         lines.append(
             f"{len(data.missing)} of {known} sequences of {options.split} are not there: {', '.join(data.missing)}."
         )
-    if protocol.mesh is None and options.system == "kinflow" and options.body_path is None:
+    if options.body_path is None and options.system in SEEING and options.system != "world-landmarks":
         lines.append(
             "predicted are the open body's 24 joints, which lie a little off SMPL's: the table says where (bone lengths); "
             "--body-path predicts on SMPL itself."

@@ -40,7 +40,7 @@ class Bodies:
         if self.folder is None:
             return [
                 f"protocol {protocol.name} needs --body-path FOLDER with SMPL_NEUTRAL.pkl ({NEUTRAL_HOME}), SMPL_MALE.pkl "
-                f"and SMPL_FEMALE.pkl ({SMPL_HOME}) and {REGRESSOR} ({REGRESSOR_HOME}); official24 needs none of them"
+                f"and SMPL_FEMALE.pkl ({SMPL_HOME}) and {REGRESSOR} ({REGRESSOR_HOME}); on 3DPW official24 needs none of them"
             ]
         genders = ("neutral", "male", "female") if protocol.mesh == "gendered" else ("neutral",)
         lacks = [
@@ -52,7 +52,7 @@ class Bodies:
                 for ending in (".npz", ".pkl")
             )
         ]
-        if protocol.mesh is not None and not (self.folder / REGRESSOR).is_file():
+        if protocol.joints.regressor_rows is not None and not (self.folder / REGRESSOR).is_file():
             lacks.append(f"{REGRESSOR} in {self.folder} (from {REGRESSOR_HOME})")
         return lacks
 

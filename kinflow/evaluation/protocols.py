@@ -1,7 +1,7 @@
 """How a figure comes about, as data: figures of different protocols are not comparable, so each is printed with its own.
 
 ``vibe`` and ``wham`` follow what the evaluation code of VIBE (Kocabas et al., CVPR 2020) and WHAM (Shin et al., CVPR 2024)
-computes on 3DPW; ``official24`` takes the data set's own joints. In all of them differences in time are taken inside stretches
+computes on 3DPW; ``official24`` takes that data set's own joints; ``emdb24`` follows WHAM's code on EMDB. In all of them differences in time are taken inside stretches
 of frames that count, never across a gap or a sequence's end; docs/benchmark.md says where the originals do otherwise.
 """
 
@@ -60,9 +60,10 @@ class JointSet:
 
 _LSP = JointSet("LSP's 14 joints by the H36M regressor", LSP14, ("left_hip", "right_hip"), H36M_ROWS)
 _SMPL = JointSet("SMPL's 24 joints", SMPL_JOINTS, ("pelvis",))
+_SMPL_HIPS = JointSet("SMPL's 24 joints", SMPL_JOINTS, ("left_hip", "right_hip"))
 
 Mesh = Literal["neutral", "gendered"]
-Frames = Literal["keypoints", "camera"]
+Frames = Literal["keypoints", "valid"]
 Pve = Literal["origin", "root"]
 AccelerationUnit = Literal["mm/frame^2", "m/s^2"]
 
@@ -71,7 +72,7 @@ _SAID = {
     "gendered": "SMPL mesh of each person's gender",
     None: "the data set's own joint positions, no mesh",
     "keypoints": "frames with more than 6 limb keypoints of confidence above 0.3",
-    "camera": "frames whose camera pose is valid",
+    "valid": "frames that the data set marks as valid",
     "origin": "PVE: both meshes at SMPL's template origin, not root-aligned",
     "root": "PVE: both meshes root-aligned",
 }
@@ -85,7 +86,7 @@ class Protocol:
         name: of the protocol.
         joints: the joints, and the root that is taken away for MPJPE, PVE and differences in time.
         mesh: which mesh the truth is: ``neutral``, ``gendered``, or None: the joints of the file, and no PVE.
-        frames: which frames count: ``keypoints`` or ``camera``.
+        frames: which frames count: ``keypoints`` or ``valid``.
         pve: how meshes are put onto each other: at the template's ``origin``, at the joints' ``root``, or None.
         acceleration_unit: of the acceleration error.
         source: whose it is.
@@ -101,7 +102,7 @@ class Protocol:
 
     def counts(self, recording: Recording) -> NDArray[np.bool_]:
         """Which frames (T,) of a recording count."""
-        if self.frames == "camera" or recording.confidence is None:
+        if self.frames == "valid" or recording.confidence is None:
             return recording.valid.copy()
         limbs = [i for i, name in enumerate(recording.layout) if name in LIMBS]
         return (recording.confidence[:, limbs] > 0.3).sum(1) > 6
@@ -126,21 +127,25 @@ PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol("vibe", _LSP, "neutral", "keypoints", "origin", "mm/frame^2", "VIBE, CVPR 2020"),
-        Protocol("wham", _LSP, "gendered", "camera", "root", "m/s^2", "WHAM, CVPR 2024"),
-        Protocol("official24", _SMPL, None, "camera", None, "m/s^2", "3DPW's own joints"),
+        Protocol("wham", _LSP, "gendered", "valid", "root", "m/s^2", "WHAM, CVPR 2024"),
+        Protocol("official24", _SMPL, None, "valid", None, "m/s^2", "3DPW's own joints"),
+        Protocol("emdb24", _SMPL_HIPS, "gendered", "valid", "root", "m/s^2", "WHAM's evaluation of EMDB"),
     )
 }
+OF_DATA_SET = {"3dpw": ("vibe", "wham", "official24"), "emdb": ("emdb24",)}
+"""Which protocols a data set is measured by."""
 JointChoice = Literal["all", "limbs"]
 
 
-def find_protocol(name: str, joints: str = "all") -> Protocol:
+def find_protocol(name: str, joints: str = "all", dataset: str | None = None) -> Protocol:
     """The protocol of a name; ``joints="limbs"`` compares the twelve limb joints alone, as those have that know no others.
 
     Raises:
-        UsageError: a name that is none.
+        UsageError: a name that is none, or none for this data set.
     """
-    if name not in PROTOCOLS:
-        raise UsageError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
+    names = tuple(PROTOCOLS) if dataset is None else OF_DATA_SET[dataset]
+    if name not in names:
+        raise UsageError(f"protocol: expected one of {', '.join(names)}, got {name!r}.")
     if joints not in typing.get_args(JointChoice):
         raise UsageError(f"joints: expected all or limbs, got {joints!r}.")
     protocol = PROTOCOLS[name]

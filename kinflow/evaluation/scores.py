@@ -168,8 +168,7 @@ def _points(
     prediction: Prediction, recording: Recording, protocol: Protocol, bodies: Bodies, rows: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The truth's 24 joints, the protocol's joints of prediction and truth (F, J, 3), and the vertex error (F,) of frames ``rows``."""
-    regressor_rows = protocol.joints.regressor_rows
-    if protocol.mesh is None or regressor_rows is None:
+    if protocol.mesh is None:
         truth24 = true_joints(recording)[rows].double()
         index = [SMPL_JOINTS.index(name) for name in protocol.joints.names]
         return truth24, prediction.joints3d[rows][:, index].double(), truth24[:, index], None
@@ -177,29 +176,34 @@ def _points(
     true = true_parameters(recording, bodies.smpl(gender))
     truth24 = true.joints()[rows].double()
     mine = prediction.parameters
+    empty = torch.zeros(0, len(protocol.joints.names), 3, dtype=torch.float64)
     if mine is None:
-        return truth24, _by_name(prediction, protocol, rows), _regressed(true, bodies, regressor_rows, rows), None
-    pieces = []
-    for part in rows.split(_PIECE):
-        pieces.append(_compare_meshes(mine, true, protocol, bodies, part))
+        truth = torch.cat([empty, *(_posed(true, protocol, bodies, part)[1].cpu() for part in rows.split(_PIECE))])
+        return truth24, _by_name(prediction, protocol, rows), truth, None
+    pieces = [_compare_meshes(mine, true, protocol, bodies, part) for part in rows.split(_PIECE)] if len(rows) else []
     if not pieces:
-        empty = torch.zeros(0, len(protocol.joints.names), 3, dtype=torch.float64)
         return truth24, empty, empty, None
     joints, truth, pve = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return truth24, joints, truth, pve
 
 
+def _posed(parameters: Parameters, protocol: Protocol, bodies: Bodies, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Vertices and the protocol's joints about the template's origin, and the translation (F, 1, 3) of some frames."""
+    betas, pose, transl = parameters.rows(rows)
+    vertices = parameters.body.vertices(betas, pose).double()
+    if protocol.joints.regressor_rows is None:
+        index = [SMPL_JOINTS.index(name) for name in protocol.joints.names]
+        joints = parameters.body.joints(betas, pose)[:, index].double()
+    else:
+        joints = bodies.regress(vertices, protocol.joints.regressor_rows)
+    return vertices, joints, transl.double()[:, None]
+
+
 def _compare_meshes(
     mine: Parameters, true: Parameters, protocol: Protocol, bodies: Bodies, rows: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows_of = protocol.joints.regressor_rows
-    assert rows_of is not None  # the caller has looked
-    out = []
-    for parameters in (mine, true):
-        betas, pose, transl = parameters.rows(rows)
-        vertices = parameters.body.vertices(betas, pose).double()  # about the template's origin
-        out.append((vertices, bodies.regress(vertices, rows_of), transl.double()[:, None]))
-    (vertices, joints, transl), (true_vertices, truth, true_transl) = out
+    vertices, joints, transl = _posed(mine, protocol, bodies, rows)
+    true_vertices, truth, true_transl = _posed(true, protocol, bodies, rows)
     if vertices.shape != true_vertices.shape:
         raise UsageError(
             f"protocol {protocol.name}: expected a prediction on SMPL's mesh of {true_vertices.shape[-2]} vertices, got "
@@ -211,14 +215,6 @@ def _compare_meshes(
     else:
         pve = metrics.pve(vertices, true_vertices)
     return (joints + transl).cpu(), (truth + true_transl).cpu(), pve.cpu()
-
-
-def _regressed(parameters: Parameters, bodies: Bodies, regressor_rows: tuple[int, ...], rows: Tensor) -> Tensor:
-    pieces = [torch.zeros(0, len(regressor_rows), 3, dtype=torch.float64)]
-    for part in rows.split(_PIECE):
-        vertices = parameters.body.vertices(*parameters.rows(part)).double()
-        pieces.append(bodies.regress(vertices, regressor_rows).cpu())
-    return torch.cat(pieces)
 
 
 def _by_name(prediction: Prediction, protocol: Protocol, rows: Tensor) -> Tensor:
