@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from reporting import by_clip, commit
+from reporting import commit
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -28,6 +28,7 @@ from kinflow.assets import asset_path
 from kinflow.assets.weights import load_weights
 from kinflow.config import DynamicsTrainingConfig
 from kinflow.dynamics import LatentDynamics, load_dynamics
+from kinflow.evaluation.motion_windows import by_clip
 from kinflow.flow import PoseFlow, load_flow
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.poses import Capture, mirror_body, perturb, read_captures

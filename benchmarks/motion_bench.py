@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import motion_tasks as mt
 import torch
 from peers.motion import fitted
 from peers.motion.coordinates import Latents, Tangent
 from peers.motion.humor import HumorSettings
 from peers.motion.kalman import Kalman
-from reporting import by_clip
 from torch import Tensor
 
+import kinflow.evaluation.motion_windows as mt
+from kinflow.evaluation.motion_windows import by_clip
 from kinflow.prior import MotionPrior
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.poses import Capture, read_captures

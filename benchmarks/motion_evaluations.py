@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import motion_tasks as mt
 import torch
 from motion_bench import NOISE, Bench, Results, body, spread
 from peers.motion import fitted
 from peers.motion.interpolation import cubic, slerp
 from torch import Tensor
+
+import kinflow.evaluation.motion_windows as mt
 
 GAPS = (0.2, 0.5, 1.0)
 DEGREES = (2.0, 5.0, 10.0)

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import motion_tasks as mt
 import torch
 from motion_bench import NOISE, Bench, Results, body, spread
 from torch import Tensor
 
+import kinflow.evaluation.motion_windows as mt
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
 
 

@@ -11,8 +11,10 @@ from peers.poses.estimates import LIMBS, Poses
 from peers.poses.mixture import MixturePrior
 from peers.poses.training import NOISE
 from pose_tasks import COST_POSES, NOISES, OWN, Contestant, Errors, Sizes
-from reporting import Sheet, by_clip
+from reporting import Sheet
 from torch import Tensor
+
+from kinflow.evaluation.motion_windows import by_clip
 
 TASKS = {
     "hidden limbs": [f"{limb}, {unit}" for limb in LIMBS for unit in ("deg", "mm")],

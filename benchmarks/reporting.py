@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import subprocess
 from collections.abc import Sequence
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 
 @dataclasses.dataclass
@@ -39,18 +36,6 @@ class Sheet:
         lines.append("|---|" + "---:|" * (len(self.columns) - 1))
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
         return "\n".join([*lines, "", *self.notes, ""])
-
-
-def by_clip(value: Tensor, clip: Tensor) -> tuple[float, float]:
-    """Mean over values (N,), one a window, pose or frame of the clips (N,), and its standard error from the differences between clips."""
-    count = int(clip.max()) + 1
-    size = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, torch.ones(len(clip), dtype=torch.float64))
-    total = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, value.double())
-    mean = float(total.sum() / size.sum())
-    used = size > 0
-    number = int(used.sum())
-    residual = (total - mean * size)[used]
-    return mean, float(residual.square().sum().sqrt() / size.sum()) * math.sqrt(number / max(1, number - 1))
 
 
 def commit() -> str:

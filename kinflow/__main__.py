@@ -7,7 +7,7 @@ from kinflow import __version__
 COMMANDS = {
     "kinflow-video": "turn a clip into moving 3D people",
     "kinflow-smooth": "clean noisy SMPL poses and fill missing frames",
-    "kinflow-bench": "measure kinflow on 3DPW and the like",
+    "kinflow-bench": "measure kinflow on 3DPW, EMDB, clips and motion capture",
     "kinflow-train": "train one of kinflow's networks on motion capture",
 }
 

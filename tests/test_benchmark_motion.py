@@ -12,7 +12,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import motion_tasks as mt
 from motion_properties import quantiles
 from peers.motion.coordinates import Tangent, unwrap
 from peers.motion.filters import one_euro, savitzky_golay
@@ -20,9 +19,10 @@ from peers.motion.humor import Humor, HumorSettings, train
 from peers.motion.interpolation import cubic, extrapolate, slerp
 from peers.motion.kalman import START, Kalman, run_filter, run_smoother
 from peers.motion.linear import Autoregression, Baseline
-from reporting import by_clip
 
+import kinflow.evaluation.motion_windows as mt
 from kinflow.dynamics.predictive import Predictive
+from kinflow.evaluation.motion_windows import by_clip
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.training.poses import Capture, mirror_body
 

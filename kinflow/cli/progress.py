@@ -23,6 +23,7 @@ LABELS = {
     "refine": "refining",
     "overlay": "drawing overlay",
     "sequences": "sequences",
+    "prior": "measuring",
 }
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinflow.body import Body
-from kinflow.body.kinematics import forward_kinematics, full_pose
-from kinflow.metrics import acceleration_error
-from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
-from kinflow.training.poses import Capture, mirror_body, perturb
+from ..body import Body
+from ..body.kinematics import forward_kinematics, full_pose
+from ..errors import UsageError
+from ..metrics import acceleration_error
+from ..rotations import geodesic_distance, rotvec_to_rotmat
+from ..training.poses import Capture, mirror_body, perturb
 
 RATES: dict[str, float] = {"12 Hz": 12.0, "24 Hz": 24.0, "30 Hz": 30.0, "60 Hz": 60.0, "jittered": 30.0}
 """Names of the rates and their mean frames a second; the intervals of "jittered" vary by :data:`JITTER`."""
@@ -60,9 +61,17 @@ def thinned(captures: Sequence[Capture]) -> list[Capture]:
 
 
 def starts(captures: Sequence[Capture], span: int, count: int, seed: int = 0) -> list[tuple[int, int]]:
-    """``count`` pairs of capture and first frame, evenly spread over all places with room for ``span`` frames."""
+    """``count`` pairs of capture and first frame, evenly spread over all places with room for ``span`` frames.
+
+    Raises:
+        UsageError: there is no such place.
+    """
     room = np.array([max(0, len(c.body_pose) - span + 1) if abs(c.fps - CAPTURED) < 0.5 else 0 for c in captures])
     edges = np.cumsum(room)
+    if not len(room) or edges[-1] == 0:
+        raise UsageError(
+            f"data: expected a stretch of {span / CAPTURED:g} s of valid frames at {CAPTURED:g} frames/s, got none. Use more capture."
+        )
     rng = np.random.default_rng(seed)
     places = ((np.arange(count) + rng.random(count)) / count * edges[-1]).astype(np.int64)
     owner = np.searchsorted(edges, places, side="right")
@@ -238,6 +247,18 @@ def errors(rotmat: Tensor, truth: MotionWindows) -> dict[str, Tensor]:
         "mm": 1000 * (moved - right).norm(dim=-1).mean((-1, -2)),
         "acc": acceleration_error(moved.double(), right.double(), truth.timestamps).mean(-1),
     }
+
+
+def by_clip(value: Tensor, clip: Tensor) -> tuple[float, float]:
+    """Mean over values (N,), one a window, pose or frame of the clips (N,), and its standard error from the differences between clips."""
+    count = int(clip.max()) + 1
+    size = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, torch.ones(len(clip), dtype=torch.float64))
+    total = torch.zeros(count, dtype=torch.float64).index_add_(0, clip, value.double())
+    mean = float(total.sum() / size.sum())
+    used = size > 0
+    number = int(used.sum())
+    residual = (total - mean * size)[used]
+    return mean, float(residual.square().sum().sqrt() / size.sum()) * math.sqrt(number / max(1, number - 1))
 
 
 def bootstrap(statistic: Callable[[Tensor], float], clip: Tensor, draws: int = 200, seed: int = 0) -> float:
