@@ -134,7 +134,7 @@ class Given:
     name, needs_images = "given", False
 
     def __init__(self, seen: Seen) -> None:
-        self._seen = seen
+        self._seen, self.settings = seen, dict[str, Any]()
 
     def see(self, people: Any) -> Seen:
         return self._seen

@@ -48,7 +48,7 @@ class _EvidenceSystem(abc.ABC):
 
     def __init__(self, eyes: Eyes, **settings: Any) -> None:
         self._eyes, self.needs_images = eyes, eyes.needs_images
-        self.settings: dict[str, Any] = {"evidence": eyes.name, **settings}
+        self.settings: dict[str, Any] = {"evidence": eyes.name, **eyes.settings, **settings}
 
     def observe(self, people: list[Recording]) -> Seen:
         return self._eyes.see(people)

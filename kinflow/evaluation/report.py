@@ -49,6 +49,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "left_out": [list(pair) for pair in summary.left_out],
         "notes": [list(pair) for pair in summary.notes],
         "seconds": round(summary.seconds, 2),
+        "frames_per_second": _rounded(summary.frames / summary.seconds) if summary.seconds else None,
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..cameras import project
 from ..clip import Clip
-from ..config import PerceptionConfig
+from ..config import PerceptionConfig, config_hash
 from ..datasets.recording import Recording
 from ..errors import FormatError, MissingAssetError, UsageError
 from ..evidence import Evidence
@@ -50,10 +50,15 @@ class Seen:
 
 
 class Eyes(Protocol):
-    """A source of evidence."""
+    """A source of evidence.
+
+    Attributes:
+        name: as it is printed. needs_images: whether it looks at the frames. settings: what else its evidence depends on.
+    """
 
     name: str
     needs_images: bool
+    settings: dict[str, Any]
 
     def see(self, people: list[Recording]) -> Seen:
         """Evidence of one sequence's people.
@@ -81,7 +86,9 @@ class VideoEyes:
         batch_size: int,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> None:
-        self._perceiver = Perceiver(dataclasses.replace(config, masks=False), device)
+        config = dataclasses.replace(config, masks=False)
+        self._perceiver = Perceiver(config, device)
+        self.settings: dict[str, Any] = {"landmarks": config.landmarks, "perception": config_hash(config)}
         self._batch, self._progress = batch_size, progress
 
     def see(self, people: list[Recording]) -> Seen:
@@ -103,6 +110,9 @@ class Poses2dEyes:
 
     name = "poses2d"
     needs_images = False
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
 
     def see(self, people: list[Recording]) -> Seen:
         evidences: list[Evidence] = []
@@ -129,6 +139,7 @@ class FileEyes:
                 f"evidence: no folder {folder}. Give video, poses2d, or a folder with one keypoint file a sequence."
             )
         self.folder, self.name = folder, f"keypoints of {folder.name}"
+        self.settings: dict[str, Any] = {}
 
     def see(self, people: list[Recording]) -> Seen:
         base = self.folder / people[0].sequence

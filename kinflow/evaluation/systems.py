@@ -91,7 +91,7 @@ class KinflowSystem:
         self.needs_images = eyes.needs_images
         body = reconstructor.body
         self.settings: dict[str, Any] = {
-            "evidence": eyes.name, "body": body.name, "weights": dict(reconstructor.weights), "seed": seed,
+            "evidence": eyes.name, **eyes.settings, "body": body.name, "weights": dict(reconstructor.weights), "seed": seed,
             "camera": "the data set's K",
         }  # fmt: skip
 

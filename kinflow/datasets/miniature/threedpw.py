@@ -18,7 +18,7 @@ from ...rotations import rotmat_to_rotvec
 from ..threedpw import MANIFEST, SPLITS, image_path
 from .scenes import Scene, openpose18, scene, write_jpg
 
-NAMES = ("miniature_meeting_00", "miniature_walking_00", "miniature_crossing_00", "miniature_strolling_00")
+NAMES = tuple(f"miniature_{('meeting', 'walking')[i % 2]}_{i // 2:02d}" for i in range(32))
 MOST_FRAMES = 3000
 
 
@@ -98,7 +98,7 @@ def write_3dpw(
 
     Args:
         root: folder that gets ``sequenceFiles``, ``imageFiles`` and a manifest.
-        sequences: how many, 1 to 4; the first has two people, and so has every other.
+        sequences: how many, 1 to 32; the first has two people, and so has every other.
         frames: of each, at 30 frames/s.
         images: whether to render the frames.
         progress: called with (sequences done, sequences).
@@ -123,5 +123,5 @@ def write_3dpw(
         if progress is not None:
             progress(number + 1, sequences)
     with atomic_write(root / MANIFEST) as stream:
-        stream.write(json.dumps({"miniature": True, "splits": {split: NAMES[:sequences]}}, indent=1).encode())
+        stream.write(json.dumps({"miniature": True, "splits": {split: sorted(NAMES[:sequences])}}, indent=1).encode())
     return root
