@@ -118,6 +118,9 @@ def test_files_that_do_not_fit_are_named(made: Path, tmp_path: Path, arrays: dic
     (tmp_path / f"{FIRST}_0.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(KinflowError, match="dict of arrays"):
         system.observe(people)
+    (tmp_path / f"{FIRST}_0.pkl").write_bytes(pickle.dumps({"pose": [[1.0], [1.0, 2.0]]}))
+    with pytest.raises(KinflowError, match=f"{FIRST}_0.pkl"):
+        system.observe(people)
 
 
 # -- baselines ------------------------------------------------------------------------------------------------------------

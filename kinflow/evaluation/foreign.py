@@ -15,7 +15,7 @@ from ..body import Body
 from ..datasets.pickles import load_numpy_pickle
 from ..datasets.recording import Recording
 from ..errors import FormatError, MissingAssetError, ShapeError, check_shape
-from ..records import open_npz
+from ..records import open_npz, reading
 from ..rotations import nearest_rotmat, rotvec_to_rotmat
 from .predictions import Parameters, Prediction, nobody
 
@@ -110,7 +110,8 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         data = load_numpy_pickle(path)
         if not isinstance(data, dict):
             raise FormatError(f"{path.name}: expected a dict of arrays, got {type(data).__name__}. Write {LAYOUT}.")
-        found = {key: np.asarray(data[key]) for key in _KEYS if key in data}
+        with reading(path):  # lists of lists of any shape
+            found = {key: np.asarray(data[key]) for key in _KEYS if key in data}
     numbers = {}
     for key, value in found.items():
         if value.dtype.kind not in "biuf" or not np.isfinite(value).all():
