@@ -11,7 +11,13 @@ from kinflow.cli.threads import settle_threads
 
 settle_threads()  # before torch is loaded: a test run beside other work would crawl otherwise
 
+import stub_front_end  # noqa: E402
 import torch  # noqa: E402
+from drawn_clips import encode, pictures  # noqa: E402
+
+from kinflow.body import Body  # noqa: E402
+from kinflow.perception import perceiver  # noqa: E402
+from kinflow.prior import MotionPrior  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +39,34 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def shared_clips(shared_data: Path) -> Path:
     return shared_data / "clips"
+
+
+@pytest.fixture(scope="session")
+def prior() -> MotionPrior:
+    """The packaged prior. Shared by all tests: convert a copy, never itself."""
+    return MotionPrior.load()
+
+
+@pytest.fixture(scope="session")
+def body() -> Body:
+    """The light open body. Shared by all tests: convert a copy, never itself."""
+    return Body.open("light")
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A front end that costs nothing, for one test."""
+    for owner, name in (
+        (perceiver, "load_networks"),
+        (perceiver.Perceiver, "_detect"),
+        (perceiver.Perceiver, "_landmarks"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back after the test
+    stub_front_end.install()
+
+
+@pytest.fixture(scope="session")
+def clip30(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames at 10 a second, key frames every 10, index in front."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    return encode(path, pictures(30), options={"g": "10", "bf": "2"}, muxer={"movflags": "+faststart"})

@@ -26,16 +26,6 @@ import live_filter  # noqa: E402
 LIMBS = live_filter.LIMBS
 
 
-@pytest.fixture(scope="module")
-def prior() -> MotionPrior:
-    return MotionPrior.load()
-
-
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
 def around_hips(landmarks: Tensor) -> Tensor:
     return landmarks - landmarks[..., live_filter.HIPS, :].mean(-2, keepdim=True)
 

@@ -25,16 +25,6 @@ import live as benchmark  # noqa: E402
 LIMBS = benchmark.LIMBS
 
 
-@pytest.fixture(scope="module")
-def prior() -> MotionPrior:
-    return MotionPrior.load()
-
-
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
 def noisy_walk(body: Body, frames: int, fps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Landmarks around the hips (T, 33, 3), true and with noise twice as large in depth; time stamps."""
     steps = walk(frames, fps)

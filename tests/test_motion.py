@@ -23,11 +23,6 @@ def motion() -> Motion:
     return a_motion(FRAMES)
 
 
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
 @pytest.mark.parametrize("rows", [slice(2, 5), slice(None, None, 3), slice(-2, None), [1, 4, -1], MASK, MASK.tolist(), slice(3, 3), []], ids=str)  # fmt: skip
 def test_rows_of_all_arrays_are_cut_alike(motion: Motion, rows: object) -> None:
     part = motion[rows]  # type: ignore[index]

@@ -29,11 +29,6 @@ from kinflow.training.streams.noise import ar1
 from kinflow.training.streams.projected import ProjectedMotions
 
 
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
 @pytest.fixture
 def network() -> ReconstructionNetwork:
     net = ReconstructionNetwork(SMALL, LatentDynamics(DYNAMICS).double()).double().eval()

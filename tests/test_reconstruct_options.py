@@ -42,11 +42,6 @@ K = np.array([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
-@pytest.fixture(scope="module")
 def reconstructor(body: Body) -> Reconstructor:
     return untrained(body)
 

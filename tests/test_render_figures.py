@@ -30,11 +30,6 @@ from kinflow.skeleton import SMPL_JOINTS
 REST = full_pose(torch.eye(3).expand(1, 21, 3, 3))
 
 
-@pytest.fixture(scope="module")
-def body() -> Body:
-    return Body.open("light")
-
-
 # -- views -------------------------------------------------------------------------------------------------------------
 
 
