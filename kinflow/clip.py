@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from .cameras import Camera, camera_matrix
 from .config import VideoConfig
-from .errors import UsageError, VideoError, check_path
+from .errors import UsageError, VideoError, check_path, check_type
 from .video.decord_source import DecordSource, decord_is_faster
 from .video.images import ImageSource, list_images
 from .video.prefetch import prefetch
@@ -108,9 +110,12 @@ class Clip:
             VideoError: when it is missing, empty, not a video, audio only, or holds no frame that decodes.
             UsageError: when ``start`` and ``end`` leave nothing, or for a camera matrix that is none.
         """
-        config = config or VideoConfig()
+        config = VideoConfig() if config is None else config
+        check_type("config", config, VideoConfig)
         path = check_path("clip", path)
         for name, value in (("start", start), ("end", end)):
+            if value is not None:
+                check_type(name, value, Real)
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise UsageError(f"{name}: expected seconds from the clip's beginning, got {value}.")
         if end == 0:
@@ -153,16 +158,16 @@ class Clip:
         """Yield batches of ``n`` frames, the last one shorter. May be called again: it reads from the start.
 
         Raises:
-            UsageError: when ``n`` is not positive.
+            UsageError: when ``n`` is not a number above 0.
             VideoError: when an image of a folder differs in size.
         """
-        if n < 1:
-            raise UsageError(f"n: expected a batch of at least one frame, got {n}.")
+        if not (isinstance(n, Integral) and n >= 1):
+            raise UsageError(f"n: expected a batch of at least one frame, got {n!r}.")
         frames, self._opened = self._opened or self._source.frames(), None
         width, height = self.image_size
         ahead = max(2, min(2 * n, self.config.prefetch_mb * 2**20 // (width * height * 3)))
         stream = prefetch(frames, ahead)
-        seen: list[tuple[float, int]] = []
+        seen_times, seen_ids = array("d"), array("q")
         try:
             count = n
             while count == n:
@@ -175,11 +180,12 @@ class Clip:
                     count += 1
                     if count == n:
                         break
-                seen += zip(times[:count].tolist(), ids[:count].tolist(), strict=True)
+                seen_times.extend(times[:count].tolist())
+                seen_ids.extend(ids[:count].tolist())
                 self.waited_s += time.perf_counter() - began
                 if count:
                     yield FrameBatch(images[:count], times[:count], ids[:count])
-            self._index = np.array([t for t, _ in seen], np.float64), np.array([i for _, i in seen], np.int64)
+            self._index = np.array(seen_times, np.float64), np.array(seen_ids, np.int64)
         finally:
             stream.close()
 

@@ -7,12 +7,13 @@ import torch
 from .errors import UsageError
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """The torch device a user means: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
 
     Raises:
         UsageError: a device this machine, or this build of torch, does not have.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

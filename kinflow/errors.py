@@ -7,6 +7,7 @@ Each class carries the exit code with which the commands end (0 fine, 1 failed o
 
 from __future__ import annotations
 
+import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,24 @@ def check_shape(name: str, value: Any, pattern: str, remedy: str = "") -> dict[s
     if not fits:
         raise ShapeError(f"{name}: expected shape ({', '.join(want)}), got {got}. {remedy}".strip())
     return bound
+
+
+def check_type(name: str, value: Any, kind: type, remedy: str = "") -> None:
+    """Check that a value is of a class; ``numbers.Integral`` and ``numbers.Real`` take numpy's numbers, and no booleans.
+
+    Raises:
+        UsageError: it is not.
+
+    >>> check_type("samples", "many", numbers.Integral, "Say how many.")
+    Traceback (most recent call last):
+        ...
+    kinflow.errors.UsageError: samples: expected a whole number, got 'many'. Say how many.
+    """
+    counted: dict[type, str] = {numbers.Integral: "a whole number", numbers.Real: "a number"}
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind in counted):
+        wanted = counted.get(kind, kind.__name__)
+        shown = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+        raise UsageError(f"{name}: expected {wanted}, got {shown}. {remedy}".strip())
 
 
 def check_path(name: str, value: Any) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .body import Body
-from .errors import ShapeError, UsageError
+from .errors import ShapeError, UsageError, check_type
 from .records import Record, array, scalar
 from .rotations import rotvec_to_rotmat
 
@@ -103,6 +103,7 @@ class Motion(Record):
         """
         index = self._index("frames", frames)
         body = body if body is not None else self._default_body()
+        check_type("body", body, Body)
         with torch.no_grad():
             parameters = (torch.tensor(self.betas), self.pose_rotmat(index), torch.tensor(self.transl[index]))
             return body.vertices(*(p.to(body.device) for p in parameters)).cpu().numpy()

@@ -40,7 +40,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: when the folder cannot be written or the disk is full.
     """
-    path = Path(path)
+    path = check_path("path", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

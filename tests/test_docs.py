@@ -6,6 +6,7 @@ A block that cannot run here is marked in its page: ``<!-- not run: why -->`` on
 from __future__ import annotations
 
 import argparse
+import configparser
 import contextlib
 import re
 import shlex
@@ -213,3 +214,17 @@ def test_a_wrong_option_is_found() -> None:
 def test_marked_blocks_are_not_run() -> None:
     page = "a\n<!-- not run: needs a model -->\n```python\none\n```\n\n```python\ntwo\n```\n```sh\nthree\n```\n"
     assert blocks(page, "python") == [(8, "two\n")]
+
+
+def test_the_oldest_torch_is_told_and_older_than_the_pinned_one() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    (oldest,) = re.findall(r"^torch>=(.+)$", setup["options"]["install_requires"], re.MULTILINE)
+    (pinned,) = re.findall(r"^torch==(.+)$", (ROOT / "tools" / "constraints.txt").read_text(), re.MULTILINE)
+    assert f"torch {oldest} or newer" in (ROOT / "CHANGELOG.md").read_text()
+    assert (2, 8) <= _version(oldest) <= _version(pinned)  # 2.6 lacks what is called, 2.7 crashes beside OpenVINO
+    assert _version(oldest) <= _version(torch.__version__)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", text)[:2])

@@ -12,17 +12,10 @@ import stub_front_end
 
 from kinflow.cli.video import main
 from kinflow.config import PerceptionConfig
-from kinflow.perception import Perceiver, perceiver
+from kinflow.perception import Perceiver, tracking
 from kinflow.perception.linking import Sighting, link_people
 from kinflow.perception.tracking import pauses
 from kinflow.video import VideoWriter
-
-
-@pytest.fixture
-def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in ((perceiver, "load_networks"), (Perceiver, "_detect"), (Perceiver, "_landmarks")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back after the test
-    stub_front_end.install()
 
 
 def seen(times: np.ndarray, **settings: float) -> Perceiver:
@@ -88,12 +81,29 @@ def test_the_command_names_the_setting_that_left_them_out(
     assert main([*arguments, "--set", remedy[1]]) == 0
 
 
-def test_sightings_shrink_once_nobody_looks_back_at_them(stubbed: None) -> None:
-    for masks in (False, True):
-        watched = seen(np.arange(90) / 30, masks=masks)
-        assert watched._tracker is not None
-        (track,) = watched._tracker.tracks
-        assert track.aged in (44, 45)  # look_back_s is 1.5
-        old = track.rows[0].person
-        assert old.world.dtype == np.float32 and (old.mask is not None) is masks
-        assert track.rows[-1].person.world.dtype == np.float64
+@pytest.mark.parametrize("masks", [False, True])
+def test_sightings_go_into_arrays_once_nobody_looks_back_at_them(
+    stubbed: None, monkeypatch: pytest.MonkeyPatch, masks: bool
+) -> None:
+    whole = seen(np.arange(90) / 30, masks=masks).finish()
+    monkeypatch.setattr(tracking, "PUT_AWAY", 10)
+    watched = seen(np.arange(90) / 30, masks=masks)
+    assert watched._tracker is not None
+    (track,) = watched._tracker.tracks
+    assert [len(rows) for rows in track.old] == [10, 10, 10, 11] and len(track) == 90  # look_back_s is 1.5
+    assert track.old[0].itemsize == 888 + 64 * 64 * masks
+    (person,), (same,) = watched.finish(), whole
+    for name in ("frame_ids", "keypoints2d", "confidence", "world_landmarks", "boxes_xyxy", "rois", "masks"):
+        np.testing.assert_array_equal(getattr(person, name), getattr(same, name), err_msg=name)
+
+
+def test_who_is_lost_is_put_away_at_once(stubbed: None) -> None:
+    watched = Perceiver(PerceptionConfig())
+    images = last_part(120, 100)[::-1]  # somebody for 100 frames, then nobody for 20 and long after
+    watched.update(images, np.arange(120) / 30, np.arange(120))
+    watched.update(np.full((60, 96, 128, 3), 255, np.uint8), 4 + np.arange(60) / 30, 120 + np.arange(60))
+    assert watched._tracker is not None
+    (track,) = watched._tracker.tracks
+    assert len(track.rows) == 1 and len(track) == 100
+    (person,) = watched.finish()
+    assert person.frame_ids.tolist() == list(range(100))

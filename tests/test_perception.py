@@ -20,7 +20,16 @@ from kinflow.perception import Perceiver, perceive
 from kinflow.perception.crops import box_iou, crop_to_frame, letterbox, roi_from_alignment, warp_crops
 from kinflow.perception.detection import Detection, anchors, decode_detections, weighted_nms
 from kinflow.perception.landmarks import Person, mask_overlap, refine_landmarks
-from kinflow.perception.tracking import Row, Tracker, join_successors, same_body, steady_rows, surely_somebody
+from kinflow.perception.tracking import (
+    Row,
+    Rows,
+    Tracker,
+    join_successors,
+    rows_of,
+    same_body,
+    steady_rows,
+    surely_somebody,
+)
 from kinflow.video import VideoWriter
 
 
@@ -146,13 +155,13 @@ def test_mask_overlap() -> None:
 def test_a_lost_track_that_lingers_is_joined_to_its_successor() -> None:
     times = [i / 30 for i in range(60)]
 
-    def rows(x: float, indices: Sequence[int]) -> list[Row]:
-        return [Row(i, _person(x)) for i in indices]
+    def rows(x: float, indices: Sequence[int]) -> Rows:
+        return rows_of([Row(i, _person(x)) for i in indices], masks=True)
 
     lost = rows(300, [*range(20), 27, 33])  # seen again twice, badly, on the body that the new track follows
     new = rows(320, range(25, 60))
     (joined,) = join_successors([new, lost], times, memory_s=1.0)
-    assert [row.index for row in joined] == [*range(20), *range(25, 60)]
+    assert joined["index"].tolist() == [*range(20), *range(25, 60)]
     assert len(join_successors([new, rows(300, range(60))], times, 1.0)) == 2  # seen all along: somebody else
     assert len(join_successors([new, rows(700, [*range(20), 27, 33])], times, 1.0)) == 2  # elsewhere
     assert len(join_successors([rows(320, range(55, 60)), rows(300, [0, 1, 56])], times, 1.0)) == 2  # too long ago
@@ -226,8 +235,8 @@ def test_rows_of_the_wrong_size_are_dropped() -> None:
     """A person seen at first as a small one, who then walks up and doubles in size over four seconds."""
     times = [k / 10 for k in range(43)]
     sizes = [80.0] * 3 + [200.0 * 2 ** (k / 40) for k in range(40)]
-    rows = [Row(k, _person(300, size)) for k, size in enumerate(sizes)]
-    assert [row.index for row in steady_rows(rows, times)] == list(range(3, 43))
+    rows = rows_of([Row(k, _person(300, size)) for k, size in enumerate(sizes)], masks=False)
+    assert steady_rows(rows, times)["index"].tolist() == list(range(3, 43))
 
 
 @pytest.mark.parametrize(
@@ -237,8 +246,8 @@ def test_rows_of_the_wrong_size_are_dropped() -> None:
 )
 def test_furniture_is_nobody(score: float, every: int, kept: bool) -> None:
     person = dataclasses.replace(_person(300), score=score)
-    assert surely_somebody([Row(k, person) for k in range(0, 30, every)]) is kept
-    assert surely_somebody([Row(7, person)])
+    assert surely_somebody(rows_of([Row(k, person) for k in range(0, 30, every)], masks=False)) is kept
+    assert surely_somebody(rows_of([Row(7, person)], masks=False))
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kinflow
 from kinflow.apps.results import doubts
 from kinflow.cli.progress import summary
 from kinflow.motion import Motion
+from kinflow.video import VideoWriter
 
 
 def motion(z_length: np.ndarray, confidence: np.ndarray) -> Motion:
@@ -44,3 +47,11 @@ def test_the_summary_names_the_figures(capsys: pytest.CaptureFixture[str], monke
     text = capsys.readouterr().out
     assert "on the body" not in text and "says nothing of depth, lean or facing" in text
     assert all(word in text for word in ("reprojection", "98 %", "plausible", "61 %", "unsure", "7 %"))
+
+
+def test_the_record_names_the_runtime_that_ran(stubbed: None, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", (128, 96), 30) as video:
+        for _ in range(3):
+            video.write(np.full((96, 128, 3), 100, np.uint8))
+    info = kinflow.run(tmp_path / "clip.mp4", device="cpu").info
+    assert info["config"]["perception"]["runtime"] == "auto" and info["runtime"] == "stub"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..config import PipelineConfig
-from ..errors import UsageError
+from ..errors import UsageError, check_type
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -52,7 +53,7 @@ class RunOptions:
         config: further settings by part. A :class:`kinflow.Clip` that is open already brings its own ``video`` part.
 
     Raises:
-        UsageError: a number out of range, a licensed body without its file, or a file for the open body.
+        UsageError: a number out of range or none, another kind of value, a licensed body without its file, or a file for the open body.
     """
 
     max_people: int | None = None
@@ -66,6 +67,11 @@ class RunOptions:
     config: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
     def __post_init__(self) -> None:
+        check_type("config", self.config, PipelineConfig)
+        check_type("refine", self.refine, bool)
+        for name in ("max_people", "batch_size", "seed"):
+            if name != "max_people" or self.max_people is not None:
+                check_type(name, getattr(self, name), Integral)
         if self.max_people is not None and self.max_people < 1:
             raise UsageError(f"max_people: expected at least 1, got {self.max_people}.")
         if not 1 <= self.batch_size <= LARGEST_BATCH:

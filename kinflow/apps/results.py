@@ -19,6 +19,7 @@ from ..body import Body
 from ..cameras import project
 from ..clip import Clip
 from ..config import config_hash, to_dict
+from ..errors import check_path
 from ..evidence import Evidence
 from ..metrics import pck, torso_length
 from ..motion import Motion
@@ -27,6 +28,8 @@ from ..skeleton import BLAZEPOSE_TO_SMPL
 from .options import Progress, RunOptions
 from .overlay import write_overlay
 from .staging import staging
+
+_PIECE = 512  # frames that the body is posed in at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Result:
         Raises:
             OutputError: the folder cannot be written, or the disk is full.
         """
-        out = Path(out)
+        out = check_path("out", out)
         info = dict(self.info, timings=dict(self.info["timings"]))
         with staging(out) as stage:
             for motion, person in zip(self.motions, info["people"], strict=True):
@@ -97,11 +100,13 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     """
     rows = motion.observed
     limbs = sorted(BLAZEPOSE_TO_SMPL)
+    pieces = []
     with torch.no_grad():
-        transl = torch.from_numpy(motion.transl[rows])
-        parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(rows), transl)
-        landmarks = body.landmarks(*(p.to(body.device) for p in parameters)).cpu()
-    pixels = project(landmarks, torch.tensor(motion.K))[:, limbs]
+        for piece in np.array_split(np.flatnonzero(rows), len(motion) // _PIECE + 1):
+            transl = torch.from_numpy(motion.transl[piece])
+            parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(piece), transl)
+            pieces.append(body.landmarks(*(p.to(body.device) for p in parameters)).cpu()[:, limbs])
+    pixels = project(torch.cat(pieces), torch.tensor(motion.K))
     keypoints = torch.from_numpy(motion.keypoints2d[rows])
     confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
     correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)
@@ -138,6 +143,7 @@ def describe(
     motions: Sequence[Motion],
     body: Body,
     weights: Mapping[str, Any],
+    runtime: str | None,
     timings: dict[str, float],
 ) -> dict[str, Any]:
     """The content of run.json."""
@@ -182,6 +188,7 @@ def describe(
         "config_hash": config_hash(options.config),
         "seed": options.seed,
         "device": str(body.device),
+        "runtime": runtime,
         "timings": timings,
         "people": people,
     }

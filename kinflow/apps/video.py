@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -17,7 +17,7 @@ from ..cameras import Camera
 from ..clip import Clip
 from ..config import PerceptionConfig, VideoConfig
 from ..devices import find_device
-from ..errors import NobodyFoundError, UsageError
+from ..errors import NobodyFoundError, UsageError, check_type
 from ..evidence import Evidence
 from ..motion import Motion
 from ..perception import read_keypoints, watch
@@ -97,7 +97,9 @@ def run(
     >>> result = run(Clip.open("clip.mp4", end=4.0), refine=True)  # doctest: +SKIP
     >>> result.write("out")  # doctest: +SKIP
     """
-    options = dataclasses.replace(options or RunOptions(), **keywords)
+    options = RunOptions() if options is None else options
+    check_type("options", options, RunOptions, "Give single options as keywords.")
+    options = dataclasses.replace(options, **keywords)
     clip = clip if isinstance(clip, Clip) else Clip.open(clip, config=options.config.video)
     options = _settled(options, clip)
     device = find_device(options.device)
@@ -111,14 +113,22 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
     with timed(timings, "load"):
         body = Body.open() if options.body_path is None else Body.from_file(options.body_path, model_type=options.body)
         reconstructor = Reconstructor.load(body=body.to(device), device=device)
-    evidences, too_short_s = _evidences(clip, options, device, timings, progress)
+    evidences, too_short_s, runtime = _evidences(clip, options, device, timings, progress)
     if clip.damage:
         log.warning("%s", clip.damage)
     if not evidences:
         raise NobodyFoundError(f"{clip.path}: {_why_nobody(too_short_s, len(clip.frame_ids), options)}")
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
-    info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, timings)
+    info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, runtime, timings)
     return Result(clip, options, motions, evidences, reconstructor.body, info)
+
+
+class _Seen(NamedTuple):
+    """What was seen of each person; how long at most, in s, of those left out for it; and what ran the networks."""
+
+    evidences: list[Evidence]
+    too_short_s: float = 0.0
+    runtime: str | None = None
 
 
 def _settled(options: RunOptions, clip: Clip) -> RunOptions:
@@ -138,10 +148,9 @@ def _evidences(
     device: torch.device,
     timings: dict[str, float],
     progress: Progress | None,
-) -> tuple[list[Evidence], float]:
-    """What is seen of each person, by kinflow's own eyes or by another tool's; and how long, in s, of those left out for it."""
+) -> _Seen:
+    """What is seen of each person, by kinflow's own eyes or by another tool's."""
     perception = options.config.perception
-    too_short_s = 0.0
 
     def report(done: int, total: int | None) -> None:
         if progress is not None:
@@ -155,17 +164,17 @@ def _evidences(
             perception, masks=perception.masks and options.refine, parts=perception.parts and options.refine
         )
         perceiver = watch(clip, needed, device, options.batch_size, report)
-        evidences, too_short_s = perceiver.finish(), perceiver.too_short_s
+        seen = _Seen(perceiver.finish(), perceiver.too_short_s, perceiver.runtime)
     else:
         done = 0
         for batch in clip.batches(options.batch_size):
             done += len(batch)
             report(done, clip.num_frames)
-        evidences = read_keypoints(options.keypoints, clip)[: perception.max_people]
+        seen = _Seen(read_keypoints(options.keypoints, clip)[: perception.max_people])
     report(len(clip.frame_ids), len(clip.frame_ids))
     timings["decode"] = clip.waited_s - waited
     timings["perceive"] = time.perf_counter() - began - timings["decode"]
-    return evidences, too_short_s
+    return seen
 
 
 def _why_nobody(too_short_s: float, frames: int, options: RunOptions) -> str:

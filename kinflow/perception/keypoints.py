@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kinflow.errors import KinflowError, ShapeError, UsageError
+from kinflow.errors import KinflowError, ShapeError, UsageError, check_path
 from kinflow.evidence import Evidence
 from kinflow.perception.linking import Sighting, link_people
 from kinflow.skeleton import BLAZEPOSE, COCO17, keypoint_map
@@ -73,7 +73,11 @@ def read_keypoints(path: str | Path, clip: Frames) -> list[Evidence]:
         UsageError: no such file, not JSON, no format known here, or frames that the clip does not have.
         ShapeError: a person with another number of keypoints than the format has, or values that are no numbers.
     """
-    path = Path(path)
+    path = check_path("keypoints", path)
+    if not hasattr(type(clip), "image_size"):
+        raise UsageError(
+            f"clip: expected the frames' Clip, got {type(clip).__name__}. Open one with kinflow.Clip.open."
+        )
     size, ids = clip.image_size, clip.frame_ids
     try:
         frames = _openpose(path) if path.is_dir() else _json_file(path, _load(path), size, ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor
 from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
 from kinflow.devices import find_device
-from kinflow.errors import ShapeError, check_shape
+from kinflow.errors import ShapeError, check_shape, check_type
 from kinflow.evidence import Evidence
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
@@ -25,6 +26,7 @@ from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
 from kinflow.perception.tracking import (
     Row,
+    Rows,
     Track,
     Tracker,
     join_successors,
@@ -59,6 +61,7 @@ class Perceiver:
     (some 10 kB a person and frame); of the frames only the last second or so is held.
 
     Attributes:
+        runtime: what runs the networks, "torch" or "openvino".
         too_short_s: after :meth:`finish`, how long somebody was seen at most who was left out for ``min_duration_s``; 0 for
             nobody.
 
@@ -69,9 +72,11 @@ class Perceiver:
     """
 
     def __init__(self, config: PerceptionConfig | None = None, device: str | torch.device = "cpu") -> None:
-        self.config = config or PerceptionConfig()
-        self.device = torch.device(device)
+        self.config = PerceptionConfig() if config is None else config
+        check_type("config", self.config, PerceptionConfig)
+        self.device = find_device(device)
         self._networks = load_networks(self.config, self.device)
+        self.runtime = self._networks.runtime
         self.reset()
 
     def reset(self) -> None:
@@ -80,8 +85,7 @@ class Perceiver:
         self._look_ahead = (0.0 if self.device.type == "cpu" else 0.07) if look_ahead is None else look_ahead
         self._tracker: Tracker | None = None
         self._image_size: tuple[int, int] | None = None
-        self._frame_ids: list[int] = []
-        self._times: list[float] = []
+        self._frame_ids, self._times = array("q"), array("d")
         self._ahead: dict[tuple[int, int], Person] = {}  # (track, frame) -> sighting made in advance
         self._history: deque[Frame] = deque()
         self._detected_at = -np.inf
@@ -114,8 +118,8 @@ class Perceiver:
             self._image_size = (size["W"], size["H"])
             self._tracker = Tracker(self.config, self._image_size)
         frames = [Frame(len(self._times) + i, t, self._to_device(images[i])) for i, t in enumerate(times.tolist())]
-        self._times += times.tolist()
-        self._frame_ids += np.asarray(frame_ids).astype(int).tolist()
+        self._times.extend(times.tolist())
+        self._frame_ids.extend(np.asarray(frame_ids).astype(int).tolist())
         for i in range(len(frames)):
             self._look(self._tracker, frames[i:])
         self._ahead.clear()
@@ -177,7 +181,7 @@ class Perceiver:
         while len(held) > 1 and (held[0].time < time - self.config.look_back_s or len(held) > budget):
             held.popleft()
         for track in self._tracker.tracks if self._tracker is not None else ():
-            track.age(held[0].number, self.config.masks)
+            track.put_away(held[0].number, self.config.masks)
 
     def _follow(self, tracks: list[Track], frames: list[Frame], with_mask: bool) -> list[Person]:
         """The tracks' people in frames[0].
@@ -286,45 +290,44 @@ class Perceiver:
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
         breaks = pauses(self._times, self.config.memory_s)
-        found = [rows for track in self._tracker.tracks for rows in parted(track.rows, breaks)]
+        tracks = [track.all_rows(self.config.masks) for track in self._tracker.tracks]
+        found = [rows for track in tracks for rows in parted(track, breaks)]
         self.too_short_s = 0.0
         for track_rows in join_successors(found, self._times, self.config.memory_s):
             rows = steady_rows(track_rows, self._times)
-            if not rows or not surely_somebody(rows):
+            if not len(rows) or not surely_somebody(rows):
                 log.debug("dropped a track of %d frames", len(rows))
             elif interval * len(rows) < shortest - 1e-6:
                 self.too_short_s = max(self.too_short_s, interval * len(rows))
             else:
                 kept.append(rows)
-        kept.sort(key=lambda rows: (-len(rows), rows[0].index))
+        kept.sort(key=lambda rows: (-len(rows), int(rows["index"][0])))
         return [self._evidence(number, rows) for number, rows in enumerate(kept[: self.config.max_people])]
 
-    def _evidence(self, number: int, rows: list[Row]) -> Evidence:
-        first, last = rows[0].index, rows[-1].index
-        count = last - first + 1
-        at = np.array([row.index - first for row in rows])
-        people = [row.person for row in rows]
+    def _evidence(self, number: int, rows: Rows) -> Evidence:
+        first, last = rows["index"][[0, -1]]
+        at = rows["index"] - first
+        observed = np.zeros(last - first + 1, bool)
+        observed[at] = True
 
-        def fill(name: str, dtype: type) -> np.ndarray:
-            values = np.stack([getattr(person, name) for person in people])
-            out = np.zeros((count, *values.shape[1:]), dtype)
+        def fill(name: str) -> np.ndarray:
+            values = rows[name]
+            out = np.zeros((len(observed), *values.shape[1:]), np.uint8 if name == "mask" else np.float32)
             out[at] = values
             return out
 
-        observed = np.zeros(count, bool)
-        observed[at] = True
         return Evidence(
             person_id=number,
             frame_ids=np.array(self._frame_ids[first : last + 1], np.int64),
             timestamps=np.array(self._times[first : last + 1], np.float64),
             observed=observed,
-            keypoints2d=fill("keypoints2d", np.float32),
-            confidence=fill("confidence", np.float32),
-            world_landmarks=fill("world", np.float32),
+            keypoints2d=fill("keypoints2d"),
+            confidence=fill("confidence"),
+            world_landmarks=fill("world"),
             has_world=observed.copy(),
-            boxes_xyxy=fill("box_xyxy", np.float32),
-            rois=fill("roi", np.float32),
-            masks=fill("mask", np.uint8) if self.config.masks else None,
+            boxes_xyxy=fill("box_xyxy"),
+            rois=fill("roi"),
+            masks=fill("mask") if self.config.masks else None,
             image_size=np.array(self._image_size, np.int64),
             parts=fill("parts", np.uint8) if self.config.parts else None,
             part_confidence=fill("part_confidence", np.uint8) if self.config.parts else None,
@@ -353,13 +356,14 @@ def perceive(
         One Evidence a person, the one seen in most frames first; none where nobody was in view for long enough.
 
     Raises:
-        UsageError: a batch size below 1, or a device that is not there.
+        UsageError: no open clip, a batch size below 1, or a device that is not there.
         VideoError: an image of a folder that differs in size.
         MissingAssetError: the installation lacks a network's weights.
 
     >>> people = perceive(Clip.open("clip.mp4"))  # doctest: +SKIP
     """
-    return watch(clip, config, find_device(str(device)), batch_size, progress).finish()
+    check_type("clip", clip, Clip, "Open one with kinflow.Clip.open.")
+    return watch(clip, config, find_device(device), batch_size, progress).finish()
 
 
 def watch(

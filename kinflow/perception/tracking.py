@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
-from kinflow.perception.landmarks import Person, mask_overlap, visible_points
+from kinflow.perception.landmarks import MASK_SIZE, Person, mask_overlap, visible_points
 
-__all__ = ["Row", "Track", "Tracker", "parted", "pauses", "plausible", "same_body", "steady_rows", "surely_somebody"]
+__all__ = [
+    "Row",
+    "Rows",
+    "Track",
+    "Tracker",
+    "join_successors",
+    "parted",
+    "pauses",
+    "plausible",
+    "rows_of",
+    "same_body",
+    "steady_rows",
+    "surely_somebody",
+]
+
+Rows: TypeAlias = NDArray[np.void]
+"""Sightings in order of time as one structured array (N,), with the fields of :func:`rows_of`."""
+
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
@@ -29,15 +47,32 @@ SAME_PLACE = 0.5  #: regions whose centres lie nearer than this, in sides of the
 STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
 SURE_SCORE = 0.9  #: people's median score is 0.99 and more, that of furniture less than this (measured), ...
 MOSTLY_SEEN = 0.75  #: ... and furniture is lost and found again
+PUT_AWAY = 256  #: so many old sightings of a person go into an array at a time
 PAUSE = 3.0  #: a clip pauses where frames are further apart than this, in its median interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A sighting in the record: the frame's index among those read, and what was seen."""
+    """A fresh sighting: the frame's index among those read, and what was seen."""
 
     index: int
     person: Person
+
+
+def rows_of(rows: Sequence[Row], masks: bool) -> Rows:
+    """Sightings as the record needs them: a Python object a sighting takes twice the memory.
+
+    Fields: ``index`` of the frame among those read, and by the names of :class:`Person` all else; ``mask`` only with masks.
+    """
+    regions = [(name, np.float64, 4) for name in ("roi", "next_roi")]
+    seen = [("keypoints2d", (33, 2)), ("confidence", 33), ("world", (33, 3)), ("box_xyxy", 4)]
+    held = [("mask", np.uint8, (MASK_SIZE, MASK_SIZE))] if masks else []
+    single = [(name, np.float32, shape) for name, shape in seen]
+    out = np.empty(len(rows), np.dtype([("index", np.int64), ("score", np.float64), *regions, *single, *held]))
+    out["index"] = [row.index for row in rows]
+    for name in (out.dtype.names or ())[1:]:
+        out[name] = [getattr(row.person, name) for row in rows]
+    return out
 
 
 @dataclasses.dataclass
@@ -45,12 +80,12 @@ class Track:
     """One person followed through the clip."""
 
     number: int
-    rows: list[Row]
+    rows: list[Row]  #: the fresh sightings; at these others look back
     seen_at: float  #: s, the last sighting
     velocity: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  #: px/s of the region's centre
     look_ahead: int = 1  #: how many frames are looked at in one go
-    found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet
-    aged: int = 0  #: so many rows, from the first, are held as the record needs them
+    found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet; None: no such
+    old: list[Rows] = dataclasses.field(default_factory=list)  #: the sightings before those in `rows`
     alive: bool = True  #: seen in the last frame that was looked at
 
     @property
@@ -78,14 +113,20 @@ class Track:
         self.seen_at = time
         self.alive = True
 
-    def age(self, before: int, masks: bool) -> None:
-        """Keep of the sightings before that frame, at which nobody looks back, what the record needs: float32, masks if asked."""
-        while self.aged < len(self.rows) - 1 and self.rows[self.aged].index < before:
-            index, person = self.rows[self.aged].index, self.rows[self.aged].person
-            short = {name: getattr(person, name).astype(np.float32) for name in ("keypoints2d", "confidence", "world")}
-            kept = dataclasses.replace(person, mask=person.mask if masks else None, **short)
-            self.rows[self.aged] = Row(index, kept)
-            self.aged += 1
+    def put_away(self, before: int, masks: bool) -> None:
+        """Move the sightings before that frame, at which nobody looks back, to `old`; many at a time while there are more."""
+        gone = bisect.bisect_left(self.rows, before, hi=len(self.rows) - 1, key=lambda row: row.index)
+        if gone >= PUT_AWAY or (gone and not self.alive):
+            self.old.append(rows_of(self.rows[:gone], masks))
+            del self.rows[:gone]
+            self.found = None if self.found is None or self.found < gone else self.found - gone
+
+    def __len__(self) -> int:
+        return sum(map(len, self.old)) + len(self.rows)
+
+    def all_rows(self, masks: bool) -> Rows:
+        """Every sighting, from the first."""
+        return np.concatenate([*self.old, rows_of(self.rows, masks)])
 
 
 def same_body(a: Person, b: Person) -> bool:
@@ -186,7 +227,7 @@ class Tracker:
         """How far a sighting lies from where its track should be, in sides of the region; long tracks are trusted more."""
         expected = track.predicted_roi(time)
         distance = np.linalg.norm(person.next_roi[:2] - expected[:2]) / max(expected[2], 1.0)
-        return float(distance) + 0.1 / len(track.rows)
+        return float(distance) + 0.1 / len(track)
 
     @staticmethod
     def _return_cost(track: Track, person: Person, time: float) -> float:
@@ -199,7 +240,7 @@ class Tracker:
         return max(distance, ratio)
 
 
-def steady_rows(rows: list[Row], times: Sequence[float]) -> list[Row]:
+def steady_rows(rows: Rows, times: Sequence[float]) -> Rows:
     """The rows without those whose region is far larger or smaller than the median of the second around them.
 
     Who comes into view from the frame's border is at times seen at first as a small whole person, in a head or an arm.
@@ -207,20 +248,20 @@ def steady_rows(rows: list[Row], times: Sequence[float]) -> list[Row]:
     Args:
         times: s, of all frames; a row's index points into it.
     """
-    at = np.array([times[row.index] for row in rows])
-    sides = np.log([max(row.person.next_roi[2], 1.0) for row in rows])
+    at = np.asarray(times)[rows["index"]]
+    sides = np.log(np.maximum(rows["next_roi"][:, 2], 1.0))
     low, high = np.searchsorted(at, at - STEADY_SECONDS), np.searchsorted(at, at + STEADY_SECONDS, side="right")
     keep = [abs(s - np.median(sides[a:b])) < math.log(SIZE_RATIO) for s, a, b in zip(sides, low, high, strict=True)]
-    return [row for row, good in zip(rows, keep, strict=True) if good]
+    return rows if all(keep) else rows[keep]
 
 
-def surely_somebody(rows: Sequence[Row]) -> bool:
+def surely_somebody(rows: Rows) -> bool:
     """Whether a track shows a person: furniture is taken for one in some frames, lost between them, and scores low.
 
     Who is hidden at times scores high when seen; who scores low but is there in most frames is kept as well.
     """
-    seen = len(rows) / (rows[-1].index - rows[0].index + 1)
-    return seen >= MOSTLY_SEEN or float(np.median([row.person.score for row in rows])) >= SURE_SCORE
+    seen = len(rows) / (rows["index"][-1] - rows["index"][0] + 1)
+    return bool(seen >= MOSTLY_SEEN or np.median(rows["score"]) >= SURE_SCORE)
 
 
 def pauses(times: np.ndarray | Sequence[float], memory_s: float) -> np.ndarray:
@@ -237,10 +278,9 @@ def pauses(times: np.ndarray | Sequence[float], memory_s: float) -> np.ndarray:
     return np.flatnonzero(steps > max(memory_s, PAUSE * float(np.median(steps)))) + 1
 
 
-def parted(rows: list[Row], before: np.ndarray) -> list[list[Row]]:
+def parted(rows: Rows, before: np.ndarray) -> list[Rows]:
     """The rows in pieces: a new one begins with each of the frames ``before``, of which the numbers rise."""
-    edges = [0, *np.searchsorted([row.index for row in rows], before).tolist(), len(rows)]
-    return [rows[a:b] for a, b in itertools.pairwise(edges) if a < b]
+    return [piece for piece in np.split(rows, np.searchsorted(rows["index"], before)) if len(piece)]
 
 
 def plausible(track: Track, person: Person) -> bool:
@@ -249,7 +289,7 @@ def plausible(track: Track, person: Person) -> bool:
     return bool(0.4 < ratio < 2.5)
 
 
-def join_successors(tracks: list[list[Row]], times: Sequence[float], memory_s: float) -> list[list[Row]]:
+def join_successors(tracks: list[Rows], times: Sequence[float], memory_s: float) -> list[Rows]:
     """Tracks of one body joined: a person lost for a moment and taken up as someone new.
 
     The lost track may see the body again now and then, badly; the new one sees it all along. So where a track's few
@@ -259,27 +299,27 @@ def join_successors(tracks: list[list[Row]], times: Sequence[float], memory_s: f
     Args:
         tracks: rows of each, in order of time. times: s, of all frames; a row's index points into it.
     """
-    remaining = sorted(tracks, key=lambda rows: rows[0].index)
-    joined: list[list[Row]] = []
-    for rows in remaining:
+    joined: list[Rows] = []
+    for rows in sorted(tracks, key=lambda rows: int(rows["index"][0])):
+        first, last = rows["index"][[0, -1]]
         for k, earlier in enumerate(joined):
-            before = [row for row in earlier if row.index < rows[0].index]
-            inside = [row for row in earlier if rows[0].index <= row.index <= rows[-1].index]
-            after = [row for row in earlier if row.index > rows[-1].index]
-            there = {row.index: row.person for row in rows}
-            shared = [(row.person, there[row.index]) for row in inside if row.index in there]
-            if before and not inside:  # nothing seen twice: the last sighting must lie where the new track begins
-                shared = [(before[-1].person, rows[0].person)]
-            few = 0 < len(shared) < FEW_SIGHTINGS * len(rows)
-            fresh = bool(before) and times[rows[0].index] - times[before[-1].index] <= memory_s
-            if few and fresh and 2 * sum(_same_place(a, b) for a, b in shared) >= len(shared):
-                joined[k] = before + rows + after
+            before, inside, after = np.split(earlier, np.searchsorted(earlier["index"], [first, last + 1]))
+            _, here, there = np.intersect1d(inside["index"], rows["index"], assume_unique=True, return_indices=True)
+            pairs = inside["roi"][here], rows["roi"][there]
+            if len(before) and not len(
+                inside
+            ):  # nothing seen twice: the last sighting must lie where the new track begins
+                pairs = before["roi"][-1:], rows["roi"][:1]
+            few = 0 < len(pairs[0]) < FEW_SIGHTINGS * len(rows)
+            fresh = len(before) > 0 and times[first] - times[before["index"][-1]] <= memory_s
+            if few and fresh and 2 * np.count_nonzero(_same_place(*pairs)) >= len(pairs[0]):
+                joined[k] = np.concatenate([before, rows, after])
                 break
         else:
             joined.append(rows)
     return joined
 
 
-def _same_place(a: Person, b: Person) -> bool:
-    distance = float(np.linalg.norm(a.roi[:2] - b.roi[:2]))
-    return distance < SAME_PLACE * min(a.roi[2], b.roi[2])
+def _same_place(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which regions (N, 4) lie where the others do."""
+    return np.linalg.norm(a[:, :2] - b[:, :2], axis=-1) < SAME_PLACE * np.minimum(a[:, 2], b[:, 2])

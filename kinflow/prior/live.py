@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from ..body import Body
 from ..dynamics import State
-from ..errors import ShapeError, UsageError
+from ..errors import ShapeError, UsageError, check_shape, check_type
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import NUM_BODY, SMPL_PARENTS
 from ..tracks import ROOT
-from .inputs import body_rotmat
+from .inputs import body_rotmat, tensor_of
 from .motion_prior import MotionPrior
 
 LANDMARK_STD = (0.01, 0.01, 0.02)
@@ -120,17 +121,23 @@ class LiveFilter:
             forget_after: s without a measurement after which the person is taken up anew.
 
         Raises:
-            UsageError: ``iterations`` or ``forget_after`` out of range.
+            UsageError: ``iterations`` or ``forget_after`` out of range, what is no prior or no body.
+            ShapeError: ``betas`` that are not (10,) numbers.
         """
+        check_type("iterations", iterations, Integral)
+        check_type("forget_after", forget_after, Real)
         if iterations < 1 or not forget_after > 0:
             raise UsageError(
                 f"iterations, forget_after: expected at least 1 and above 0 s, got {iterations} and {forget_after}."
             )
         self.prior = MotionPrior.load() if prior is None else prior
+        check_type("prior", self.prior, MotionPrior, "MotionPrior.load() gives the packaged prior.")
         self._like = self.prior.flow.whitening.mean
         self.body = Body.open("light") if body is None else copy.deepcopy(body)  # the caller's keeps its type
+        check_type("body", self.body, Body)
         self.body.to(self._like)
-        self.betas = self._like.new_zeros(10) if betas is None else betas.to(self._like)
+        self.betas = self._like.new_zeros(10) if betas is None else self._numbers("betas", betas)
+        check_shape("betas", self.betas, "10")
         self.iterations, self.forget_after = iterations, forget_after
         self._carries = _carries(self.body)
         self.reset()
@@ -161,8 +168,8 @@ class LiveFilter:
         """
         seen = self._tensor("points", points, (33, 3))
         weight = self._tensor("visibility", visibility, (33,))
-        if not all(math.isfinite(s) and s > 0 for s in std) or len(std) != 3:
-            raise UsageError(f"std: expected three lengths above 0 m, got {std}.")
+        if not isinstance(std, Sequence | np.ndarray) or len(std) != 3 or not all(_positive(s) for s in std):
+            raise UsageError(f"std: expected three lengths above 0 m, got {std!r}.")
         precision = 1 / self._like.new_tensor(std).square()
         used = precision.expand(len(_USED), 3)
         if weight is not None:
@@ -196,9 +203,9 @@ class LiveFilter:
         Raises:
             ShapeError: shapes or values that do not fit, a time stamp that is not later. UsageError: ``std`` not positive.
         """
-        if not (math.isfinite(std) and std > 0):
-            raise UsageError(f"std: expected an angle above 0 rad, got {std}. 3 degrees are 0.05.")
-        pose = None if body_pose is None else torch.as_tensor(body_pose).to(self._like)
+        if not _positive(std):
+            raise UsageError(f"std: expected an angle above 0 rad, got {std!r}. 3 degrees are 0.05.")
+        pose = None if body_pose is None else self._numbers("body_pose", body_pose)
         orient = self._tensor("global_orient", global_orient, (3,))
         if pose is not None and not bool(torch.isfinite(pose).all()):
             pose = None
@@ -229,6 +236,8 @@ class LiveFilter:
     @torch.no_grad()
     def _frame(self, timestamp: float, model: _Model | None, start: Callable[[], Tensor]) -> Filtered:
         """Let time pass, correct by what was measured, if anything; ``start`` gives the root of a person taken up anew."""
+        timestamp = timestamp.item() if isinstance(timestamp, Tensor) else timestamp
+        check_type("timestamp", timestamp, Real)
         if not math.isfinite(timestamp) or (self._time is not None and timestamp <= self._time):
             raise ShapeError(f"timestamp: expected seconds after the last frame's {self._time}, got {timestamp}.")
         if self._last_seen is not None and timestamp - self._last_seen > self.forget_after:
@@ -329,14 +338,22 @@ class LiveFilter:
     def _around_hips(points: Tensor, x: Tensor) -> Tensor:
         return x[_SIZE].exp() * (points - points[_HIPS].mean(0))
 
+    def _numbers(self, name: str, value: np.ndarray | Tensor) -> Tensor:
+        """What was given, wherever it lies, in the prior's type and on its device."""
+        return (value if isinstance(value, Tensor) else tensor_of(name, value, self._like)).to(self._like)
+
     def _tensor(self, name: str, value: np.ndarray | Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
         """Checked; None where it is None or not finite."""
         if value is None:
             return None
-        tensor = torch.as_tensor(value).to(self._like)
+        tensor = self._numbers(name, value)
         if tuple(tensor.shape) != shape:
             raise ShapeError(f"{name}: expected {shape}, got {tuple(tensor.shape)}. Give frames one by one.")
         return tensor if bool(torch.isfinite(tensor).all()) else None
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value) and float(value) > 0
 
 
 def upright(points: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from ..denoiser import Denoiser, load_denoiser
 from ..denoiser.windows import denoise_clip, meet, recent_past
 from ..dynamics import LatentDynamics, State, load_dynamics
 from ..dynamics.root import root_motion
-from ..errors import ShapeError, UsageError, check_shape
+from ..errors import ShapeError, UsageError, check_shape, check_type
 from ..flow import PoseFlow, load_flow
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..timing import last_valid
@@ -40,6 +41,10 @@ class MotionPrior(nn.Module):
 
     def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, denoiser: Denoiser) -> None:
         super().__init__()
+        for name, part, kind in (
+            ("flow", flow, PoseFlow), ("dynamics", dynamics, LatentDynamics), ("denoiser", denoiser, Denoiser),
+        ):  # fmt: skip
+            check_type(name, part, kind, "MotionPrior.load() gives the packaged prior.")
         self.flow, self.chart, self.dynamics, self.denoiser = flow, flow.linear(), dynamics, denoiser
 
     @classmethod
@@ -133,6 +138,7 @@ class MotionPrior(nn.Module):
         Args:
             longest: s, the longest interval between successive frames that it is made for.
         """
+        check_type("longest", longest, Real)
         return LogProbCore(self.flow, self.chart, self.dynamics, longest)
 
     def encode(self, body_pose: Tensor) -> Tensor:
@@ -171,10 +177,13 @@ class MotionPrior(nn.Module):
             (N, T, 23, 3) rad.
 
         Raises:
-            ShapeError: time stamps that are not increasing. UsageError: ``samples`` below 1.
+            ShapeError: time stamps that are not increasing. UsageError: ``samples`` below 1, a temperature that is no
+            number.
         """
-        if not (isinstance(samples, int) and samples >= 1):
+        check_type("samples", samples, Integral)
+        if samples < 1:
             raise UsageError(f"samples: expected how many motions to draw, at least 1, got {samples}.")
+        _check_draws(temperature, generator)
         timestamps = tensor_of("timestamps", timestamps, self.dynamics.start, torch.float64)
         check_shape("timestamps", timestamps, "T", "One time in seconds a frame.")
         times = in_order(
@@ -215,9 +224,14 @@ class MotionPrior(nn.Module):
             (B, F, 23, 3) rad, or (B, N, F, 23, 3) with ``samples`` = N > 0.
 
         Raises:
-            ShapeError: inputs that do not fit.
+            ShapeError: inputs that do not fit. UsageError: ``samples`` below 0.
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, None, valid)
+        check_type("future", future, Tensor, "Give the times to forecast, in seconds.")
+        check_type("samples", samples, Integral)
+        if samples < 0:
+            raise UsageError(f"samples: expected how many motions to draw, or 0 for the expected one, got {samples}.")
+        _check_draws(temperature, generator)
         size = len(rotmat)
         ahead = future.expand(size, -1) if future.dim() == 1 else future
         ahead = time_stamps(ahead, None, size, ahead.shape[-1]).to(times.device)
@@ -345,3 +359,9 @@ class MotionPrior(nn.Module):
     def _poses(self, x: Tensor) -> Tensor:
         """Coordinates (..., 63) -> (..., 23, 3) rad."""
         return with_hands(rotmat_to_rotvec(self.chart.decode(x)[0]))
+
+
+def _check_draws(temperature: float, generator: torch.Generator | None) -> None:
+    check_type("temperature", temperature, Real)
+    if generator is not None:
+        check_type("generator", generator, torch.Generator)

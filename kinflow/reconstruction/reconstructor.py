@@ -18,7 +18,7 @@ from ..body.kinematics import full_pose
 from ..config import FitLossConfig, ReconstructorConfig, RefineConfig, from_dict
 from ..devices import find_device
 from ..dynamics import LatentDynamics, load_dynamics
-from ..errors import ConfigError, FormatError, UsageError, check_shape
+from ..errors import ConfigError, FormatError, ShapeError, UsageError, check_shape, check_type
 from ..evidence import Evidence
 from ..flow import PoseFlow, load_flow
 from ..motion import Motion
@@ -97,6 +97,7 @@ class Reconstructor:
         path = asset_path("reconstructor.safetensors") if path is None else path
         state, values, meta = load_weights(path)
         body = body if body is not None else Body.open()
+        check_type("body", body, Body)
         flow, dynamics = load_flow(), load_dynamics()
         prints = {"flow": fingerprint(flow), "dynamics": fingerprint(dynamics)}
         for part, value in prints.items():
@@ -140,23 +141,30 @@ class Reconstructor:
             One Motion per Evidence, in the same order, with a row for each of its rows.
 
         Raises:
-            ShapeError: a camera matrix of another shape.
-            UsageError: a person who was never observed.
+            ShapeError: no camera matrix, or one of another shape.
+            UsageError: what is no evidence, or a person who was never observed.
         """
-        K = torch.as_tensor(np.asarray(K), dtype=torch.float32)
+        try:
+            K = torch.as_tensor(np.asarray(K), dtype=torch.float32)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"K: expected a camera matrix (3, 3) in px, got {type(K).__name__} ({error}).") from None
         check_shape("K", K, "3 3")
-        for evidence in evidences:
+        check_type("evidences", evidences, Sequence, "Give a list with one Evidence a person.")
+        for i, evidence in enumerate(evidences):
+            check_type(f"evidences[{i}]", evidence, Evidence)
             if not evidence.observed.any():
                 raise UsageError(
                     f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out."
                 )
-        motions = [
-            self._place(person, evidence, K, seed)
-            for person, evidence in zip(self._predict(evidences, K, streaming), evidences, strict=True)
-        ]
+        # Whatever served its turn is let go person by person: of long clips it would be as large as the records.
+        people = self._predict(evidences, K, streaming)[::-1]
+        motions = [self._place(people.pop(), evidence, K, seed) for evidence in evidences]
         if streaming or not self.config.align.iterations:
             return motions
-        return self.refiner(self.config.align, self.config.align_losses).fit_all(motions, evidences, seed=seed)
+        fitter = self.refiner(self.config.align, self.config.align_losses)
+        for i, evidence in enumerate(evidences):
+            motions[i] = fitter.fit(motions[i], evidence, seed=seed)
+        return motions
 
     def refiner(self, config: RefineConfig | None = None, losses: FitLossConfig | None = None) -> Refiner:
         """What fits motions to their evidence with these parts, by the defaults of ``--refine``."""
@@ -250,7 +258,7 @@ class Reconstructor:
         noise, turn = torch.cat((half, -half)), torch.cat((turn, -turn))  # in pairs: the mean is exact to first order
         total = torch.zeros(len(z), 24, dtype=z.dtype, device=z.device)
         factor = torch.from_numpy(cholesky(root_cov)).to(z)
-        for rows in torch.arange(len(z), device=z.device).split(512):
+        for rows in torch.arange(len(z), device=z.device).split(_PIECE // 4):
             pose = self.flow.decode(z[rows] + noise * parameters.z_std[rows])[0]
             turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[rows], turn))
             betas = parameters.betas.expand(*pose.shape[:2], -1)
@@ -324,11 +332,13 @@ def reconstruct(
         One Motion per Evidence, in the same order, with a row for each of its rows.
 
     Raises:
-        ShapeError: a camera matrix of another shape.
-        UsageError: a person who was never observed, a device that is not there, or body or device beside a reconstructor.
+        ShapeError: no camera matrix, or one of another shape.
+        UsageError: what is no evidence, a person who was never observed, a device that is not there, or body or device beside a reconstructor.
     """
     if reconstructor is None:
-        reconstructor = Reconstructor.load(body=body, device=find_device(str(device or "auto")))
+        device = find_device("auto" if device is None else device)
+        reconstructor = Reconstructor.load(body=body, device=device)
     elif body is not None or device is not None:
         raise UsageError("body, device: expected none beside a reconstructor, got some. Load it with them.")
+    check_type("reconstructor", reconstructor, Reconstructor)
     return reconstructor.reconstruct(evidences, K, streaming=streaming, seed=seed)

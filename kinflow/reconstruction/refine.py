@@ -19,7 +19,7 @@ from ..body.surface import surface_parts
 from ..cameras import project
 from ..config import FitLossConfig, RefineConfig
 from ..dynamics import LatentDynamics
-from ..errors import UsageError
+from ..errors import UsageError, check_type
 from ..evidence import Evidence
 from ..flow import PoseFlow
 from ..motion import Motion
@@ -83,6 +83,10 @@ class Refiner:
         Raises:
             UsageError: motions and evidences that do not belong together.
         """
+        for name, records, kind in (("motions", motions, Motion), ("evidences", evidences, Evidence)):
+            check_type(name, records, Sequence, f"Give a list with one {kind.__name__} a person.")
+            for i, record in enumerate(records):
+                check_type(f"{name}[{i}]", record, kind)
         if len(motions) != len(evidences):
             raise UsageError(f"evidences: expected one for each of {len(motions)} motions, got {len(evidences)}.")
         total = len(motions) * self.config.iterations
