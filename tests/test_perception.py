@@ -156,7 +156,7 @@ def test_a_lost_track_that_lingers_is_joined_to_its_successor() -> None:
     times = [i / 30 for i in range(60)]
 
     def rows(x: float, indices: Sequence[int]) -> Rows:
-        return rows_of([Row(i, _person(x)) for i in indices], masks=True)
+        return rows_of([Row(i, _person(x)) for i in indices], ("mask",))
 
     lost = rows(300, [*range(20), 27, 33])  # seen again twice, badly, on the body that the new track follows
     new = rows(320, range(25, 60))
@@ -235,7 +235,7 @@ def test_rows_of_the_wrong_size_are_dropped() -> None:
     """A person seen at first as a small one, who then walks up and doubles in size over four seconds."""
     times = [k / 10 for k in range(43)]
     sizes = [80.0] * 3 + [200.0 * 2 ** (k / 40) for k in range(40)]
-    rows = rows_of([Row(k, _person(300, size)) for k, size in enumerate(sizes)], masks=False)
+    rows = rows_of([Row(k, _person(300, size)) for k, size in enumerate(sizes)])
     assert steady_rows(rows, times)["index"].tolist() == list(range(3, 43))
 
 
@@ -246,8 +246,8 @@ def test_rows_of_the_wrong_size_are_dropped() -> None:
 )
 def test_furniture_is_nobody(score: float, every: int, kept: bool) -> None:
     person = dataclasses.replace(_person(300), score=score)
-    assert surely_somebody(rows_of([Row(k, person) for k in range(0, 30, every)], masks=False)) is kept
-    assert surely_somebody(rows_of([Row(7, person)], masks=False))
+    assert surely_somebody(rows_of([Row(k, person) for k in range(0, 30, every)])) is kept
+    assert surely_somebody(rows_of([Row(7, person)]))
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ class Perceiver:
         while len(held) > 1 and (held[0].time < time - self.config.look_back_s or len(held) > budget):
             held.popleft()
         for track in self._tracker.tracks if self._tracker is not None else ():
-            track.put_away(held[0].number, self.config.masks)
+            track.put_away(held[0].number, self._held)
 
     def _follow(self, tracks: list[Track], frames: list[Frame], with_mask: bool) -> list[Person]:
         """The tracks' people in frames[0].
@@ -290,7 +290,7 @@ class Perceiver:
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
         breaks = pauses(self._times, self.config.memory_s)
-        tracks = [track.all_rows(self.config.masks) for track in self._tracker.tracks]
+        tracks = [track.all_rows(self._held) for track in self._tracker.tracks]
         found = [rows for track in tracks for rows in parted(track, breaks)]
         self.too_short_s = 0.0
         for track_rows in join_successors(found, self._times, self.config.memory_s):
@@ -304,6 +304,12 @@ class Perceiver:
         kept.sort(key=lambda rows: (-len(rows), int(rows["index"][0])))
         return [self._evidence(number, rows) for number, rows in enumerate(kept[: self.config.max_people])]
 
+    @property
+    def _held(self) -> tuple[str, ...]:
+        """What the record keeps besides, by its name in :class:`Person`."""
+        parts = ("parts", "part_confidence", "part_roi")
+        return (*(("mask",) if self.config.masks else ()), *(parts if self.config.parts else ()))
+
     def _evidence(self, number: int, rows: Rows) -> Evidence:
         first, last = rows["index"][[0, -1]]
         at = rows["index"] - first
@@ -312,7 +318,8 @@ class Perceiver:
 
         def fill(name: str) -> np.ndarray:
             values = rows[name]
-            out = np.zeros((len(observed), *values.shape[1:]), np.uint8 if name == "mask" else np.float32)
+            kind = np.uint8 if values.dtype == np.uint8 else np.float32
+            out = np.zeros((len(observed), *values.shape[1:]), kind)
             out[at] = values
             return out
 
@@ -329,9 +336,9 @@ class Perceiver:
             rois=fill("roi"),
             masks=fill("mask") if self.config.masks else None,
             image_size=np.array(self._image_size, np.int64),
-            parts=fill("parts", np.uint8) if self.config.parts else None,
-            part_confidence=fill("part_confidence", np.uint8) if self.config.parts else None,
-            part_rois=fill("part_roi", np.float32) if self.config.parts else None,
+            parts=fill("parts") if self.config.parts else None,
+            part_confidence=fill("part_confidence") if self.config.parts else None,
+            part_rois=fill("part_roi") if self.config.parts else None,
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kinflow.config import PerceptionConfig
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import MASK_SIZE, Person, mask_overlap, visible_points
+from kinflow.perception.parts import MAP_SIZE
 
 __all__ = [
     "Row",
@@ -29,6 +30,14 @@ __all__ = [
     "steady_rows",
     "surely_somebody",
 ]
+
+HELD: dict[str, tuple[type, Any]] = {
+    "mask": (np.uint8, (MASK_SIZE, MASK_SIZE)),
+    "parts": (np.uint8, (MAP_SIZE, MAP_SIZE)),
+    "part_confidence": (np.uint8, (MAP_SIZE, MAP_SIZE)),
+    "part_roi": (np.float32, 4),
+}
+"""What a sighting may have besides, and the record keep."""
 
 Rows: TypeAlias = NDArray[np.void]
 """Sightings in order of time as one structured array (N,), with the fields of :func:`rows_of`."""
@@ -59,19 +68,22 @@ class Row:
     person: Person
 
 
-def rows_of(rows: Sequence[Row], masks: bool) -> Rows:
+def rows_of(rows: Sequence[Row], held: Collection[str] = ()) -> Rows:
     """Sightings as the record needs them: a Python object a sighting takes twice the memory.
 
-    Fields: ``index`` of the frame among those read, and by the names of :class:`Person` all else; ``mask`` only with masks.
+    Fields: ``index`` of the frame among those read, and by the names of :class:`Person` all else; of the optional ones
+    (:data:`HELD`) those named in ``held``, zeros where a sighting has none.
     """
     regions = [(name, np.float64, 4) for name in ("roi", "next_roi")]
     seen = [("keypoints2d", (33, 2)), ("confidence", 33), ("world", (33, 3)), ("box_xyxy", 4)]
-    held = [("mask", np.uint8, (MASK_SIZE, MASK_SIZE))] if masks else []
+    kept = [(name, *HELD[name]) for name in held]
     single = [(name, np.float32, shape) for name, shape in seen]
-    out = np.empty(len(rows), np.dtype([("index", np.int64), ("score", np.float64), *regions, *single, *held]))
+    out = np.empty(len(rows), np.dtype([("index", np.int64), ("score", np.float64), *regions, *single, *kept]))
     out["index"] = [row.index for row in rows]
     for name in (out.dtype.names or ())[1:]:
-        out[name] = [getattr(row.person, name) for row in rows]
+        for i, row in enumerate(rows):
+            value = getattr(row.person, name)
+            out[name][i] = 0 if value is None else value
     return out
 
 
@@ -113,20 +125,20 @@ class Track:
         self.seen_at = time
         self.alive = True
 
-    def put_away(self, before: int, masks: bool) -> None:
+    def put_away(self, before: int, held: Collection[str] = ()) -> None:
         """Move the sightings before that frame, at which nobody looks back, to `old`; many at a time while there are more."""
         gone = bisect.bisect_left(self.rows, before, hi=len(self.rows) - 1, key=lambda row: row.index)
         if gone >= PUT_AWAY or (gone and not self.alive):
-            self.old.append(rows_of(self.rows[:gone], masks))
+            self.old.append(rows_of(self.rows[:gone], held))
             del self.rows[:gone]
             self.found = None if self.found is None or self.found < gone else self.found - gone
 
     def __len__(self) -> int:
         return sum(map(len, self.old)) + len(self.rows)
 
-    def all_rows(self, masks: bool) -> Rows:
+    def all_rows(self, held: Collection[str] = ()) -> Rows:
         """Every sighting, from the first."""
-        return np.concatenate([*self.old, rows_of(self.rows, masks)])
+        return np.concatenate([*self.old, rows_of(self.rows, held)])
 
 
 def same_body(a: Person, b: Person) -> bool:
