@@ -74,7 +74,7 @@ def read_keypoints(path: str | Path, clip: Frames) -> list[Evidence]:
         ShapeError: a person with another number of keypoints than the format has, or values that are no numbers.
     """
     path = check_path("keypoints", path)
-    if not hasattr(type(clip), "image_size"):
+    if not hasattr(clip, "image_size"):
         raise UsageError(
             f"clip: expected the frames' Clip, got {type(clip).__name__}. Open one with kinflow.Clip.open."
         )
