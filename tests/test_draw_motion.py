@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import draw_motion
 
 from kinflow.body import Body
 from kinflow.render.views import FRONT, SIDE, TOP
+from kinflow.video import VideoWriter
 
 
 def test_a_sheet_has_a_row_for_each_view(tmp_path: Path) -> None:
@@ -25,6 +27,22 @@ def test_a_sheet_has_a_row_for_each_view(tmp_path: Path) -> None:
     with Image.open(tmp_path / "person00_views.png") as sheet:
         width, height = sheet.size
     assert (width, height) == (150 + 3 * draw_motion.HEIGHT, 34 + 28 + 4 * draw_motion.HEIGHT)
+
+
+def test_the_overlay_is_shown_at_the_persons_times(tmp_path: Path) -> None:
+    """Of a run that began later than the clip: the overlay counts from 0."""
+    motion = a_motion(6)  # frames 10 to 15 of 24 a second
+    size = np.tile(np.float32([10, 10, 50, 50]), (6, 1))
+    motion = dataclasses.replace(motion, boxes_xyxy=size)
+    start = float(motion.timestamps[0]) - 2 / 24
+    (tmp_path / "run.json").write_text(json.dumps({"clip": {"start_s": round(start, 4)}}))
+    with VideoWriter(tmp_path / "overlay.mp4", (64, 64), 24.0) as video:
+        for k in range(12):
+            video.write(np.full((64, 64, 3), 20 * k, np.uint8), start + k / 24)
+    rows = [0, 3, 5]
+    frames = draw_motion.overlay_frames(tmp_path, motion.timestamps[rows].tolist())
+    grey = draw_motion.overlay_crops(frames, motion, rows).mean((1, 2, 3))
+    np.testing.assert_allclose(grey, [20 * (row + 2) for row in rows], atol=4)
 
 
 def test_views_look_from_where_they_say() -> None:

@@ -10,8 +10,9 @@ the camera was: "side" looks from the camera's left, "top" from above with the c
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,23 +34,39 @@ SKIN = torch.tensor((204.0, 184.0, 168.0))
 VIEWS = {"front": FRONT, "side": SIDE, "top": TOP}
 
 
-def overlay_crops(path: Path, motion: Motion, rows: Sequence[int]) -> np.ndarray:
+def overlay_frames(out: Path, times: Sequence[float]) -> dict[float, np.ndarray]:
+    """The overlay's frames (H, W, 3) at times of the clip, read in one pass; none where there is no overlay.
+
+    The overlay begins at 0 where the run did, at ``start_s`` of its record.
+    """
+    path = out / "overlay.mp4"
+    if not path.is_file():
+        return {}
+    start = float(json.loads((out / "run.json").read_text(encoding="utf-8"))["clip"]["start_s"])
+    overlay, wanted = Clip.open(path), np.unique(times)
+    numbers = np.abs(overlay.timestamps[:, None] + start - wanted).argmin(0)
+    found: dict[float, np.ndarray] = {}
+    first = 0
+    for batch in overlay.batches(16):
+        for time, number in zip(wanted.tolist(), numbers - first, strict=True):
+            if 0 <= number < len(batch):
+                found[time] = batch.images[number].copy()
+        first += len(batch)
+        if first > numbers.max():
+            break
+    return found
+
+
+def overlay_crops(frames: Mapping[float, np.ndarray], motion: Motion, rows: Sequence[int]) -> np.ndarray:
     """The overlay around the person at some rows of the motion (N, H, H, 3); paper where there is no overlay."""
     out = np.full((len(rows), HEIGHT, HEIGHT, 3), round(PAPER), np.uint8)
-    if not path.is_file():
-        return out
     low, high = motion.boxes_xyxy[rows, :2], motion.boxes_xyxy[rows, 2:]
     side = 1.25 * float((high - low).max())
-    wanted = {int(motion.frame_ids[row]): i for i, row in enumerate(rows)}
-    first = 0
-    for batch in Clip.open(path).batches(16):
-        for image, number in zip(batch.images, range(first, first + len(batch)), strict=True):
-            if number in wanted:
-                i = wanted[number]
-                roi = np.array([[*(low[i] + high[i]) / 2, side, 0.0]])
-                crop = warp_crops([torch.from_numpy(np.ascontiguousarray(image))], roi, HEIGHT)
-                out[i] = (255 * crop[0]).round().byte().permute(1, 2, 0).numpy()
-        first += len(batch)
+    for i, time in enumerate(motion.timestamps[rows].tolist()):
+        if time in frames:
+            roi = np.array([[*(low[i] + high[i]) / 2, side, 0.0]])
+            crop = warp_crops([torch.from_numpy(frames[time])], roi, HEIGHT)
+            out[i] = (255 * crop[0]).round().byte().permute(1, 2, 0).numpy()
     return out
 
 
@@ -79,13 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not files:
             raise MissingAssetError(f"{args.out}: no person files here. Give a folder that kinflow-video wrote.")
         body = Body.open("light") if args.body_path is None else Body.from_file(args.body_path)
-        for file in files:
-            motion = Motion.load(file)
+        people = {file: Motion.load(file) for file in files}
+        chosen: dict[Path, list[int]] = {}
+        for file, motion in people.items():
             if args.body_path is None and motion.body != body.name:
                 raise UsageError(f"{file.name}: its parameters are of the body {motion.body!r}. Give --body-path.")
             seen = np.flatnonzero(motion.observed)
-            rows = seen[np.linspace(0, len(seen) - 1, min(args.columns, len(seen))).round().astype(int)].tolist()
-            parts = [overlay_crops(args.out / "overlay.mp4", motion, rows)]
+            at = np.linspace(0, len(seen) - 1, min(args.columns, len(seen))).round().astype(int)
+            chosen[file] = seen[at].tolist()
+        frames = overlay_frames(args.out, [people[f].timestamps[row] for f, rows in chosen.items() for row in rows])
+        for file, motion in people.items():
+            rows = chosen[file]
+            parts = [overlay_crops(frames, motion, rows)]
             parts += [pictures(body, motion, rows, view) for view in VIEWS.values()]
             times = [f"{motion.timestamps[r]:.2f} s, frame {motion.frame_ids[r]}" for r in rows]
             sheet = contact_sheet(np.concatenate(parts), len(rows), file.stem, times, ("overlay", *VIEWS))
