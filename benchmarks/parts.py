@@ -29,7 +29,7 @@ from kinflow.mocap.clips import load_clips
 from kinflow.perception import perceive
 from kinflow.perception.crops import frame_to_crop, warp_crops
 from kinflow.perception.parts import MAP_SIZE, PART_SIZE, facing, facing_of, mask_agreement, part_maps, upright_roi
-from kinflow.perception.runtimes import load_networks
+from kinflow.perception.runtimes import Segment, load_networks
 from kinflow.render import visible_points
 from kinflow.training.streams.render_and_perceive import Scene, draw_scene
 
@@ -37,7 +37,7 @@ EDGES = (-1.0, -0.8, -0.5, -0.2, 0.2, 0.5, 0.8, 1.0)
 CHEST = (0, 3, 6, 9)  #: joints from the root to the chest
 
 
-def seen_of(scene: Scene, body: Body, segment: object, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def seen_of(scene: Scene, body: Body, segment: Segment, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """(true facing, probability of the front, share of labels that agree) of the scene's frames in which the body is in view."""
     betas, size = scene.betas[None], scene.image_size
     rest = torch.eye(3).expand(1, 24, 3, 3)
@@ -55,7 +55,7 @@ def seen_of(scene: Scene, body: Body, segment: object, rng: np.random.Generator)
             continue
         roi = upright_roi(points[t], np.where(inside, 0.9, 0.1))[None]
         crop = 2 * warp_crops([torch.from_numpy(image)], roi, PART_SIZE) - 1
-        parts, confidence, region = part_maps(segment(crop), roi, size)  # type: ignore[operator]
+        parts, confidence, region = part_maps(segment(crop), roi, size)
         ids = body.faces[seen.face[seen.batch == t]].unique().numpy()
         cell = np.floor(frame_to_crop(places[t, ids][None], region)[0] * MAP_SIZE).astype(int)
         ids, cell = ids[(good := ((cell >= 0) & (cell < MAP_SIZE)).all(-1))], cell[good]
@@ -80,6 +80,7 @@ def main() -> None:
     if args.mocap is not None:
         rng, body = np.random.default_rng(args.seed), Body.open("light")
         clips, segment = load_clips(args.mocap, "validation"), load_networks(config, torch.device("cpu")).segment
+        assert segment is not None  # parts are on by default
         rows: list[tuple[float, float, float]] = []
         while len(rows) < args.images:
             scene = draw_scene(clips, body, rng, 3)

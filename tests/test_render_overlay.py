@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from kinflow.body.surface import vertex_normals
 from kinflow.config import RenderConfig
 from kinflow.errors import ShapeError, UsageError
-from kinflow.render import PALETTE, overlay, person_colour, shade, vertex_normals
+from kinflow.render import PALETTE, overlay, person_colour, shade
 
 K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 

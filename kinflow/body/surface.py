@@ -1,4 +1,4 @@
-"""Which of BodyPix's 24 parts each vertex of a body belongs to."""
+"""A mesh's surface: its normals, and which of BodyPix's 24 parts each vertex of a body belongs to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..skeleton import BODYPIX24, SMPL_JOINTS
 from .body import Body
 
-__all__ = ["surface_parts"]
+__all__ = ["surface_parts", "vertex_normals"]
 
 # Borders in the T-pose, m: where BodyPix gives half of the pixels of renders to either side (measured).
 _NECK = 0.03  #: the head begins so far above the neck joint
@@ -27,7 +27,7 @@ def surface_parts(body: Body) -> Tensor:
     vertices they fall on; no table agrees with more than 56 %.
     """
     x, y, _ = body.v_template.unbind(-1)
-    normal = _normals(body.v_template, body.faces)
+    normal = vertex_normals(body.v_template, body.faces)
     joint = {name: body.joint_template[i] for i, name in enumerate(SMPL_JOINTS)}
     side = torch.where(x > 0, 0, 1)  # left, right
 
@@ -71,8 +71,14 @@ def _part(name: str) -> int:
     return BODYPIX24.index(name)
 
 
-def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Area-weighted normals (V, 3), not of unit length."""
-    a, b, c = vertices[faces].unbind(1)
-    across = torch.linalg.cross(b - a, c - a)
-    return torch.zeros_like(vertices).index_add_(0, faces.flatten(), across.repeat_interleave(3, 0))
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (..., V, 3) of vertices (..., V, 3): the area-weighted mean of the faces around each.
+
+    They point to the side from which a face's corners run counter-clockwise; zero where a vertex has no area around.
+    """
+    a, b, c = (vertices.index_select(-2, faces[:, i]) for i in range(3))
+    normal = torch.linalg.cross(b - a, c - a)
+    total = torch.zeros_like(vertices)
+    for i in range(3):
+        total.index_add_(-2, faces[:, i], normal)
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-20)

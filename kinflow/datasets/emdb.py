@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import FormatError, MissingAssetError, ShapeError, UsageError
 from ..skeleton import SMPL_JOINTS
-from .pickles import load_numpy_pickle
+from .pickles import finite_array, load_numpy_pickle
 from .recording import Recording, SmplTruth
 
 FPS = 30.0
@@ -129,15 +129,7 @@ class _Fields:
         return value
 
     def array(self, key: str, shape: tuple[int | None, ...]) -> Any:
-        try:
-            out = np.asarray(self.of(key), np.float64)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"{self.name}: {key} cannot be read as numbers ({error}).") from None
-        if out.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, out.shape, strict=True)):
-            raise ShapeError(f"{self.name}: {key}: expected shape {shape}, got {out.shape}.")
-        if not np.isfinite(out).all():
-            raise ShapeError(f"{self.name}: {key}: expected finite numbers, got NaN or inf.")
-        return out
+        return finite_array(self.name, key, self.of(key), shape)
 
     def number(self, key: str) -> float:
         return float(self.array(key, ()))

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import FormatError, MissingAssetError
+from ..errors import FormatError, MissingAssetError, ShapeError
 
 _TYPES = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFD]|[biufc](1|2|4|8|16)|[SU]\d{1,6}|O8?)")
 
@@ -155,3 +156,22 @@ def load_numpy_pickle(path: str | os.PathLike[str]) -> Any:
         raise FormatError(
             f"{path.name}: cannot be read as a pickle of arrays ({reason}). Download or copy the file again."
         ) from None
+
+
+def finite_array(
+    name: str, key: str, value: Any, shape: tuple[int | None, ...], dtype: Any = np.float64
+) -> NDArray[Any]:
+    """A field of a file as finite numbers of a shape, None being any length.
+
+    Raises:
+        ShapeError: it is none; the message says ``name`` of the file and ``key`` of the field.
+    """
+    try:
+        out: NDArray[Any] = np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{name}: {key} cannot be read as numbers ({error}).") from None
+    if out.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, out.shape, strict=True)):
+        raise ShapeError(f"{name}: {key}: expected shape {shape}, got {out.shape}.")
+    if not np.isfinite(out).all():
+        raise ShapeError(f"{name}: {key}: expected finite numbers, got NaN or inf.")
+    return out

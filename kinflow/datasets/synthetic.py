@@ -16,8 +16,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..body.surface import vertex_normals
 from ..errors import UsageError, check_shape
-from ..render import interpolate, join_meshes, shade, vertex_normals, visible_points
+from ..render import interpolate, join_meshes, shade, visible_points
 from ..skeleton import SMPL_JOINTS
 from ..video import VideoWriter
 

@@ -7,6 +7,7 @@ The data set is not part of kinflow and has its own licence; https://virtualhuma
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, MissingAssetError, ShapeError, UsageError
 from ..skeleton import OPENPOSE18, SMPL_JOINTS
-from .pickles import load_numpy_pickle
+from .pickles import finite_array, load_numpy_pickle
 from .recording import Recording, SmplTruth
 
 FPS = 30.0
@@ -106,17 +107,7 @@ def read_3dpw(path: str | os.PathLike[str]) -> Sequence3DPW:
             raise ShapeError(f"{path.name}: the field {key!r} is missing.")
         return data[key]
 
-    def array(key: str, value: Any, shape: tuple[int | None, ...], dtype: Any = np.float64) -> Any:
-        try:
-            out = np.asarray(value, dtype=dtype)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"{path.name}: {key} cannot be read as numbers ({error}).") from None
-        if out.ndim != len(shape) or any(w is not None and w != g for w, g in zip(shape, out.shape, strict=True)):
-            raise ShapeError(f"{path.name}: {key}: expected shape {shape}, got {out.shape}.")
-        if not np.isfinite(out).all():
-            raise ShapeError(f"{path.name}: {key}: expected finite numbers, got NaN or inf.")
-        return out
-
+    array = functools.partial(finite_array, path.name)
     cameras = array("cam_poses", field("cam_poses"), (None, 4, 4))
     frames = len(cameras)
     if not frames:

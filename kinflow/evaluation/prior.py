@@ -7,6 +7,7 @@ compared by ``benchmarks/prior.py`` of the repository, on the same windows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,15 +75,17 @@ def bench_prior(
     if count < 2:
         raise UsageError(f"windows: expected at least 2, got {count}.")
     captures = thinned(read_captures(Path(data), split))
+    at_30 = windows(captures, "30 Hz", count)
+
+    def likelihood(rate: str) -> list[Figure]:
+        return _likelihood(windows(captures, rate, count, noise=DEQUANTISED), rate, prior)
+
     tasks: list[Callable[[], list[Figure]]] = [
-        *(
-            lambda rate=rate: _likelihood(windows(captures, rate, count, noise=DEQUANTISED), rate, prior)
-            for rate in RATES
-        ),
-        *(lambda degrees=degrees: _denoise(windows(captures, "30 Hz", count), degrees, prior) for degrees in DEGREES),
-        *(lambda gap=gap: _infill(windows(captures, "30 Hz", count), gap, prior) for gap in GAPS_S),
+        *(functools.partial(likelihood, rate) for rate in RATES),
+        *(functools.partial(_denoise, at_30, degrees, prior) for degrees in DEGREES),
+        *(functools.partial(_infill, at_30, gap, prior) for gap in GAPS_S),
         lambda: _forecast(*past_and_future(captures, "30 Hz", list(AHEAD_MS.values()), count), prior),
-    ]  # type: ignore[misc]
+    ]
     out: list[Figure] = []
     for done, task in enumerate(tasks):
         if progress is not None:

@@ -33,9 +33,7 @@ class PartOutput(NamedTuple):
 
     mask: Tensor  #: (N, h, w) logit of a person
     parts: Tensor  #: (N, 24, h, w) logits of :data:`~kinflow.skeleton.BODYPIX24`, of each part by itself
-    heatmaps: (
-        Tensor | None
-    )  #: (N, 17, h, w) logits of :data:`~kinflow.skeleton.COCO17`, or None where they were not asked for
+    heatmaps: Tensor | None  #: (N, 17, h, w) logits of :data:`~kinflow.skeleton.COCO17`; or None, where not asked for
     offsets: Tensor | None  #: (N, 34, h, w) px from the cell to the keypoint: 17 times y, then 17 times x; or None
 
 

@@ -31,10 +31,8 @@ MAP_SIZE = 48  #: cells of the record
 MARGIN = 0.08  #: around the landmarks' box, in its longer side: hands and feet reach beyond them
 SKULL = 0.7  #: the skull's top lies so far above the ears, in their height over the shoulders
 SURE = 0.3  #: least confidence of a limb's landmark that the crop has to show, ...
-DOUBT = (
-    4.0  #: so many cells of the torso's front and as many of its back are taken as seen before any are: 3.5 fits best
-)
 SURE_LEGS = 0.5  #: ... and of ankles that say where up is
+DOUBT = 4.0  #: so many cells of the torso's front, and of its back, are taken as seen before any are: 3.5 fits best
 _CELLS = (PART_SIZE - 1) // PART_STRIDE + 1
 _CENTRES = (np.stack(np.meshgrid(np.arange(MAP_SIZE), np.arange(MAP_SIZE)), -1).reshape(-1, 2) + 0.5) / MAP_SIZE
 

@@ -318,9 +318,8 @@ def join_successors(tracks: list[Rows], times: Sequence[float], memory_s: float)
             before, inside, after = np.split(earlier, np.searchsorted(earlier["index"], [first, last + 1]))
             _, here, there = np.intersect1d(inside["index"], rows["index"], assume_unique=True, return_indices=True)
             pairs = inside["roi"][here], rows["roi"][there]
-            if len(before) and not len(
-                inside
-            ):  # nothing seen twice: the last sighting must lie where the new track begins
+            if len(before) and not len(inside):
+                # Nothing seen twice: the last sighting must lie where the new track begins.
                 pairs = before["roi"][-1:], rows["roi"][:1]
             few = 0 < len(pairs[0]) < FEW_SIGHTINGS * len(rows)
             fresh = len(before) > 0 and times[first] - times[before["index"][-1]] <= memory_s

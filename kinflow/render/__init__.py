@@ -13,7 +13,6 @@ from .shading import (
     person_colour,
     shade,
     silhouette,
-    vertex_normals,
 )
 
 __all__ = [
@@ -28,6 +27,5 @@ __all__ = [
     "rasterise",
     "shade",
     "silhouette",
-    "vertex_normals",
     "visible_points",
 ]

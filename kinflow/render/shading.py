@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..body.surface import vertex_normals
 from ..config import RenderBackend, RenderConfig
 from ..errors import ShapeError, UsageError, check_shape
 from .fragments import Fragments, VisiblePoints
@@ -33,19 +34,6 @@ LIGHT = (-0.4, -0.7, -0.6)
 def person_colour(person_id: int) -> tuple[int, int, int]:
     """The colour in which a person is drawn, RGB 0..255."""
     return PALETTE[person_id % len(PALETTE)]
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (..., V, 3) of vertices (..., V, 3): the area-weighted mean of the faces around each.
-
-    They point to the side from which a face's corners run counter-clockwise; zero where a vertex has no area around.
-    """
-    a, b, c = (vertices.index_select(-2, faces[:, i]) for i in range(3))
-    normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for i in range(3):
-        total.index_add_(-2, faces[:, i], normal)
-    return torch.nn.functional.normalize(total, dim=-1, eps=1e-20)
 
 
 def shade(

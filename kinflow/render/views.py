@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..body import Body
+from ..body.surface import vertex_normals
 from ..cameras import Focal, intrinsics, project
 from ..rotations import rotvec_to_rotmat
 from .rasteriser import visible_points
-from .shading import interpolate, shade, vertex_normals
+from .shading import interpolate, shade
 
 PAPER = 247.0
 """Grey level behind everything."""
