@@ -170,7 +170,9 @@ class PyAVSource:
     def _read(self, times: list[float] | None, seek: bool) -> Iterator[Frame]:
         with open_container(self.path) as container:
             stream = video_stream(container, self.path)
-            stream.thread_type = "AUTO"
+            # H.264 decoded frame by frame in several threads may hand a frame on before the thread that decodes it has
+            # found it damaged: the damage then goes unnoticed at times. Slices are decoded before their frame is given.
+            stream.thread_type = "SLICE" if self.codec == "h264" else "AUTO"
             stream.codec_context.thread_count = self.threads
             if times is not None and seek:
                 target = times[0] + (self.start or 0.0)
