@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and the API page see of the names that _
     from .clip import Clip as Clip
     from .errors import KinflowError as KinflowError
     from .evidence import Evidence as Evidence
+    from .formats.exports import export as export
     from .motion import Motion as Motion
     from .perception import perceive as perceive
     from .prior import MotionPrior as MotionPrior
@@ -30,6 +31,7 @@ _PUBLIC = {
     "reconstruct": "kinflow.apps.video",
     "run": "kinflow.apps.video",
     "RunOptions": "kinflow.apps.options",
+    "export": "kinflow.formats.exports",
     "Clip": "kinflow.clip",
     "perceive": "kinflow.perception",
     "Evidence": "kinflow.evidence",

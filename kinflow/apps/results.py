@@ -21,6 +21,8 @@ from ..clip import Clip
 from ..config import config_hash, to_dict
 from ..errors import check_path
 from ..evidence import Evidence
+from ..formats.exports import check_formats
+from ..formats.exports import export as export_motions
 from ..metrics import pck, torso_length
 from ..motion import Motion
 from ..records import atomic_write
@@ -52,15 +54,31 @@ class Result:
     body: Body
     info: dict[str, Any]
 
-    def write(self, out: str | Path, *, draw: bool = True, progress: Progress | None = None) -> dict[str, Any]:
+    def write(
+        self,
+        out: str | Path,
+        *,
+        draw: bool = True,
+        export: str | Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
         """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``) and run.json to ``out``; all or none.
 
         Results of an earlier run in ``out`` are replaced. Returns what run.json holds.
 
+        Args:
+            out: the folder.
+            draw: whether the overlay is drawn.
+            export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
+            progress: called as the overlay advances.
+
         Raises:
+            UsageError: an unknown format.
+            MissingAssetError: a format's library is not installed.
             OutputError: the folder cannot be written, or the disk is full.
         """
         out = check_path("out", out)
+        formats = check_formats(export) if export else ()
         info = dict(self.info, timings=dict(self.info["timings"]))
         with staging(out) as stage:
             for motion, person in zip(self.motions, info["people"], strict=True):
@@ -71,11 +89,18 @@ class Result:
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
                         batch_size=self.options.batch_size, progress=progress,
                     )  # fmt: skip
+            exported: list[str] = []
+            if formats:
+                with timed(info["timings"], "export"):
+                    names = [Path(p["file"]).stem for p in info["people"]]
+                    paths = export_motions(self.motions, stage, formats, body=self.body, names=names)
+                    exported = [path.name for path in paths]
             total = sum(info["timings"].values())
             info["timings"]["total"] = total
             info["frames_per_second"] = round(info["clip"]["frames"] / total, 2)
             info["timings"] = {k: round(v, 3) for k, v in info["timings"].items()}
-            info["files"] = [p["file"] for p in info["people"]] + (["overlay.mp4"] if draw else []) + ["run.json"]
+            info["files"] = [p["file"] for p in info["people"]] + (["overlay.mp4"] if draw else [])
+            info["files"] += [*exported, "run.json"]
             with atomic_write(stage / "run.json") as stream:
                 stream.write((json.dumps(info, indent=1) + "\n").encode())
         return info

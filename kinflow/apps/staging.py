@@ -7,12 +7,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import KinflowError, OutputError
 
-__all__ = ["check_writable", "staging"]
+__all__ = ["RESULTS", "check_writable", "staging"]
+
+RESULTS = (
+    *("person[0-9][0-9]*.npz", "overlay.mp4", "run.json", "people.glb", "people.usda", "people.usdz"),
+    *("person[0-9][0-9].bvh", "person[0-9][0-9].trc", "person[0-9][0-9].csv"),
+)
+"""What a run leaves in a folder, its exports too: the next run's results never stand beside an earlier one's."""
 
 _PREFIX = ".kinflow-"
 _NAME = re.compile(rf"{re.escape(_PREFIX)}(\d+)-\w+")  #: of a stage: the process that writes it, and letters of chance
@@ -20,10 +26,13 @@ _stages: set[Path] = set()  #: this process' own
 
 
 @contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
+def staging(out: Path, replaces: Sequence[str] = RESULTS) -> Iterator[Path]:
     """A temporary folder inside ``out`` whose files move into ``out`` when the block ends well, and vanish otherwise.
 
     A process that is killed outright leaves its folder behind: the next one to write there removes it.
+
+    Args:
+        replaces: patterns of the files in ``out`` that go when the new ones come.
 
     Raises:
         OutputError: the place cannot be written, or the disk is full.
@@ -31,7 +40,7 @@ def staging(out: Path) -> Iterator[Path]:
     with _stage_in(out) as stage:
         try:
             yield stage
-            for stale in [*out.glob("person[0-9][0-9]*.npz"), out / "overlay.mp4", out / "run.json"]:
+            for stale in {path for pattern in replaces for path in out.glob(pattern)}:
                 stale.unlink(missing_ok=True)
             for path in sorted(stage.iterdir()):
                 path.replace(out / path.name)

@@ -17,6 +17,7 @@ examples:
   kinflow-video walk.mp4 -o out --start 2 --end 6   four seconds of it
   kinflow-video frames/ -o out --fov 65             a folder of numbered images, wide lens
   kinflow-video walk.mp4 -o out --refine            slower, closer to the pixels
+  kinflow-video walk.mp4 -o out --export glb,bvh    for Blender and game engines, too
   kinflow-video walk.mp4 -o out --keypoints op/     2D keypoints of OpenPose, COCO or MediaPipe instead of our own
 
 output in OUT:
@@ -24,7 +25,7 @@ output in OUT:
   overlay.mp4       the meshes over the frames, one colour a person
   run.json          versions, settings, camera, timings, people
 
-exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file, 4 unreadable clip, 5 nobody found,
+exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file or export library, 4 unreadable clip, 5 nobody found,
 130 interrupted, 143 terminated
 """
 
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="print errors only")
     out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
     return p
@@ -79,6 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     from ..cameras import Camera, FieldOfView, Focal
     from ..clip import Clip
     from ..config import PipelineConfig, load_config
+    from ..formats.exports import check_formats
     from .progress import StageProgress, summary
 
     if not args.out:
@@ -105,13 +108,14 @@ def _run(args: argparse.Namespace) -> None:
         camera = Focal(args.focal)
     elif args.fov is not None:
         camera = FieldOfView(args.fov)
-    check_writable(args.out)  # told now, not after the work
+    formats = check_formats(args.export) if args.export is not None else ()  # told now, not after the work
+    check_writable(args.out)
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     with StageProgress(enabled=not quiet) as progress:
         clip = Clip.open(args.clip, start=args.start, end=args.end, camera=camera, config=options.config.video)
         result = run(clip, options, progress=progress)
-        info = result.write(args.out, draw=not args.no_overlay, progress=progress)
+        info = result.write(args.out, draw=not args.no_overlay, export=formats, progress=progress)
     if args.json:
         print(json.dumps(info))
     elif not args.quiet:

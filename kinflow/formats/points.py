@@ -1,0 +1,37 @@
+"""Named points of a body, for the formats that hold points: every joint set that the body carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..skeleton import BLAZEPOSE, LAYOUTS, SMPL_JOINTS
+from .characters import Character
+
+__all__ = ["JOINT_SETS", "points"]
+
+JOINT_SETS: tuple[str, ...] = tuple(
+    name for name, points in LAYOUTS.items() if set(points) <= set(SMPL_JOINTS) or set(points) <= set(BLAZEPOSE)
+)
+"""Keypoint layouts all of whose points are joints of the body, or landmarks on it."""
+
+
+def points(person: Character, joint_set: str) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Names of K points, and their places (T, K, 3) m.
+
+    Raises:
+        UsageError: an unknown set, or landmarks of a body file for which none are known.
+    """
+    check_joint_set(joint_set)
+    names = LAYOUTS[joint_set]
+    if set(names) <= set(SMPL_JOINTS):
+        return names, person.joints()[:, [SMPL_JOINTS.index(n) for n in names]]
+    return names, person.landmarks()[:, [BLAZEPOSE.index(n) for n in names]]
+
+
+def check_joint_set(joint_set: str) -> None:
+    """Raises UsageError for a set that is not of :data:`JOINT_SETS`."""
+    if joint_set not in JOINT_SETS:
+        raise UsageError(f"joints: expected one of {', '.join(JOINT_SETS)}, got {joint_set!r}.")
