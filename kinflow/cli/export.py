@@ -15,10 +15,10 @@ from .command import new_parser, run_command
 
 EPILOG = """\
 examples:
-  kinflow-export out --to glb                          everybody, skinned and animated: out/people.glb
-  kinflow-export out --to bvh,usd --fps 30             resampled to 30 frames a second
-  kinflow-export out --to trc,csv --joints blazepose33 marked points instead of joint centres
-  kinflow-export out/person00.npz --to amass -o amass  one person, into another folder
+  kinflow-export out --to glb                         everybody, skinned and animated: out/people.glb
+  kinflow-export out --to bvh,usd --fps 30            resampled to 30 frames a second
+  kinflow-export out --to trc,csv --joints coco17     marked points instead of joint centres
+  kinflow-export out/person00.npz --to amass -o new   one person, into another folder
 
 formats (docs/export.md has the axes, names and limits of each):
   glb    skinned, animated meshes of everybody, for Blender, Unreal, Unity, the web      people.glb

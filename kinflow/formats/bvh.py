@@ -82,5 +82,5 @@ def euler_without_jumps(rotmat: NDArray[Any]) -> NDArray[Any]:
         other = np.stack((now[:, 0] + 180, 180 - now[:, 1], now[:, 2] + 180), -1)
         steps = [(choice - last + 180) % 360 - 180 for choice in (now, other)]
         shorter = np.abs(steps[0]).sum(-1) <= np.abs(steps[1]).sum(-1)
-        now[:] = last + np.where(shorter[:, None], *steps)
+        now[:] = last + np.where(shorter[:, None], steps[0], steps[1])
     return angles

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..records import atomic_write
 from .characters import Character
@@ -25,7 +27,7 @@ def write_csv(path: Path, person: Character, joint_set: str = "smpl24") -> None:
         OutputError: the file cannot be written.
     """
     names, places = points(person, joint_set)
-    columns = [("time_s", "%.6f", person.timestamps), ("observed", "%d", person.observed)]
+    columns: list[tuple[str, str, NDArray[Any]]] = [("time_s", "%.6f", person.timestamps), ("observed", "%d", person.observed)]
     if person.frame_ids is not None:
         columns.insert(1, ("frame_id", "%d", person.frame_ids))
     header = [c[0] for c in columns] + [f"{name}_{axis}" for name in names for axis in "xyz"]
