@@ -186,7 +186,11 @@ def test_two_people_of_one_name(tmp_path: Path, body: Body) -> None:
         export(twice, tmp_path, EVERY)
     assert not list(tmp_path.iterdir())
     assert len(export(twice, tmp_path, "csv", names=["she", "he"])) == 2
-    for names, told in ((["one"], "one for each of 2 people"), (["a/b", "c"], "that a file can have"), (["", "c"], "''")):
+    for names, told in (
+        (["one"], "one for each of 2 people"),
+        (["a/b", "c"], "that a file can have"),
+        (["", "c"], "''"),
+    ):
         with pytest.raises(UsageError, match=told):
             export(twice, tmp_path, "csv", names=names)
     with pytest.raises(UsageError, match="at least one person"):

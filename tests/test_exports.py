@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +203,7 @@ def in_smplx(body: Body) -> smplx.SMPL:
         "weights": torch.cat((body.weights, torch.eye(24))), "kintree_table": torch.tensor([SMPL_PARENTS, range(24)]),
     }  # fmt: skip
     struct = Struct(**{k: v.numpy() for k, v in arrays.items()})
-    return smplx.SMPL(model_path="", data_struct=struct, vertex_ids={}, joint_mapper=None, batch_size=1)
+    return smplx.SMPL(model_path="", data_struct=struct, vertex_ids=defaultdict(int))
 
 
 def smplx_joints(body: Body, rotvec: NDArray[np.float64], transl: NDArray[np.float64], betas: object) -> np.ndarray:
@@ -284,7 +285,8 @@ def test_trc_by_opensim(tmp_path: Path, people: list[Motion], off_centre: Body) 
     path = export(people[:1], tmp_path, "trc", body=off_centre)[0]
     table = opensim.TimeSeriesTableVec3(str(path))
     assert table.getColumnLabels() == SMPL_JOINTS and table.getTableMetaDataString("Units") == "m"
-    found = np.array([[list(row[j].to_numpy()) for j in range(24)] for row in map(table.getRowAtIndex, range(FRAMES))])
+    cells = [[table.getRowAtIndex(t).getElt(0, j) for j in range(24)] for t in range(FRAMES)]
+    found = np.array([[[cell.get(axis) for axis in range(3)] for cell in row] for row in cells])
     assert np.abs(found - y_up(people[0].joints3d)).max() < NEAR
     np.testing.assert_allclose(table.getIndependentColumn(), people[0].timestamps, atol=1e-6)
 

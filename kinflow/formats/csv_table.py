@@ -27,7 +27,10 @@ def write_csv(path: Path, person: Character, joint_set: str = "smpl24") -> None:
         OutputError: the file cannot be written.
     """
     names, places = points(person, joint_set)
-    columns: list[tuple[str, str, NDArray[Any]]] = [("time_s", "%.6f", person.timestamps), ("observed", "%d", person.observed)]
+    columns: list[tuple[str, str, NDArray[Any]]] = [
+        ("time_s", "%.6f", person.timestamps),
+        ("observed", "%d", person.observed),
+    ]
     if person.frame_ids is not None:
         columns.insert(1, ("frame_id", "%d", person.frame_ids))
     header = [c[0] for c in columns] + [f"{name}_{axis}" for name in names for axis in "xyz"]
