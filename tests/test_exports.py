@@ -135,13 +135,15 @@ def test_angles_turn_without_jumps_and_are_scipys() -> None:
     tilt = Rotation.from_rotvec(np.outer(0.6 * np.sin(turn / 2), [1, 0, 0]))
     tilt = tilt * Rotation.from_rotvec(np.outer(turn, [0, 1, 0]))
     spin = Rotation.from_euler("ZXY", np.stack((turn, 0 * turn + 0.3, -turn), -1))
-    rotmat = np.stack((tilt.as_matrix(), spin.as_matrix()), 1)
+    over = Rotation.from_rotvec(np.outer(turn + 0.01, [1, 0, 0]))  # the middle angle goes past a quarter turn
+    rotmat = np.stack([r.as_matrix() for r in (tilt, spin, over)], 1)
     angles = euler_without_jumps(rotmat)
     assert np.abs(np.diff(angles, axis=0)).max() < 12
-    for joint in range(2):
+    for joint in range(3):
         back = Rotation.from_euler("ZXY", angles[:, joint], degrees=True).as_matrix()
         assert np.abs(back - rotmat[:, joint]).max() < 1e-9
     assert np.ptp(angles[:, 1, 0]) == pytest.approx(720, abs=1)
+    assert np.ptp(angles[:, 2, 1]) == pytest.approx(720, abs=1)
 
 
 # -- USD ---------------------------------------------------------------------------------------------------------------

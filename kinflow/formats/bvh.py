@@ -32,10 +32,11 @@ def write_bvh(path: Path, person: Character) -> None:
         OutputError: the file cannot be written.
     """
     person = at_even_rate(person, "BVH")
-    lines, order = ["HIERARCHY"], []
+    lines = ["HIERARCHY"]
+    order: list[int] = []
     _joint(0, person.offsets, 0, lines, order)
     lines += ["MOTION", f"Frames: {len(person)}", f"Frame Time: {1 / person.fps:.8f}"]
-    angles = euler_without_jumps(person.pose_rotmat)[:, order].reshape(len(person), -1)
+    angles = euler_without_jumps(person.pose_rotmat)[:, np.array(order)].reshape(len(person), -1)
     rows = np.concatenate((person.pelvis, angles), 1)
     with atomic_write(path) as stream:
         stream.write(("\n".join(lines) + "\n").encode())
