@@ -14,6 +14,17 @@ SMPL_JOINTS: tuple[str, ...] = (
 SMPL_PARENTS: tuple[int, ...] = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 """Parent of each SMPL joint; the root's is -1."""
 
+SMPL_REST_OFFSETS: tuple[tuple[float, float, float], ...] = (
+    (0.000, 0.000, 0.000), (0.069, -0.091, -0.006), (-0.069, -0.091, -0.006), (0.000, 0.109, -0.027),
+    (0.036, -0.379, -0.005), (-0.036, -0.379, -0.005), (0.000, 0.135, 0.001), (-0.014, -0.398, -0.043),
+    (0.014, -0.398, -0.043), (0.000, 0.053, 0.025), (0.026, -0.052, 0.121), (-0.026, -0.052, 0.121),
+    (0.000, 0.214, -0.043), (0.080, 0.120, -0.036), (-0.080, 0.120, -0.036), (0.000, 0.065, 0.051),
+    (0.093, 0.032, -0.009), (-0.093, 0.032, -0.009), (0.257, -0.013, -0.024), (-0.257, -0.013, -0.024),
+    (0.252, 0.008, -0.003), (-0.252, 0.008, -0.003), (0.084, -0.008, -0.018), (-0.084, -0.008, -0.018),
+)  # fmt: skip
+"""Each joint from its parent, m, in SMPL's zero pose: a mean adult, both sides made alike. Rotations mean what they mean
+through these directions; the open body is built to them."""
+
 NUM_JOINTS = 24
 NUM_BODY = 21
 """Joints 1..21 turn in the flow; 22 and 23 (the hands) stay at identity."""
@@ -52,7 +63,7 @@ OPENPOSE18: tuple[str, ...] = (
 )  # fmt: skip
 """OpenPose's COCO model: 18 keypoints."""
 
-OPENPOSE25: tuple[str, ...] = (
+BODY25: tuple[str, ...] = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
     "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
     "left_eye", "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe",
@@ -60,13 +71,32 @@ OPENPOSE25: tuple[str, ...] = (
 )  # fmt: skip
 """OpenPose's BODY_25."""
 
+HALPE26: tuple[str, ...] = (
+    *COCO17, "head_top", "neck", "mid_hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe",
+    "left_heel", "right_heel",
+)  # fmt: skip
+"""The 26 body keypoints of Halpe-FullBody (AlphaPose, RTMPose); head, neck and hip as the others name them."""
+
+H36M17: tuple[str, ...] = (
+    "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "thorax", "jaw",
+    "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+)  # fmt: skip
+"""Human3.6M's 17 joints in the order of the 3D pose literature, the right leg first.
+
+``thorax``, ``jaw`` and ``head_top`` are also called neck, nose and head. In SPIN's ``J_regressor_h36m.npy`` the left leg comes
+first (rows 1 to 3); everything else is in this order.
+"""
+
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "smpl24": SMPL_JOINTS,
     "blazepose33": BLAZEPOSE,
     "coco17": COCO17,
     "openpose18": OPENPOSE18,
-    "openpose25": OPENPOSE25,
+    "body25": BODY25,
+    "halpe26": HALPE26,
+    "h36m17": H36M17,
 }
+"""The joint sets by name: what each calls its points, in its order. :meth:`kinflow.body.Body.keypoints` gives their places."""
 
 # Names by which one layout means what another calls differently (the big toe's tip is BlazePose's foot index).
 _SYNONYMS = {"left_big_toe": "left_foot_index", "right_big_toe": "right_foot_index", "mid_hip": "pelvis"}
@@ -107,6 +137,9 @@ BODY_INDEX_LEVELS: tuple[tuple[int, ...], ...] = tuple(
 
 def keypoint_map(src: str | tuple[str, ...], dst: str | tuple[str, ...]) -> list[tuple[int, int]]:
     """Pairs (index in ``src``, index in ``dst``) of the keypoints that both layouts have.
+
+    The same name is not always the same place: what SMPL calls a hip, or a neck, lies centimetres from where annotators mark
+    one (docs/body.md). Where a body is at hand compare the points of one set (:meth:`kinflow.body.Body.keypoints`).
 
     Args:
         src, dst: a layout's name (a key of :data:`LAYOUTS`) or its tuple of names.

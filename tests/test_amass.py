@@ -123,7 +123,7 @@ def test_what_is_no_motion_capture_is_described(tmp_path: Path, capsys: pytest.C
     raw.mkdir()
     command = ["--raw", str(raw), "--out", str(tmp_path / "out.npz")]
     assert prepare_mocap.main(command) == 3
-    assert "neither an INDEX.csv beside a folder cmu/ nor AMASS" in (told := capsys.readouterr().err)
+    assert "neither an INDEX.csv beside its folders nor AMASS" in (told := capsys.readouterr().err)
     assert "found no files" in told
     for name in ("a.txt", "b.txt", "c.mp4"):
         (raw / name).touch()

@@ -13,7 +13,15 @@ from kinflow.body.files import read_open
 from kinflow.body.kinematics import forward_kinematics, full_pose, skin, skin_one_shape
 from kinflow.errors import MissingAssetError, ShapeError, UsageError
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.skeleton import BLAZEPOSE, BLAZEPOSE_TO_SMPL, MIRROR_BLAZEPOSE, MIRROR_SMPL, SMPL_JOINTS, SMPL_PARENTS
+from kinflow.skeleton import (
+    BLAZEPOSE,
+    BLAZEPOSE_TO_SMPL,
+    MIRROR_BLAZEPOSE,
+    MIRROR_SMPL,
+    SMPL_JOINTS,
+    SMPL_PARENTS,
+    SMPL_REST_OFFSETS,
+)
 
 J = SMPL_JOINTS.index
 L = BLAZEPOSE.index
@@ -56,16 +64,17 @@ def naive(body: Body, betas: Tensor, rotmat: Tensor) -> tuple[Tensor, Tensor]:
 # -- the asset -----------------------------------------------------------------------------------------------------
 
 
-def test_t_pose_is_smpls(full: Body) -> None:
+def test_the_zero_pose_is_smpls(full: Body) -> None:
     joints = full.rest_joints(torch.zeros(10, dtype=torch.float64))
     assert joints[0].norm() < 2e-3, "the pelvis lies at the origin"
     assert joints[J("left_wrist"), 0] > 0.5, "the subject's left is +x"
     assert joints[J("head"), 1] > 0.5 > joints[J("left_knee"), 1], "y is up"
     for side in ("left", "right"):
-        arm = joints[[J(f"{side}_{n}") for n in ("shoulder", "elbow", "wrist", "hand")]]
-        assert (arm[:, 1:] - arm[:1, 1:]).abs().max() < 2e-3, "arms straight along x"
-        leg = joints[[J(f"{side}_{n}") for n in ("hip", "knee", "ankle")]]
-        assert (leg[:, [0, 2]] - leg[:1, [0, 2]]).abs().max() < 2e-3, "legs vertical"
+        for name, child in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")):
+            bone = joints[J(f"{side}_{child}")] - joints[J(f"{side}_{name}")]
+            smpls = torch.tensor(SMPL_REST_OFFSETS[J(f"{side}_{child}")], dtype=torch.float64)
+            assert torch.cosine_similarity(bone, smpls, dim=0) > np.cos(np.deg2rad(1.0)), f"{side} {name}"
+            assert abs(bone.norm() / smpls.norm() - 1) < 0.03, f"{side} {name}"
         assert joints[J(f"{side}_foot"), 2] - joints[J(f"{side}_ankle"), 2] > 0.1, "toes towards +z"
     mirrored = joints[list(MIRROR_SMPL)] * torch.tensor((-1.0, 1, 1))
     torch.testing.assert_close(joints, mirrored, atol=1e-3, rtol=0)
@@ -131,7 +140,9 @@ def test_landmarks_lie_where_their_names_say(full: Body) -> None:
     assert arrays.landmark_anatomical_offsets is not None and arrays.landmark_offsets is not None
     points = joints[full.landmark_joints] + torch.from_numpy(arrays.landmark_anatomical_offsets)
     for landmark, joint in BLAZEPOSE_TO_SMPL.items():
-        torch.testing.assert_close(points[landmark], joints[joint], atol=1e-3, rtol=0)
+        # The landmark's name is anatomy's; joints lie where SMPL has them, some centimetres beside it.
+        off = (points[landmark] - joints[joint]).norm()
+        assert off < (0.06 if "hip" in SMPL_JOINTS[joint] else 0.04), SMPL_JOINTS[joint]
     mirrored = points[list(MIRROR_BLAZEPOSE)] * torch.tensor((-1.0, 1, 1))
     torch.testing.assert_close(points, mirrored, atol=2e-3, rtol=0)
     assert points[L("nose")].argmax() == 1 and points[L("nose"), 2] > points[L("left_ear"), 2] + 0.08

@@ -1,4 +1,7 @@
-"""A procedural walker: SMPL parameters with a known gait, needing no data of anyone's."""
+"""A procedural walker: SMPL parameters with a known gait, needing no data of anyone's.
+
+The gait is told in angles from a straight T-pose, as people think of it, and turned into rotations from SMPL's zero pose.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from kinflow.mocap.zero_pose import into_zero_pose
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 
 
@@ -47,6 +51,7 @@ def walk(frames: int = 60, fps: float = 30.0, heading: float = 0.9, speed: float
         pose[:, elbow] = _about(1, -sign * (0.35 + 0.2 * torch.clamp(-torch.sin(p), min=0)))
     pose[:, 3] = _about(1, 0.08 * torch.sin(phase))
     pose[:, 9] = _about(1, -0.14 * torch.sin(phase))
+    pose = torch.from_numpy(into_zero_pose(pose.double().numpy())).float()
     # body (y up, faces +z) -> camera (y down, z forward): half a turn about x brings the body upright facing the camera
     pose[:, 0] = _about(0, torch.full_like(t, math.pi)) @ _about(1, torch.full_like(t, heading))
     direction = torch.tensor([math.sin(heading), 0.0, -math.cos(heading)])

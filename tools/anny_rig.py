@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kinflow.skeleton import SMPL_JOINTS
+from kinflow.skeleton import SMPL_JOINTS, SMPL_PARENTS, SMPL_REST_OFFSETS
 
 log = logging.getLogger("build_open_body")
 
@@ -29,8 +29,8 @@ JOINT_SOURCES: dict[str, dict[str, float]] = {
     "spine3": {"spine01": 1.0},
     "neck": {"neck01": 1.0},
     "head": {"head": 1.0},
-    "left_collar": {"clavicle.L": 0.5, "shoulder01.L": 0.5},
-    "right_collar": {"clavicle.R": 0.5, "shoulder01.R": 0.5},
+    "left_collar": {"clavicle.L": 0.3, "shoulder01.L": 0.7},
+    "right_collar": {"clavicle.R": 0.3, "shoulder01.R": 0.7},
     "left_shoulder": {"upperarm01.L": 1.0},
     "right_shoulder": {"upperarm01.R": 1.0},
     "left_elbow": {"lowerarm01.L": 1.0},
@@ -41,8 +41,16 @@ JOINT_SOURCES: dict[str, dict[str, float]] = {
     "right_hand": {"finger3-1.R": 1.0},
 }
 
-CLAVICLE_RISE = np.deg2rad(10.0)
-"""How far the shoulder girdle rises when the arms go from the rig's rest pose (48 degrees down) to the horizontal."""
+CLAVICLE_RISE = np.deg2rad(18.0)
+"""How far the shoulder girdle rises when the arms go from the rig's rest pose (48 degrees down) to SMPL's level ones."""
+CLAVICLE_SWEEP = np.deg2rad(10.0)
+"""How far the shoulder girdle is drawn back: the rig stands with rounded shoulders, SMPL with open ones."""
+TRUNK_LEAN = np.deg2rad(-5.0)
+"""How far the trunk above the pelvis leans in SMPL's zero pose against the rig's rest pose (negative: back); the head stays level."""
+
+SMPL_REST = np.array(SMPL_REST_OFFSETS)
+FIXED = ("shoulder", "elbow", "wrist", "knee", "ankle")
+"""Joints by which SMPL's layout is laid over the body."""
 
 
 def bone_joint(bone: str) -> str:
@@ -180,10 +188,10 @@ def half_rotation(rotation: np.ndarray) -> np.ndarray:
 
 
 def t_pose(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Every phenotype in SMPL's T-pose: vertices (N, V, 3), bone heads and tails, joints (N, 24, 3); pelvis at 0.
+    """Every phenotype in SMPL's zero pose: vertices (N, V, 3), bone heads and tails, joints (N, 24, 3); pelvis at 0.
 
-    Legs vertical, feet flat as the rig has them; arms along x with the elbow's hinge vertical and palms down, so that
-    rotations mean what they mean for SMPL.
+    Limbs point where SMPL's point at zero (:data:`SMPL_REST`), the soles are level, the elbows' hinges vertical and the
+    palms down, so that rotations mean what they mean for SMPL.
     """
     count = len(rig.vertices)
     eye = np.broadcast_to(np.eye(3), (count, 3, 3))
@@ -191,33 +199,45 @@ def t_pose(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     shift = {b: np.zeros((count, 3)) for b in rig.bones}
 
     def place(bones: list[str], r: np.ndarray, pivot: np.ndarray, parent: str) -> None:
+        r = np.broadcast_to(r, (count, 3, 3))
         moved = (rotation[parent] @ pivot[..., None])[..., 0] + shift[parent]
         for b in bones:
             rotation[b], shift[b] = r, moved - (r @ pivot[..., None])[..., 0]
 
-    x, y, _ = np.eye(3)
+    lean = about(0, TRUNK_LEAN)
+    trunk = [b for b in rig.bones if bone_joint(b).split("_")[-1] not in ("pelvis", "hip", "knee", "ankle", "foot")]
+    place(trunk, lean, rig.head("spine03"), "root")
+    place([b for b in rig.bones if bone_joint(b) in ("neck", "head")], eye, rig.head("neck01"), "spine01")
     for side, sign in (("L", 1.0), ("R", -1.0)):
         bones = [b for b in rig.bones if b.endswith("." + side)]
+        prefix = {"L": "left_", "R": "right_"}[side]
 
         def named(*starts: str, bones: list[str] = bones) -> list[str]:
             return [b for b in bones if b.startswith(starts)]
 
-        hip = mix(rig, JOINT_SOURCES["left_hip" if side == "L" else "right_hip"])
-        knee, ankle = rig.head(f"lowerleg01.{side}"), rig.head(f"foot.{side}")
-        place(named("upperleg"), shortest_rotation(knee - hip, -y), hip, "root")
-        place(named("lowerleg"), shortest_rotation(ankle - knee, -y), knee, f"upperleg02.{side}")
-        place(named("foot", "toe"), eye, ankle, f"lowerleg02.{side}")
+        def smpl(joint: str, prefix: str = prefix) -> np.ndarray:
+            return unit(SMPL_REST[SMPL_JOINTS.index(prefix + joint)])
 
-        c, s = np.cos(CLAVICLE_RISE), sign * np.sin(CLAVICLE_RISE)
-        rise = np.broadcast_to(np.array(((c, -s, 0), (s, c, 0), (0, 0, 1))), (count, 3, 3))
-        place(named("clavicle", "shoulder"), rise, rig.head(f"clavicle.{side}"), "root")
+        hip = mix(rig, JOINT_SOURCES[prefix + "hip"])
+        smpl_hip, smpl_knee = (SMPL_REST[SMPL_JOINTS.index(prefix + name)] for name in ("hip", "knee"))
+        knee, ankle = rig.head(f"lowerleg01.{side}"), rig.head(f"foot.{side}")
+        # The rig's hips lie further apart than SMPL's: its thighs stand a little steeper, so that the knees agree.
+        thigh = smpl_hip + smpl_knee - np.array((hip[:, 0].mean(), smpl_hip[1], smpl_hip[2]))
+        place(named("upperleg"), shortest_rotation(knee - hip, unit(thigh)), hip, "root")
+        place(named("lowerleg"), shortest_rotation(ankle - knee, smpl("ankle")), knee, f"upperleg02.{side}")
+        toes = rig.head(f"toe2-1.{side}") - ankle
+        out = np.arctan2(smpl("foot")[0], smpl("foot")[2]) - np.arctan2(toes[:, 0], toes[:, 2]).mean()
+        place(named("foot", "toe"), about(1, out), ankle, f"lowerleg02.{side}")
+
+        girdle = about(1, sign * CLAVICLE_SWEEP) @ about(2, sign * CLAVICLE_RISE) @ lean
+        place(named("clavicle", "shoulder"), girdle, rig.head(f"clavicle.{side}"), "spine01")
         shoulder, elbow, wrist = (rig.head(f"{b}.{side}") for b in ("upperarm01", "lowerarm01", "wrist"))
         hinge = sign * np.cross(wrist - elbow, elbow - shoulder)
-        upper = frame_rotation(elbow - shoulder, hinge, sign * x, y)
-        fore = frame_rotation(wrist - elbow, hinge, sign * x, y)
+        upper = frame_rotation(elbow - shoulder, hinge, *level(smpl("elbow")))
+        fore = frame_rotation(wrist - elbow, hinge, *level(smpl("wrist")))
         knuckles = {i: rig.head(f"finger{i}-1.{side}") for i in (2, 3, 5)}
         palm = sign * np.cross(knuckles[3] - wrist, knuckles[5] - knuckles[2])
-        hand = frame_rotation(knuckles[3] - wrist, palm, sign * x, y)
+        hand = frame_rotation(knuckles[3] - wrist, palm, *level(smpl("hand")))
         place(named("upperarm"), upper, shoulder, f"shoulder01.{side}")
         place(named("lowerarm01"), fore, elbow, f"upperarm02.{side}")
         # The lower half of the forearm takes half the turn that brings the palm down.
@@ -236,9 +256,47 @@ def t_pose(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     heads = (r @ rig.heads[..., None])[..., 0] + t
     tails = (r @ rig.tails[..., None])[..., 0] + t
     posed = Rig(rig.bones, rig.bone_weights, rig.faces, vertices, heads, tails)
-    joints = np.stack([mix(posed, JOINT_SOURCES[name]) for name in SMPL_JOINTS], 1)
+    joints = place_joints(np.stack([mix(posed, JOINT_SOURCES[name]) for name in SMPL_JOINTS], 1))
     origin = joints[:, :1].copy()
     return vertices - origin, heads - origin, tails - origin, joints - origin
+
+
+def place_joints(anatomy: np.ndarray) -> np.ndarray:
+    """Joints (N, 24, 3) where SMPL has them, from where the rig's bones meet (N, 24, 3), all in SMPL's zero pose.
+
+    SMPL's layout is laid over the mean body (translation alone: the statures agree within 2 %), and each joint's way from
+    its anatomical place is kept by every body, in parts of the bone to its parent.
+    """
+    layout = np.zeros((len(SMPL_JOINTS), 3))
+    for joint, parent in enumerate(SMPL_PARENTS):
+        layout[joint] = SMPL_REST[joint] + (layout[parent] if parent >= 0 else 0)
+    mean = anatomy.mean(0)
+    fixed = [SMPL_JOINTS.index(f"{side}_{name}") for side in ("left", "right") for name in FIXED]
+    shift = (mean[fixed] - layout[fixed]).mean(0)
+    shift[0] = 0.0
+    way = layout + shift - mean
+    for joint, name in enumerate(SMPL_JOINTS):
+        if name.startswith(("left", "pelvis", "spine", "neck", "head")):
+            log.info("%-14s moved by %s mm", name, np.round(1000 * way[joint]).astype(int))
+    bones = np.linalg.norm(anatomy - anatomy[:, [max(p, 0) for p in SMPL_PARENTS]], axis=-1)
+    bones[:, 0] = bones[:, 1:4].mean(1)
+    return anatomy + way * (bones / bones.mean(0))[..., None]
+
+
+def level(along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A direction (3,) and the upright at right angles to it."""
+    upright = np.array((0.0, 1.0, 0.0)) - along[1] * along
+    return along, unit(upright)
+
+
+def about(axis: int, angle: float) -> np.ndarray:
+    """Rotation (3, 3) by ``angle`` rad about a coordinate axis."""
+    c, s = np.cos(angle), np.sin(angle)
+    i, j = ((1, 2), (2, 0), (0, 1))[axis]
+    out = np.eye(3)
+    out[i, i] = out[j, j] = c
+    out[i, j], out[j, i] = -s, s
+    return out
 
 
 def mix(rig: Rig, sources: dict[str, float]) -> np.ndarray:

