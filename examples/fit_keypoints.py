@@ -175,9 +175,12 @@ def reprojection(result: Fit, seen: Keypoints) -> float:
     return float(error[seen.confidence[:, limbs] > 0.5].mean())
 
 
-def acceleration(result: Fit, seen: Keypoints) -> float:
-    """Mean acceleration of the joints, m/s^2."""
-    return float(timing.acceleration(result.joints.double(), seen.timestamps).norm(dim=-1).mean())
+def acceleration(result: Fit, seen: Keypoints, body: Body) -> tuple[float, float]:
+    """Mean acceleration of the joints, m/s^2: in camera axes, and in the pelvis' own, where the prior speaks."""
+    own = torch.cat((torch.zeros_like(result.global_orient)[:, None], result.body_pose), 1)
+    joints = (result.joints, body.joints(result.betas, rotvec_to_rotmat(own), None))
+    there, here = (float(timing.acceleration(x.double(), seen.timestamps).norm(dim=-1).mean()) for x in joints)
+    return there, here
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -195,9 +198,10 @@ def main(argv: list[str] | None = None) -> int:
         for name, weight in (("without prior", 0.0), ("with prior", args.weight)):
             result = fit(seen, prior, body, weight, args.steps)
             nats = float(prior.log_prob(result.body_pose[None], seen.timestamps).mean())
+            there, here = acceleration(result, seen, body)
             print(
-                f"{name:>13}: reprojection {reprojection(result, seen):.1f} px, acceleration "
-                f"{acceleration(result, seen):.1f} m/s^2, log p {nats:.0f} nats a frame"
+                f"{name:>13}: reprojection {reprojection(result, seen):.1f} px, acceleration {there:.1f} m/s^2, "
+                f"{here:.1f} in the body's axes, log p {nats:.0f} nats a frame"
             )
     except KinflowError as error:
         print(f"fit_keypoints: {error}", file=sys.stderr)

@@ -102,11 +102,27 @@ class Motion(Record):
             UsageError: frames that the motion does not have.
         """
         index = self._index("frames", frames)
-        body = body if body is not None else self._default_body()
-        check_type("body", body, Body)
+        body = self._body(body, "full")
         with torch.no_grad():
-            parameters = (torch.tensor(self.betas), self.pose_rotmat(index), torch.tensor(self.transl[index]))
-            return body.vertices(*(p.to(body.device) for p in parameters)).cpu().numpy()
+            return body.vertices(*self._parameters(index, body)).cpu().numpy()
+
+    def keypoints3d(self, joint_set: str, frames: Rows | int | None = None, body: Body | None = None) -> np.ndarray:
+        """The points (T', N, 3) of a joint set in camera axes and metres, each where its annotators mark it.
+
+        Args:
+            joint_set: ``coco17``, ``body25``, ``openpose18``, ``halpe26``, ``h36m17``, ``smpl24`` or ``blazepose33``: names and
+                order are :data:`kinflow.skeleton.LAYOUTS`', places in docs/body.md.
+            frames: as for :meth:`vertices`. Of one index, (N, 3).
+            body: as for :meth:`vertices`.
+
+        Raises:
+            ShapeError: the motion belongs to another body than the one given.
+            UsageError: an unknown set, or frames that the motion does not have.
+        """
+        index = self._index("frames", frames)
+        body = self._body(body, "light")  # its points are the full mesh's
+        with torch.no_grad():
+            return body.keypoints(joint_set, *self._parameters(index, body)).cpu().numpy()
 
     def pose_rotmat(self, frames: Rows | int | None = None) -> torch.Tensor:
         """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes
@@ -135,9 +151,24 @@ class Motion(Record):
             )
         return index if index.ndim else int(index)
 
-    def _default_body(self) -> Body:
-        if self.body != "open":
+    def _parameters(
+        self, index: slice | int | np.ndarray, body: Body
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Shape, rotations and translation of some rows on a body's device."""
+        parts = (torch.tensor(self.betas), self.pose_rotmat(index), torch.tensor(self.transl[index]))
+        return tuple(p.to(body.device, body.dtype) for p in parts)  # type: ignore[return-value]
+
+    def _body(self, body: Body | None, resolution: str) -> Body:
+        """The body given, or the open one in some resolution."""
+        if body is None:
+            if self.body == "open":
+                return Body.open(resolution)
             raise ShapeError(
                 f"body: this motion belongs to {self.body!r}, got no model. Pass body=Body.from_file(PATH)."
             )
-        return Body.open()
+        check_type("body", body, Body)
+        if body.name != self.body:
+            raise ShapeError(
+                f"body: this motion belongs to {self.body!r}, got {body.name!r}. Pass the model it was made with."
+            )
+        return body

@@ -11,7 +11,7 @@ import pytest
 
 from kinflow.errors import KinflowError, ShapeError, UsageError
 from kinflow.perception.keypoints import read_keypoints
-from kinflow.skeleton import BLAZEPOSE, COCO17, OPENPOSE18, OPENPOSE25, keypoint_map
+from kinflow.skeleton import BLAZEPOSE, BODY25, COCO17, HALPE26, OPENPOSE18, keypoint_map
 
 SIZE = (640, 480)
 FRAMES = 12
@@ -73,7 +73,7 @@ def _openpose(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", [OPENPOSE25, OPENPOSE18])
+@pytest.mark.parametrize("layout", [BODY25, OPENPOSE18])
 def test_openpose(tmp_path: Path, layout: tuple[str, ...]) -> None:
     _check(read_keypoints(_openpose(tmp_path, len(layout)), CLIP), layout)
 
@@ -86,6 +86,21 @@ def test_coco_results(tmp_path: Path, first: int) -> None:
         for p in _people(f, 17)
     ]
     _check(read_keypoints(_write(tmp_path / "results.json", results), CLIP), COCO17)
+
+
+@pytest.mark.parametrize("count", [26, 136])
+def test_halpe_as_alphapose_writes_it(tmp_path: Path, count: int) -> None:
+    results = [
+        {"image_id": f"{f:06d}.jpg", "category_id": 1, "keypoints": p.ravel().tolist(), "score": 2.9}
+        for f in range(FRAMES)
+        for p in _people(f, count)
+    ]
+    people = read_keypoints(_write(tmp_path / "alphapose-results.json", results), CLIP)
+    if count == 26:
+        _check(people, HALPE26)
+    assert ((people[0].confidence > 0).sum(1) == 21).all()  # COCO's 17, heels and big toes
+    heel = people[0].keypoints2d[3, BLAZEPOSE.index("right_heel")]
+    assert any(np.allclose(heel, p[25, :2], atol=0.01) for p in _people(3, count))
 
 
 def test_coco_annotations(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from ..clip import Clip
 from ..errors import KinflowError, UsageError
 from ..evaluation.clips import KINDS, ClipScores, Reference, read_reference, score_points
+from ..skeleton import LAYOUTS
 from .options import Progress, RunOptions
 from .results import Result
 from .video import run
@@ -67,18 +68,12 @@ def bench_clip(
 
 def _scores(result: Result, truth: Reference, limbs: bool) -> dict[str, ClipScores]:
     motion, evidence, body = result.motions[0], result.evidences[0], result.body
-    names = KINDS[truth.kind]
-    with torch.no_grad():
-        parameters = (
-            torch.tensor(motion.betas).expand(len(motion), -1),
-            motion.pose_rotmat(),
-            torch.tensor(motion.transl),
-        )
-        pair = body.joints_and_landmarks(*(p.to(body.device) for p in parameters))
-    points = pair[0 if truth.kind == "joints" else 1].cpu()
+    joint_set = KINDS[truth.kind]
+    names = LAYOUTS[joint_set]
+    points = torch.from_numpy(motion.keypoints3d(joint_set, body=body))
     out = {"kinflow": score_points(points, names, motion.frame_ids, motion.observed, motion.timestamps, truth, limbs)}
     seen = evidence.observed & evidence.has_world
-    if truth.kind == "marks" and seen.any():
+    if joint_set == "blazepose33" and seen.any():
         world = torch.from_numpy(np.array(evidence.world_landmarks))
         out["world landmarks"] = score_points(world, names, evidence.frame_ids, seen, evidence.timestamps, truth, limbs)
     return out

@@ -1,4 +1,4 @@
-"""The body as a module: joints, BlazePose landmarks and vertices from shape, pose and translation."""
+"""The body as a module: joints, joint sets and vertices from shape, pose and translation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, check_path, check_shape
 from ..skeleton import BLAZEPOSE, NUM_JOINTS
 from .files import BodyArrays, read_open
+from .joint_sets import SKIN_CARRIERS, set_weights
 from .kinematics import forward_kinematics, skin, skin_one_shape
 from .licensed import read_licensed
 
@@ -49,6 +50,9 @@ class Body(nn.Module):
     landmark_joints: Tensor
     landmark_offsets: Tensor
     landmark_shapedirs: Tensor
+    skin_joints: Tensor
+    skin_offsets: Tensor
+    skin_shapedirs: Tensor
 
     def __init__(self, arrays: BodyArrays, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -71,6 +75,9 @@ class Body(nn.Module):
         buffer("landmark_joints", arrays.landmark_joints, torch.int64)
         buffer("landmark_offsets", arrays.landmark_offsets if has else None, dtype)
         buffer("landmark_shapedirs", arrays.landmark_shapedirs if has else None, dtype)
+        buffer("skin_joints", np.array(SKIN_CARRIERS), torch.int64)
+        buffer("skin_offsets", arrays.skin_offsets if has else None, dtype)
+        buffer("skin_shapedirs", arrays.skin_shapedirs if has else None, dtype)
 
     @classmethod
     def open(cls, resolution: str = "full") -> Body:
@@ -154,16 +161,45 @@ class Body(nn.Module):
 
         A landmark is carried rigidly by one joint, at an offset in that joint's frame that is linear in ``betas``.
         """
-        if self.landmark_joints is None:
-            raise UsageError(
-                f"{self.name}: this mesh of {self.num_vertices} vertices is none of SMPL's, so that the places of the "
-                f"{len(BLAZEPOSE)} landmarks are not known. Use the released model file."
-            )
+        self._check_landmarks()
         rotations, positions = self.transforms(betas, pose_rotmat, transl)
         offsets = _linear(self.landmark_offsets, self.landmark_shapedirs, self._tensor(betas))
-        carrier = self.landmark_joints
-        turned = (rotations.index_select(-3, carrier) @ offsets[..., None])[..., 0]
-        return positions, positions.index_select(-2, carrier) + turned
+        return positions, _carried(rotations, positions, self.landmark_joints, offsets)
+
+    def keypoints(self, joint_set: str, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None) -> Tensor:
+        """The points (..., N, 3) m of a joint set, each where its annotators mark it; no mesh is computed.
+
+        Args:
+            joint_set: ``coco17``, ``body25``, ``openpose18``, ``halpe26``, ``h36m17``, ``smpl24`` or ``blazepose33``: names and
+                order are :data:`kinflow.skeleton.LAYOUTS`'. docs/body.md says where each point lies, and how surely.
+            betas, pose_rotmat, transl: see the class.
+
+        Each point is a weighted mean of joints, landmarks, and points of the skin that one joint carries rigidly, linear in
+        ``betas`` in that joint's frame.
+
+        Raises:
+            UsageError: an unknown set, or a set other than ``smpl24`` of a body file of unknown topology.
+
+        >>> body = Body.open("light")
+        >>> body.keypoints("coco17", torch.zeros(10), torch.eye(3).expand(5, 24, 3, 3)).shape
+        torch.Size([5, 17, 3])
+        """
+        weights = set_weights(joint_set)
+        if joint_set == "smpl24":
+            return self.joints(betas, pose_rotmat, transl)
+        self._check_landmarks()
+        rotations, positions = self.transforms(betas, pose_rotmat, transl)
+        betas = self._tensor(betas)
+        offsets = torch.cat(
+            (
+                _linear(self.landmark_offsets, self.landmark_shapedirs, betas),
+                _linear(self.skin_offsets, self.skin_shapedirs, betas),
+            ),
+            -2,
+        )
+        carriers = torch.cat((self.landmark_joints, self.skin_joints))
+        points = torch.cat((positions, _carried(rotations, positions, carriers, offsets)), -2)
+        return torch.tensor(weights, dtype=points.dtype, device=points.device) @ points
 
     def vertices(
         self, betas: Tensor, pose_rotmat: Tensor, transl: Tensor | None = None, vertex_ids: Tensor | None = None
@@ -200,6 +236,13 @@ class Body(nn.Module):
         """Vertices (..., V, 3) and joints (..., 24, 3), m."""
         return self.vertices(betas, pose_rotmat, transl), self.joints(betas, pose_rotmat, transl)
 
+    def _check_landmarks(self) -> None:
+        if self.landmark_joints is None:
+            raise UsageError(
+                f"{self.name}: this mesh of {self.num_vertices} vertices is none of SMPL's, so that the places of the "
+                f"{len(BLAZEPOSE)} landmarks are not known. Use the released model file."
+            )
+
     def _tensor(self, value: Tensor) -> Tensor:
         if isinstance(value, np.ndarray):  # a copy: the arrays of a Motion are read-only
             return torch.tensor(value, dtype=self.dtype, device=self.device)
@@ -220,6 +263,12 @@ class Body(nn.Module):
 def _linear(template: Tensor, directions: Tensor, betas: Tensor) -> Tensor:
     """template (K, 3) + directions (K, 3, 10) . betas (..., 10) -> (..., K, 3), as one matrix product."""
     return template + (betas @ directions.flatten(0, 1).T).unflatten(-1, template.shape)
+
+
+def _carried(rotations: Tensor, positions: Tensor, carriers: Tensor, offsets: Tensor) -> Tensor:
+    """Points (..., K, 3) at ``offsets`` (..., K, 3) in the frames of the joints ``carriers`` (K,)."""
+    turned = (rotations.index_select(-3, carriers) @ offsets[..., None])[..., 0]
+    return positions.index_select(-2, carriers) + turned
 
 
 def _one_shape(betas: Tensor) -> Tensor | None:

@@ -31,6 +31,8 @@ class BodyArrays:
         landmark_offsets: (33, 3) m in the joint's frame, for the mean shape: where BlazePose sees the landmark.
         landmark_shapedirs: (33, 3, 10).
         landmark_anatomical_offsets: (33, 3) m, before calibration: where the landmark's name says.
+        skin_offsets: (7, 3) m, :data:`~kinflow.body.joint_sets.SKIN_POINTS` in their joints' frames, or None as landmarks.
+        skin_shapedirs: (7, 3, 10).
     """
 
     name: str
@@ -46,6 +48,8 @@ class BodyArrays:
     landmark_offsets: np.ndarray | None = None
     landmark_shapedirs: np.ndarray | None = None
     landmark_anatomical_offsets: np.ndarray | None = None
+    skin_offsets: np.ndarray | None = None
+    skin_shapedirs: np.ndarray | None = None
 
 
 def read_open(resolution: str = "full") -> BodyArrays:
@@ -66,4 +70,6 @@ def read_open(resolution: str = "full") -> BodyArrays:
             landmark_offsets=file["landmark_offsets"],
             landmark_shapedirs=file["landmark_shapedirs"],
             landmark_anatomical_offsets=file["landmark_anatomical_offsets"],
+            skin_offsets=file["skin_offsets"],
+            skin_shapedirs=file["skin_shapedirs"],
         )

@@ -22,6 +22,7 @@ from ..errors import FormatError, KinflowError, MissingAssetError, UsageError, c
 from ..records import open_npz
 from ..skeleton import BLAZEPOSE, BLAZEPOSE_TO_SMPL, NUM_JOINTS, SMPL_JOINTS
 from .files import BodyArrays, read_open
+from .joint_sets import SKIN_CARRIERS, SKIN_POINTS, crown
 
 JOINT_COUNTS = {24: "smpl", 52: "smplh", 55: "smplx"}
 TOPOLOGIES = {6890: "smplh", 10475: "smplx"}
@@ -232,16 +233,36 @@ def _fold(arrays: dict[str, np.ndarray], kind: str, provenance: str) -> BodyArra
         rows = list(range(kept)) + [first + middle for first in FIRST_HAND[kind]]
     all_joints = (regressor @ template, np.einsum("jv,vck->jck", regressor, shapedirs))
     joint_template, joint_shapedirs = all_joints[0][rows], all_joints[1][rows]
-    carriers = offsets = directions = None
+    carriers = offsets = directions = skin_offsets = skin_directions = None
     if len(template) in TOPOLOGIES:
         carriers, offsets, directions = _landmarks(template, shapedirs, all_joints, rows, kind)
+        skin_offsets, skin_directions = _skin_points(template, shapedirs, joint_template, joint_shapedirs)
     return BodyArrays(
         name=kind, provenance=provenance, v_template=template, shapedirs=shapedirs,
         faces=np.asarray(arrays["f"]).astype(np.int64), weights=weights, joint_template=joint_template,
         joint_shapedirs=joint_shapedirs,
         posedirs=arrays["posedirs"].astype(np.float64)[:, :, : 9 * (kept - 1)],
         landmark_joints=carriers, landmark_offsets=offsets, landmark_shapedirs=directions,
+        skin_offsets=skin_offsets, skin_shapedirs=skin_directions,
     )  # fmt: skip
+
+
+def _skin_points(
+    template: np.ndarray, shapedirs: np.ndarray, joint_template: np.ndarray, joint_shapedirs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The joint sets' points of the skin: toes and heels are the vertices that smplx names, the crown is the highest one."""
+    from smplx.vertex_ids import vertex_ids
+
+    ids = vertex_ids[TOPOLOGIES[len(template)]]
+    named = {"big_toe": "BigToe", "small_toe": "SmallToe", "heel": "Heel"}
+    vertices = [
+        crown(template, joint_template[SMPL_JOINTS.index("head")])
+        if name == "head_top"
+        else ids[name[0].upper() + named[name.partition("_")[2]]]
+        for name in SKIN_POINTS
+    ]
+    carriers = list(SKIN_CARRIERS)
+    return template[vertices] - joint_template[carriers], shapedirs[vertices] - joint_shapedirs[carriers]
 
 
 def _landmarks(

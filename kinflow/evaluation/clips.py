@@ -14,12 +14,12 @@ from torch import Tensor
 from .. import metrics
 from ..errors import FormatError, UsageError
 from ..records import open_npz
-from ..skeleton import BLAZEPOSE, SMPL_JOINTS
+from ..skeleton import BLAZEPOSE, LAYOUTS
 from .protocols import LIMBS
 
-KINDS = {"marks": BLAZEPOSE, "joints": SMPL_JOINTS}
-"""Points of the surface that annotators and detectors mark, and joint centres: a reference holds the one or the other, and is
-compared with the same of the body."""
+KINDS: dict[str, str] = {"marks": "blazepose33", "joints": "smpl24", **{name: name for name in LAYOUTS}}
+"""What a reference's points are -> the joint set of the body that they are compared with: marked points with points that are
+marked alike, joint centres with joint centres."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Reference:
     Attributes:
         points: (T, P, 3) m in the camera's axes, NaN where not known. names: of the P points.
         frame_ids: (T,) increasing numbers of the clip's frames, from 0.
-        kind: a key of :data:`KINDS`.
+        kind: a key of :data:`KINDS`: ``marks`` are BlazePose's, ``joints`` SMPL's; or a joint set by its name.
         K: (3, 3) px, or None where the file has none.
     """
 
@@ -58,8 +58,8 @@ def read_reference(path: str | Path) -> Reference:
         ids = npz.numbers("frame_ids", "T").astype(np.int64) if "frame_ids" in npz else np.arange(len(points))
         K = npz.numbers("K", "3 3").astype(np.float64) if "K" in npz else None
     if kind not in KINDS:
-        raise FormatError(f"{path.name}: kind: expected {' or '.join(KINDS)}, got {kind!r}.")
-    unknown = [name for name in names if name not in KINDS[kind]]
+        raise FormatError(f"{path.name}: kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
+    unknown = [name for name in names if name not in LAYOUTS[KINDS[kind]]]
     if unknown or len(names) != points.shape[1]:
         raise FormatError(
             f"{path.name}: names: expected {points.shape[1]} names of {kind}, got {len(names)}"

@@ -1,13 +1,15 @@
-"""Other tools' keypoint files as Evidence: OpenPose, COCO (ViTPose, RTMPose, MMPose), MediaPipe.
+"""Other tools' keypoint files as Evidence: OpenPose, COCO (ViTPose, RTMPose, MMPose), AlphaPose, MediaPipe.
 
 ==============================  ==========================================================================================
 source                          what is read
 ==============================  ==========================================================================================
 OpenPose ``--write_json DIR``   ``DIR/NAME_000000000012_keypoints.json``, the number is the frame's; BODY_25 or COCO (18)
-COCO results                    list of ``{"image_id", "keypoints": 17 x (x, y, score)}``
+COCO results, AlphaPose         list of ``{"image_id", "keypoints": 17 x (x, y, score)}``; or 26 (Halpe), or 136, of which the
+                                first 26 are read
 COCO annotations                ``{"images": [...], "annotations": [...]}``, 17 x (x, y, visibility 0, 1 or 2)
 MMPose, RTMPose, ViTPose        ``{"instance_info": [{"frame_id", "instances": [{"keypoints", "keypoint_scores"}]}]}``, or
-                                that list alone; 17 keypoints, or 133 (whole body, of which body and feet are read)
+                                that list alone; 17 keypoints, 26 (Halpe), or 133 (whole body, of which body and
+                                feet are read)
 MediaPipe                       list (or ``{"frames": list}``) of one entry a frame: null, or ``{"pose_landmarks": people}``
                                 of 33 ``{"x", "y", "visibility", "presence"}`` in units of the image, and optionally
                                 ``"pose_world_landmarks"``; an entry's ``"frame"`` overrides its position
@@ -37,10 +39,13 @@ _FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_
 _LAYOUTS: dict[int, str | tuple[str, ...]] = {
     17: "coco17",
     18: "openpose18",
-    25: "openpose25",
+    25: "body25",
+    26: "halpe26",
     33: "blazepose33",
     133: COCO17 + _FEET,
+    136: "halpe26",
 }
+_BODIES = (17, 26, 133, 136)  #: numbers of keypoints a person in COCO's and MMPose's files
 _OPENPOSE_FILE = re.compile(r"(\d+)_keypoints\.json$")
 _Sightings = dict[int, list[Sighting]]
 
@@ -162,7 +167,7 @@ def _coco_results(path: Path, results: list[Any], ids: np.ndarray) -> _Sightings
     for result in results:
         points = _triples(path, _get(path, result, "keypoints", needed=True))
         frame = frame_of[_number(path, result["image_id"])]
-        frames.setdefault(frame, []).append(_sighting(path, points, (17, 133), _label(result)))
+        frames.setdefault(frame, []).append(_sighting(path, points, _BODIES, _label(result)))
     return frames
 
 
@@ -187,7 +192,7 @@ def _coco_annotations(path: Path, content: dict[str, Any], ids: np.ndarray) -> _
         flags = points[:, 2]
         if np.isin(flags, (0, 1, 2)).all():  # visibility: absent, hidden, visible
             points[:, 2] = flags / 2
-        frames.setdefault(frame_of[keys[image]], []).append(_sighting(path, points, (17, 133), _label(annotation)))
+        frames.setdefault(frame_of[keys[image]], []).append(_sighting(path, points, _BODIES, _label(annotation)))
     return frames
 
 
@@ -204,7 +209,7 @@ def _instances(path: Path, entries: Any, ids: np.ndarray) -> _Sightings:
             scores = _array(path, _get(path, instance, "keypoint_scores", needed=True)).reshape(-1)
             if len(scores) != len(points):
                 raise ShapeError(f"{path}: {len(points)} keypoints with {len(scores)} scores.")
-            people.append(_sighting(path, np.column_stack([points, scores]), (17, 133), _label(instance)))
+            people.append(_sighting(path, np.column_stack([points, scores]), _BODIES, _label(instance)))
     return frames
 
 
