@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kinflow.config import PerceptionConfig
+from kinflow.devices import find_device
 from kinflow.mocap.clips import load_clips
 from kinflow.training.streams.perceived import save_perceived
 from kinflow.training.streams.render_and_perceive import make_shard
@@ -29,23 +30,32 @@ def main() -> None:
     p.add_argument("--split", default="train", choices=("train", "validation"))
     p.add_argument("--shards", type=int, default=40)
     p.add_argument("--first", type=int, default=0, help="number of the first shard (several processes share the work)")
+    p.add_argument("--stride", type=int, default=1, help="from one shard's number to the next one's")
+    p.add_argument("--minutes", type=float, help="no shard is begun after these")
+    p.add_argument("--device", default="cpu", help="of the perception networks: auto, cpu or cuda")
     p.add_argument("--clips", type=int, default=16, help="clips a shard")
-    p.add_argument("--frames", type=int, default=48, help="frames a clip")
+    p.add_argument(
+        "--frames", type=int, default=20, help="frames a clip: short, varied clips teach more than long, alike ones"
+    )
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--landmarks", choices=("heavy", "full"), default="heavy", help="the landmark network")
     p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the perception networks")
+    p.add_argument("--features", action="store_true", help="keep what the landmark network saw, 5.4 kB a frame")
     args = p.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     clips = load_clips(args.mocap, args.split)
-    config = PerceptionConfig(landmarks=args.landmarks, precision=args.precision)
-    for shard in range(args.first, args.first + args.shards):
+    config = PerceptionConfig(landmarks=args.landmarks, precision=args.precision, features=args.features)
+    device, started = find_device(args.device), time.perf_counter()
+    for shard in range(args.first, args.first + args.stride * args.shards, args.stride):
+        if args.minutes is not None and time.perf_counter() - started > 60 * args.minutes:
+            break
         path = args.out / f"{args.split}_{shard:04d}.npz"
         if path.exists():
             continue
         began = time.perf_counter()
         seed = shard + (0 if args.split == "train" else 1_000_000)
-        made = make_shard(clips, args.clips, args.frames, seed, config)
+        made = make_shard(clips, args.clips, args.frames, seed, config, device)
         save_perceived(path, made)
         log.info("%s: %.1f frames/s", path, sum(map(len, made)) / (time.perf_counter() - began))
 

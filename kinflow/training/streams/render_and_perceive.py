@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from ...mocap.clips import MotionClip
 from ...perception import Perceiver
 from ...rotations import mirror_rotmat, rotmat_to_rotvec, rotvec_to_rotmat
 from ...skeleton import MIRROR_SMPL
-from .perceived import EVIDENCE, PerceivedClip
+from ..poses import exchange
+from .perceived import EVIDENCE, SEEN, PerceivedClip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +42,30 @@ class Scene:
     source: str
 
 
-def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator, frames: int) -> Scene | None:
-    """Draw a stretch of motion, a body and a camera that sees it; None when the stretch drawn has invalid frames."""
+RATES = (6, 8, 10, 12, 15, 15, 20, 24, 30, 30, 60)
+"""Frames a second of rendered clips: mostly low, for successive frames that differ teach more."""
+VIDEO_RATES = (10, 15, 20, 24, 30, 30, 30, 60)
+EXCHANGED = 0.35
+"""Share of clips with the upper body of one motion on the legs of another."""
+LYING = 0.06
+"""Share of clips seen by a camera of any roll: people who lie, hang and tumble."""
+
+
+def draw_stretch(
+    clips: Sequence[MotionClip], rng: np.random.Generator, frames: int, fps: float
+) -> tuple[MotionClip, Tensor, Tensor, int] | None:
+    """A stretch of valid frames at about a rate, mirrored at times; None where the one drawn is too short or broken.
+
+    Returns:
+        The clip, its rotations (T, 24, 3, 3) and path (T, 3) m in the world, and the step between its frames.
+    """
     clip = clips[int(rng.choice(len(clips), p=_shares(clips)))]
-    step = max(1, round(clip.fps / rng.choice([10, 15, 20, 24, 30, 30, 30, 60])))
+    step = max(1, round(clip.fps / fps))
+    if len(clip) < (frames - 1) * step + 1:
+        step = max(1, (len(clip) - 1) // (frames - 1))
     span = (frames - 1) * step + 1
     if len(clip) < span:
-        step = max(1, (len(clip) - 1) // (frames - 1))
-        span = (frames - 1) * step + 1
-        if len(clip) < span:
-            return None
+        return None
     at = int(rng.integers(len(clip) - span + 1))
     rows = slice(at, at + span, step)
     if not clip.valid[at : at + span].all():
@@ -58,6 +74,26 @@ def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator
     pose, path = rotvec_to_rotmat(rotvec), torch.from_numpy(clip.transl[rows])
     if rng.random() < 0.5:
         pose, path = mirror_rotmat(pose)[:, list(MIRROR_SMPL)], path * torch.tensor([-1.0, 1, 1])
+    return clip, pose, path, step
+
+
+def draw_scene(
+    clips: Sequence[MotionClip], body: Body, rng: np.random.Generator, frames: int, varied: bool = True
+) -> Scene | None:
+    """Draw a stretch of motion, a body and a camera that sees it; None when the stretch drawn has invalid frames.
+
+    Args:
+        varied: as training has it; otherwise motion as captured, at rates of video, and no camera of any roll.
+    """
+    fps = float(rng.choice(RATES if varied else VIDEO_RATES))
+    drawn = draw_stretch(clips, rng, frames, fps)
+    if drawn is None:
+        return None
+    clip, pose, path, step = drawn
+    if varied and rng.random() < EXCHANGED:  # somebody else's arms and trunk on these legs
+        other = draw_stretch(clips, rng, frames, fps)
+        if other is not None:
+            pose[:, 1:22] = exchange(other[1][:, 1:22], pose[:, 1:22])
     betas = torch.from_numpy(rng.normal(size=10).astype(np.float32) * rng.uniform(0.3, 1.2))
 
     # A camera around the middle of the path: any side, mostly about level, sometimes high, low or rolled.
@@ -65,7 +101,8 @@ def draw_scene(clips: Sequence[MotionClip], body: Body, rng: np.random.Generator
     K = intrinsics(
         (width, height), Focal(float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.6), np.log(2.2)))))
     )
-    turn = _rotation(2, rng.normal(0, 0.17)) @ _rotation(0, np.clip(rng.normal(0.12, 0.3), -0.7, 1.2)) @ _rotation(
+    roll = rng.uniform(-np.pi, np.pi) if varied and rng.random() < LYING else rng.normal(0, 0.22)
+    turn = _rotation(2, roll) @ _rotation(0, np.clip(rng.normal(0.15, 0.35), -0.8, 1.3)) @ _rotation(
         1, rng.uniform(-np.pi, np.pi)
     )  # fmt: skip
     to_camera = _rotation(0, np.pi) @ turn  # world (y up) -> camera (y down, z forward)
@@ -116,12 +153,15 @@ def perceive_scene(scene: Scene, body: Body, perceiver: Perceiver, rng: np.rando
     )
 
 
-def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarray) -> dict[str, np.ndarray]:
+def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarray) -> dict[str, Any]:
     """A person's rows spread over all frames of the clip; zeros, and not observed, where there is none."""
     at = np.searchsorted(frame_ids, evidence.frame_ids)
-    out: dict[str, np.ndarray] = {"timestamps": np.asarray(timestamps, np.float64)}
-    for name in EVIDENCE[1:]:
+    out: dict[str, Any] = {"timestamps": np.asarray(timestamps, np.float64)}
+    for name in (*EVIDENCE[1:], *SEEN):
         value = getattr(evidence, name)
+        if value is None:
+            out[name] = None
+            continue
         full = np.zeros((len(frame_ids), *value.shape[1:]), value.dtype)
         full[at] = value
         out[name] = full
@@ -129,16 +169,21 @@ def pad_evidence(evidence: Evidence, timestamps: np.ndarray, frame_ids: np.ndarr
 
 
 def make_shard(
-    clips: Sequence[MotionClip], count: int, frames: int, seed: int, config: PerceptionConfig
+    clips: Sequence[MotionClip],
+    count: int,
+    frames: int,
+    seed: int,
+    config: PerceptionConfig,
+    device: torch.device | str = "cpu",
 ) -> list[PerceivedClip]:
-    """Render and perceive ``count`` clips; the same seed gives the same clips."""
+    """Render and perceive ``count`` clips; the same seed gives the same clips. ``device``: of the perception networks."""
     rng = np.random.default_rng(seed)
     body = Body.open(resolution="light")
     # One large person in view: no search for small ones, and a new search only where the person is lost.
     one = dataclasses.replace(
         config, max_people=1, masks=False, parts=False, tile_interval_s=1e6, detector_interval_s=1e6
     )
-    perceiver = Perceiver(one)
+    perceiver = Perceiver(one, device)
     out: list[PerceivedClip] = []
     tries = 0
     with torch.no_grad():
