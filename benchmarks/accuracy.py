@@ -9,7 +9,7 @@ kinflow, without its intrinsics. Both compare the same twelve marked points (sho
 never a joint's centre with a marked point.
 
 Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the packaged networks agree with it within
-0.01 px), and kinflow on either. PA-MPJPE after a similarity alignment of each frame, MPJPE after the middles of the hips
+0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of each frame, MPJPE after the middles of the hips
 were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it. Mean over clips with its standard error.
 """
@@ -70,7 +70,7 @@ def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]
     while made < count:
         rng = np.random.default_rng(seed)
         seed += 1
-        scene = draw_scene(clips, body, rng, FRAMES)
+        scene = draw_scene(clips, body, rng, FRAMES, varied=False)
         if scene is None:
             continue
         betas, identity = scene.betas[None], torch.eye(3).expand(1, 24, 3, 3)
@@ -122,10 +122,10 @@ def longest(people: list[Evidence]) -> Evidence | None:
     return max(people, key=lambda e: int(e.observed.sum()), default=None)
 
 
-def systems(case: Case, reconstructor: Reconstructor, refine: bool) -> dict[str, dict[str, float]]:
+def systems(case: Case, reconstructor: Reconstructor, networks: list[str], refine: bool) -> dict[str, dict[str, float]]:
     """Errors of every row of the table on one clip; a row is absent where nobody was found."""
     out = {}
-    for network in ("full", "heavy"):
+    for network in networks:
         config = PerceptionConfig(landmarks=network, masks=refine, parts=refine)
         evidence = longest(perceive(case.clip, config=config))
         if evidence is None:
@@ -133,6 +133,9 @@ def systems(case: Case, reconstructor: Reconstructor, refine: bool) -> dict[str,
         world = torch.from_numpy(evidence.world_landmarks[:, POINTS])
         seen = evidence.observed & evidence.has_world
         out[f"world landmarks, {network}"] = errors(world, evidence.frame_ids, seen, case)
+        (lifted,) = reconstructor.lift([evidence], case.clip.K)
+        points = torch.from_numpy(lifted.world_landmarks[:, POINTS])
+        out[f"lifted landmarks, {network}"] = errors(points, evidence.frame_ids, evidence.observed, case)
         (motion,) = reconstructor.reconstruct([evidence], case.clip.K)
         stages = {f"kinflow, {network}": motion}
         if refine:
@@ -168,6 +171,9 @@ def main() -> None:
     p.add_argument("--rendered", type=int, default=40, help="rendered clips (default: 40)")
     p.add_argument("--real", type=Path, help="the real clip, and ...")
     p.add_argument("--reference", type=Path, help="... its triangulated landmarks")
+    p.add_argument(
+        "--networks", nargs="+", choices=("full", "heavy"), default=["full", "heavy"], help="landmark networks"
+    )
     p.add_argument("--refine", action="store_true", help="rows with --refine as well")
     p.add_argument("--out", type=Path, help="JSON of every clip's figures")
     args = p.parse_args()
@@ -179,12 +185,12 @@ def main() -> None:
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         if args.rendered:
             cases = rendered(args.data, args.rendered, body, Path(scratch))
-            pairs = [(c.name, systems(c, reconstructor, args.refine))
+            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine))
                      for c in track(cases, "rendered clips", args.rendered, console=console)]  # fmt: skip
             record["rendered"] = pairs
             console.print(table(f"{args.rendered} rendered clips of test subjects", [r for _, r in pairs]))
         if args.real is not None:
-            result = systems(real(args.real, args.reference), reconstructor, args.refine)
+            result = systems(real(args.real, args.reference), reconstructor, args.networks, args.refine)
             record["real"] = result
             console.print(table(f"{args.real.name}, real, one view of four", [result]))
     console.print(f"weights {reconstructor.weights}", style="dim")

@@ -33,8 +33,18 @@ class Evidence(Record):
     rois: np.ndarray = array("T 4", "float32", "Crop the networks saw: centre x, y, side in px, angle in rad.")
     image_size: np.ndarray = array("2", "int64", "Width and height of the frames in px.")
     masks: np.ndarray | None = array("T 64 64", "uint8", "Person mask inside the crop, 0..255.", optional=True)
+    world_std: np.ndarray | None = array(
+        "T 33 2",
+        "float32",
+        "Standard deviation of world_landmarks in m, across the line of sight and along it.",
+        optional=True,
+    )
     features: np.ndarray | None = array(
-        "T F", "float32", "Pooled trunk features of the landmark network.", optional=True
+        "T 33 C", "float16", "The landmark network's decoder features at the keypoints.", optional=True
+    )
+
+    code: np.ndarray | None = array(
+        "T D", "float16", "The landmark network's last hidden layer, in which its landmarks are linear.", optional=True
     )
 
     parts: np.ndarray | None = array(

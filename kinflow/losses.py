@@ -151,34 +151,31 @@ def rotation_geodesic(predicted_rotmat: Tensor, target_rotmat: Tensor, weight: T
 
 
 def landmark_alignment(
-    landmarks3d: Tensor, world_landmarks: Tensor, weight: Tensor, scale: float = 0.1, axis_weight: Tensor | None = None
+    landmarks3d: Tensor, measured: Tensor, std: Tensor, weight: Tensor, scale: float = 2.0
 ) -> Tensor:
-    """Robust distance of landmarks to measured ones after the best common scale and shift (not rotation).
+    """Robust Mahalanobis distance of landmarks to measured ones after the best common shift.
 
-    BlazePose's world landmarks are metric for an average person only, so the scale is free; their depth is the weaker
-    axis, which ``axis_weight`` can say.
+    The measurements' standard deviations differ across the line of sight and along it. Scale is not free: how large the
+    person is belongs to what was measured.
 
     Args:
-        landmarks3d: (..., P, 3) m in the axes of ``world_landmarks``.
-        world_landmarks: (..., P, 3) m.
+        landmarks3d, measured: (..., P, 3) m, ray-aligned axes.
+        std: (..., P, 2) m, of ``measured`` across the ray (either axis) and along it.
         weight: (..., P) >= 0.
-        scale: m, pseudo-Huber.
-        axis_weight: (3,) weight of the squared residual along each axis; ones if None.
+        scale: standard deviations from which on the loss grows in proportion (pseudo-Huber).
 
     Returns:
-        (...) weighted mean, in units of ``scale`` squared.
+        (...) weighted mean over the landmarks of half the squared distance, nats.
     """
     check_shape("landmarks3d", landmarks3d, "... P 3")
-    check_shape("world_landmarks", world_landmarks, f"... {landmarks3d.shape[-2]} 3")
-    w = weight[..., None] / weight.sum(-1).clamp_min(_TINY)[..., None, None]
-    ours = landmarks3d - (landmarks3d * w).sum(-2, keepdim=True)
-    theirs = world_landmarks - (world_landmarks * w).sum(-2, keepdim=True)
-    theirs2 = (w * theirs.square()).sum((-1, -2), keepdim=True)
-    factor = (w * ours * theirs).sum((-1, -2), keepdim=True) / theirs2.clamp_min(_TINY)
-    residual2 = (ours - factor * theirs).square()
-    if axis_weight is not None:
-        residual2 = residual2 * axis_weight
-    return (huber(residual2.sum(-1), scale) / (scale * scale) * w[..., 0]).sum(-1)
+    check_shape("measured", measured, f"... {landmarks3d.shape[-2]} 3")
+    check_shape("std", std, f"... {landmarks3d.shape[-2]} 2")
+    precision = std.clamp_min(1e-4).square().reciprocal()[..., [0, 0, 1]]
+    w = precision * weight[..., None]
+    off = landmarks3d - measured
+    off = off - (w * off).sum(-2, keepdim=True) / w.sum(-2, keepdim=True).clamp_min(_TINY)
+    distance2 = (precision * off.square()).sum(-1)
+    return 0.5 * (huber(distance2, scale) * weight).sum(-1) / weight.sum(-1).clamp_min(_TINY)
 
 
 def acceleration(joints: Tensor, timestamps: Tensor, target: Tensor | None = None, scale: float = 10.0) -> Tensor:

@@ -9,6 +9,7 @@ from kinflow.body import Body
 from kinflow.config import (
     DynamicsConfig,
     FlowConfig,
+    LifterConfig,
     ProjectionConfig,
     ReconstructorConfig,
     ReconstructorTrainingConfig,
@@ -19,14 +20,16 @@ from kinflow.dynamics import LatentDynamics
 from kinflow.evidence import Evidence
 from kinflow.flow import PoseFlow
 from kinflow.reconstruction import Observations, Reconstructor
+from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.poses import Capture
 from kinflow.training.streams.projected import ProjectedMotions, true_view
 from kinflow.training.tasks.reconstructor import ReconstructorTask
 
-SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, lifter_width=16, chunk=20, context=4)
+SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, chunk=20, context=4)
 DYNAMICS = DynamicsConfig(hidden=12, ode_hidden=12, head_hidden=16, components=2, rank=2, dropout=0.0)
 FLOW = FlowConfig(layers=2, hidden=8, dropout=0.0)
+LIFTER = LifterConfig(width=16, blocks=1)
 
 
 def observations(body: Body, batch: int = 2, steps: int = 9, seed: int = 0) -> Observations:
@@ -65,6 +68,7 @@ def evidence_of(obs: Observations, row: int = 0, gap: slice | None = None) -> Ev
         confidence=where_seen(obs.confidence),
         world_landmarks=where_seen(obs.world),
         has_world=observed,
+        world_std=where_seen(torch.full((*obs.observed.shape, 33, 2), 0.05)),
         boxes_xyxy=np.zeros((steps, 4)),
         rois=np.tile([320.0, 240, 300, 0], (steps, 1)),
         image_size=np.array([640, 480]),
@@ -75,7 +79,7 @@ def evidence_of(obs: Observations, row: int = 0, gap: slice | None = None) -> Ev
 def untrained(body: Body, config: ReconstructorConfig = SMALL) -> Reconstructor:
     """The same weights for one configuration every time."""
     torch.manual_seed(3)
-    return Reconstructor(config, body, PoseFlow(FLOW), LatentDynamics(DYNAMICS))
+    return Reconstructor(config, body, Lifter(LIFTER), PoseFlow(FLOW), LatentDynamics(DYNAMICS))
 
 
 def captures(count: int = 3, frames: int = 200) -> list[Capture]:
@@ -104,4 +108,5 @@ def training_task(body: Body, losses: TrainingLossConfig | None = None) -> Recon
     stream = ProjectedMotions(captures(), body, projection, flow)
     validation = {"projected": stream.draw(np.random.default_rng(1), 4)}
     dynamics = LatentDynamics(DYNAMICS)
-    return ReconstructorTask(config, flow, dynamics, body, stream, None, validation, torch.device("cpu"))
+    lifter = Lifter(LIFTER)
+    return ReconstructorTask(config, flow, dynamics, body, lifter, stream, None, validation, torch.device("cpu"))

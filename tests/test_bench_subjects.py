@@ -25,7 +25,7 @@ from kinflow.evaluation.motion_windows import windows
 from kinflow.evaluation.protocols import LIMBS
 from kinflow.mocap.clips import MotionClip, save_clips
 from kinflow.rotations import rotmat_to_rotvec
-from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
+from kinflow.skeleton import BLAZEPOSE, H36M17, SMPL_JOINTS
 from kinflow.training.poses import read_captures
 
 T = 9
@@ -83,7 +83,7 @@ def test_gaps_and_frames_that_are_not_known() -> None:
         ({"points": np.zeros((3, 2, 3)), "names": np.array(["nose"])}, "expected 2 names"),
         (
             {"points": np.zeros((3, 1, 3)), "names": np.array(["nose"]), "kind": "voxels"},
-            "kind: expected marks or joints",
+            "kind: expected one of marks, joints, smpl24",
         ),
         ({"blazepose33": np.zeros((3, 33, 3)), "frame_ids": np.array([0, 2, 1])}, "increasing"),
         ({"blazepose33": np.zeros((3, 33, 3)), "frame_ids": np.arange(2)}, "frame_ids"),
@@ -131,6 +131,11 @@ def test_a_clip_is_scored_by_its_most_seen_person(
     assert bench.main(["clip", "walk.mp4", "--reference", str(tmp_path / "joints.npz"), "--points", "all"]) == 0
     text = capsys.readouterr().out
     assert "| kinflow | 0.0 | 0.0 |" in text and "| 24 |" in text and "world landmarks" not in text
+    points, names = body.keypoints("h36m17", *parameters).numpy()[..., 1:, :], np.array(H36M17[1:])
+    np.savez(tmp_path / "h36m.npz", points=points, names=names, kind="h36m17", frame_ids=motion.frame_ids)
+    assert bench.main(["clip", "walk.mp4", "--reference", str(tmp_path / "h36m.npz"), "--points", "all"]) == 0
+    text = capsys.readouterr().out
+    assert "| kinflow | 0.0 | 0.0 |" in text and "| 16 |" in text and "world landmarks" not in text
     assert bench.main(["clip", "w.mp4", "--reference", str(tmp_path / "joints.npz"), "--known-camera", "--quiet"]) == 2
     assert bench.main(["clip", "w.mp4", "--reference", str(tmp_path / "none.npz"), "--quiet"]) == 3
 

@@ -16,6 +16,7 @@ import torch
 from kinflow.assets import asset_path
 from kinflow.errors import MissingAssetError, ShapeError
 from kinflow.perception.blazepose import (
+    CODE_SIZE,
     DETECTOR_SIZE,
     LANDMARK_SIZE,
     LANDMARKERS,
@@ -123,13 +124,13 @@ def test_batch_mates_do_not_matter(maker: ModuleType, landmarker: PoseLandmarker
     with torch.inference_mode():
         alone, together = landmarker(picture), landmarker(torch.cat([other, picture]))
     torch.testing.assert_close(together.landmarks[2:], alone.landmarks, atol=5e-3, rtol=0)
-    torch.testing.assert_close(together.features[2:], alone.features, atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.code[2:], alone.code, atol=1e-3, rtol=0)
 
 
 def test_without_mask(maker: ModuleType, landmarker: PoseLandmarker) -> None:
     with torch.inference_mode():
         output = landmarker(_picture(maker, LANDMARK_SIZE), with_mask=False)
-    assert output.mask is None and output.features.shape == (1, 288) and output.pyramid.shape == (1, 48, 64, 64)
+    assert output.mask is None and output.code.shape == (1, CODE_SIZE) and output.pyramid.shape == (1, 48, 64, 64)
 
 
 def test_gradients_reach_picture_and_weights(maker: ModuleType, variant: Variant) -> None:

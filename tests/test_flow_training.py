@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,18 +12,22 @@ import numpy as np
 import pytest
 import torch
 from swings import save_swings
+from test_perceived import seen_clip
 from torch import Tensor, nn
 
-from kinflow.assets.weights import load_weights
+from kinflow.assets.weights import load_weights, save_weights
 from kinflow.cli.train import main
-from kinflow.config import FlowConfig, FlowTrainingConfig, TrainConfig
+from kinflow.config import FlowConfig, FlowTrainingConfig, LifterConfig, TrainConfig
 from kinflow.dynamics import load_dynamics
 from kinflow.errors import ConfigError, KinflowError
 from kinflow.flow import load_flow
+from kinflow.mocap.clips import load_clips
+from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.loop import FitResult, fit, learning_rate, random_states, restore_random_states
 from kinflow.training.poses import exchange, mirror_body, mirror_root, read_captures
 from kinflow.training.run import run_training
+from kinflow.training.streams.perceived import save_perceived
 from kinflow.training.tasks import NETWORKS, training_of
 from kinflow.training.tasks.flow import FlowTask
 
@@ -188,12 +193,14 @@ TINY = {
     "flow": ("layers=1", "hidden=8", "bins=4"),
     "dynamics": ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2"),
     "denoiser": ("width=12", "hidden=8", "layers=1", "heads=2"),
-    "reconstructor": ("width=16", "recurrent=8", "head_width=8", "lifter_width=8"),
+    "lifter": ("width=16", "blocks=1"),
+    "reconstructor": ("width=16", "recurrent=8", "head_width=8"),
 }
 SAYS = {
     "flow": ("normalizing flow", "8 runs of motion capture", "| validation, nats a pose | -1.50 |"),
     "dynamics": ("in the latents of flow", "8 runs of motion capture", "| validation, nats a frame | 12hz -2.00 |"),
     "denoiser": ("bidirectional denoiser", "8 runs of motion capture", "regression's | nll_12hz 2.00 |"),
+    "lifter": ("landmarks in 3D", "2 rendered, perceived clips, 40 frames", "| validation, mm | score 1.5"),
     "reconstructor": ("frame encoder", "of motion capture, projected (see NOTICE)", "| flow fingerprint |"),
 }
 
@@ -209,6 +216,16 @@ def test_each_training_leaves_weights_with_a_card(
     monkeypatch.setattr("kinflow.training.tasks.denoiser.DenoiserTask._fit_regression", lambda _: None)
     settings = [*(f"model.{s}" for s in TINY[network]), "train.batch=4"]
     settings += ["projection.frames=8", "validation=2"] if network == "reconstructor" else []
+    if network in ("lifter", "reconstructor"):
+        clips = [seen_clip(np.zeros((33, 3), np.float32), seed) for seed in range(3)]
+        clips = [dataclasses.replace(c, has_world=c.observed) for c in clips]
+        clips[2] = dataclasses.replace(clips[2], source=load_clips(capture, "validation")[0].name)
+        save_perceived(tmp_path / "perceived.npz", clips)
+    if network == "lifter":
+        settings.append(f"perceived={tmp_path / 'perceived.npz'}")
+    if network == "reconstructor":
+        save_weights(tmp_path / "small.safetensors", Lifter(LifterConfig(width=8)), LifterConfig(width=8), {})
+        settings.append(f"lifter={tmp_path / 'small.safetensors'}")
     path = run_training(training_of(network), capture, tmp_path, overrides=settings, device="cpu", progress=False)
     state, config, header = load_weights(path)
     assert path == tmp_path / f"{network}.safetensors" and state

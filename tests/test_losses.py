@@ -124,14 +124,29 @@ def test_rotation_geodesic_value_and_gradient(rng: torch.Generator) -> None:
     )
 
 
-def test_landmark_alignment_forgives_scale_and_shift_alone(rng: torch.Generator) -> None:
-    ours, weight = randn(rng, 2, 6, 3), torch.rand(2, 6, generator=rng, dtype=torch.float64)
-    assert losses.landmark_alignment(ours, 1.7 * ours + 3, weight).abs().max() < 1e-12
-    turned = ours[..., [1, 0, 2]]
-    assert losses.landmark_alignment(ours, turned, weight).min() > 0.1
-    theirs, axis = randn(rng, 2, 6, 3), torch.tensor([1.0, 1, 0.2], dtype=torch.float64)
-    assert gradcheck(
-        lambda x: losses.landmark_alignment(x, theirs, weight, axis_weight=axis), ours.clone().requires_grad_()
+def test_landmark_alignment_forgives_a_shift_alone(rng: torch.Generator) -> None:
+    ours, weight = torch.randn(4, 33, 3, generator=rng, dtype=torch.float64), torch.rand(4, 33, generator=rng).double()
+    std = 0.05 + 0.1 * torch.rand(4, 33, 2, generator=rng, dtype=torch.float64)
+    assert losses.landmark_alignment(ours, ours + torch.tensor([3.0, -1, 2]), std, weight).abs().max() < 1e-12
+    assert losses.landmark_alignment(ours, 1.2 * ours, std, weight).min() > 0.1
+    # One landmark of two is off by 0.2 m along the ray, or across it: half of it remains to each once shifted.
+    two, equal = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    for axis, of in ((0, 0), (1, 0), (2, 1)):
+        moved = two.clone()
+        moved[0, axis] = 0.2
+        std = torch.tensor([[1.0, 2.0]], dtype=torch.float64).expand(2, 2)
+        expected = 0.5 * (0.1 / float(std[0, of])) ** 2
+        assert float(losses.landmark_alignment(moved, two, std, equal, scale=1e3)) == pytest.approx(expected, rel=1e-6)
+    # Who is measured better is shifted to.
+    std = torch.tensor([[0.01, 0.01], [1.0, 1.0]], dtype=torch.float64)
+    moved = two.clone()
+    moved[0, 0] = 0.2
+    expected = 0.5 * (0.2**2 / (0.01**2 + 1)) / 2
+    assert float(losses.landmark_alignment(moved, two, std, equal, scale=1e3)) == pytest.approx(expected, rel=1e-6)
+    theirs = torch.randn(4, 33, 3, generator=rng, dtype=torch.float64)
+    std = 0.5 + torch.rand(4, 33, 2, generator=rng, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x: losses.landmark_alignment(x, theirs, std, weight), ours.clone().requires_grad_()
     )
 
 

@@ -131,7 +131,6 @@ def test_every_weight_of_a_fit_counts(fit: Fit, name: str) -> None:
     assert set(terms) == {f.name for f in dataclasses.fields(FIT)} - {
         "keypoint_scale",
         "part_scale",
-        "depth_weight",
         "acceleration_scale",
     }
     raised, _ = fit(dataclasses.replace(FIT, **{name: 2 * value}))
@@ -215,7 +214,7 @@ OTHER = {
     "dropout": 0.5,
     "std_draws": 20,
 }
-ARCHITECTURE = ("width", "blocks", "recurrent", "head_width", "lifter_width")
+ARCHITECTURE = ("width", "blocks", "recurrent", "head_width")
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(ReconstructorConfig), ids=lambda f: f.name)

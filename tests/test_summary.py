@@ -37,16 +37,38 @@ def test_doubts() -> None:
     assert doubts(seen) == {"plausible": 0.6667, "low_confidence": 0.3333}
 
 
-def test_the_summary_names_the_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def shown(capsys: pytest.CaptureFixture[str], *people: dict[str, object]) -> str:
+    """What the summary of some people prints."""
     person = {"file": "person00.npz", "observed": 9, "frames": 10, "first_s": 0.0, "last_s": 0.3, "height_m": 1.7,
               "distance_m": 4.0, "pck": 0.98, "plausible": 0.61, "low_confidence": 0.07}  # fmt: skip
     clip = {"path": "a.mp4", "frames": 10, "damage": None}
-    info = {"clip": clip, "frames_per_second": 5, "people": [person], "timings": {"total": 2.0}, "files": ["run.json"]}
-    summary(info, "out")
-    text = capsys.readouterr().out
+    info = {"clip": clip, "frames_per_second": 5, "people": [person | p for p in people], "timings": {"total": 2.0}}
+    summary(info | {"files": ["run.json"]}, "out")
+    return capsys.readouterr().out
+
+
+def test_the_summary_names_the_figures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    text = shown(capsys, {})
     assert "on the body" not in text and "says nothing of depth, lean or facing" in text
     assert all(word in text for word in ("reprojection", "98 %", "plausible", "61 %", "unsure", "7 %"))
+
+
+def test_at_80_columns_the_summary_cuts_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = {"file": "person01.npz", "observed": 4990, "frames": 5000, "first_s": 100.2, "last_s": 266.9,
+            "distance_m": 12.5, "pck": 1.0, "plausible": 1.0, "low_confidence": 1.0}  # fmt: skip
+    text = shown(capsys, {}, long)
+    lines = text.splitlines()
+    assert "…" not in text and max(map(len, lines)) <= 80
+    assert lines[2].split() == ["person", "seconds", "seen", "in", "m", "m", "reprojection", "plausible", "unsure"]
+    assert lines[1].split() == ["height", "distance"]
+    assert "person01 100.2-266.9 4990/5000   1.70     12.5        100 %     100 %  100 %" in lines[4]
+    monkeypatch.setenv("COLUMNS", "48")  # narrower than it can be: folded, and all there
+    text = shown(capsys, long)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 48
 
 
 def test_the_record_names_the_runtime_that_ran(stubbed: None, tmp_path: Path) -> None:

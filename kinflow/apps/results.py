@@ -125,13 +125,11 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     """
     rows = motion.observed
     limbs = sorted(BLAZEPOSE_TO_SMPL)
-    pieces = []
-    with torch.no_grad():
-        for piece in np.array_split(np.flatnonzero(rows), len(motion) // _PIECE + 1):
-            transl = torch.from_numpy(motion.transl[piece])
-            parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(piece), transl)
-            pieces.append(body.landmarks(*(p.to(body.device) for p in parameters)).cpu()[:, limbs])
-    pixels = project(torch.cat(pieces), torch.tensor(motion.K))
+    pieces = [
+        motion.keypoints3d("blazepose33", piece, body)[:, limbs]
+        for piece in np.array_split(np.flatnonzero(rows), len(motion) // _PIECE + 1)
+    ]
+    pixels = project(torch.from_numpy(np.concatenate(pieces)), torch.tensor(motion.K))
     keypoints = torch.from_numpy(motion.keypoints2d[rows])
     confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
     correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)

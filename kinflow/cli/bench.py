@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _sequence_arguments(emdb, "1", "the benchmark, 1 or 2, or all", "emdb24", "emdb24")
     clip = subjects.add_parser("clip", help="a video with reference points in an npz (docs/benchmark.md)")
     clip.add_argument("clip", metavar="CLIP", help="a video file, or a folder of numbered images")
-    clip.add_argument("--reference", type=Path, required=True, metavar="FILE.npz", help="points (T, P, 3) in camera axes and their names")  # fmt: skip
+    clip.add_argument("--reference", type=Path, required=True, metavar="FILE.npz", help="points (T, P, 3) in camera axes, their names, and their joint set")  # fmt: skip
     clip.add_argument("--points", choices=("limbs", "all"), default="limbs", help="compare the twelve limb points, or all that both have (default: limbs)")  # fmt: skip
     clip.add_argument(
         "--known-camera", action="store_true", help="give the reference's camera matrix to the reconstruction"

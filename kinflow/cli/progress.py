@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 LABELS = {
     "perceive": "seeing people",
@@ -61,16 +63,20 @@ class StageProgress:
 def summary(info: dict[str, Any], out: str) -> None:
     """Print the people that were found, what speaks for them and against, and where the files are."""
     console = Console()
+    # Without a frame, and folded rather than cut: headings and figures stand whole at 80 columns, nothing is lost at fewer.
     table = Table(
-        title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s"
-    )
-    for column in ("file", "seconds", "seen in", "height m", "distance m", "reprojection", "plausible", "unsure"):
-        table.add_column(column, justify="left" if column == "file" else "right")
+        title=f"{info['clip']['path']}: {info['clip']['frames']} frames, {info['frames_per_second']} frames/s",
+        box=None, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
+    for column in ("person", "seconds", "seen in", "height m", "distance m", "reprojection", "plausible", "unsure"):
+        # A unit goes below its heading: what is measured over what it is measured in.
+        heading = Text(column[:-2] + "\nm" if column.endswith(" m") else column)
+        table.add_column(heading, justify="left" if column == "person" else "right", overflow="fold")
     for p in info["people"]:
         seen = f"{p['observed']}/{p['frames']}"
         fit = "-" if p["pck"] is None else f"{100 * p['pck']:.0f} %"
         table.add_row(
-            p["file"],
+            Path(p["file"]).stem,
             f"{p['first_s']:.1f}-{p['last_s']:.1f}",
             seen,
             f"{p['height_m']:.2f}",

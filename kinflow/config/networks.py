@@ -115,7 +115,7 @@ class FitLossConfig(Config):
         keypoints: reprojection of the landmarks, confidence-weighted and robust; keypoint_scale: residual, as a fraction
             of the person's size, that counts as an outlier.
         parts: alignment of the body parts, or of the person mask, with projected vertices; part_scale: likewise.
-        landmarks: world landmarks in 3D, up to scale and shift; depth_weight: of their depth against the other axes.
+        landmarks: lifted landmarks in 3D, by their standard deviations.
         acceleration: of the joints in true time; acceleration_scale: m/s^2.
         smoothness: of z in true time.
         latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
@@ -128,14 +128,13 @@ class FitLossConfig(Config):
     keypoint_scale: Positive = 0.1
     parts: Weight = 4.0
     part_scale: Positive = 0.1
-    landmarks: Weight = 2.0
-    depth_weight: Weight = 0.3
-    acceleration: Weight = 0.3
+    landmarks: Weight = 8.0
+    acceleration: Weight = 1.5
     acceleration_scale: Positive = 10.0
     smoothness: Weight = 0.05
     latent: Weight = 0.05
     dynamics: Weight = 0.02
-    posterior: Weight = 0.5
+    posterior: Weight = 0.05
     betas: Weight = 1.0
     contact_velocity: Weight = 0.0
 
@@ -147,7 +146,7 @@ class TrainingLossConfig(Config):
     Attributes:
         keypoints: reprojection of the landmarks by a camera along the ray; keypoint_scale: residual, as a fraction of the
             person's size, that counts as an outlier.
-        joints3d, rotations: known 3D joints (decoded, and lifted by the 2D-only path) and rotations (joints and root).
+        joints3d, rotations: known 3D joints, decoded, and rotations (joints and root).
         acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
         posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
         betas: prior on the shape.
@@ -188,6 +187,20 @@ class RefineConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class LifterConfig(Config):
+    """What puts the front end's landmarks right in 3D: :mod:`kinflow.reconstruction.lifting`.
+
+    Attributes:
+        width: of the residual MLP; blocks: how many of them.
+        dropout: inside the residual blocks, in training alone.
+    """
+
+    width: Width = 384
+    blocks: Annotated[int, Range(0, 256)] = 3
+    dropout: Rate = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructorConfig(Config):
     """The frame encoder, the latent filter, and what turns their Gaussians into motion.
 
@@ -195,7 +208,6 @@ class ReconstructorConfig(Config):
         width: of the frame encoder's residual MLP; blocks: how many of them.
         recurrent: states of the encoder's recurrence, per direction.
         head_width: hidden units of the heads.
-        lifter_width: of the 2D-only path, which stands in for world landmarks that nobody measured.
         dropout: inside the residual blocks, in training alone.
         root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
         z_kernel: s, standard deviation of the Gaussian kernel that averages the offline latents by their precisions; 0
@@ -211,7 +223,6 @@ class ReconstructorConfig(Config):
     blocks: Annotated[int, Range(0, 256)] = 3
     recurrent: Width = 224
     head_width: Width = 320
-    lifter_width: Width = 256
     dropout: Rate = 0.0
     root_inflation: Positive = 6.0
     transl_inflation: Positive = 4.0
@@ -219,11 +230,11 @@ class ReconstructorConfig(Config):
     landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=8, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.12
+            iterations=40, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.1
         )
     )
     align_losses: FitLossConfig = dataclasses.field(
-        default_factory=lambda: FitLossConfig(posterior=1.0, landmarks=1.0, parts=0.0, dynamics=0.0, smoothness=0.0)
+        default_factory=lambda: FitLossConfig(parts=0.0, dynamics=0.0, smoothness=0.0)
     )
     std_draws: Annotated[int, Range(2, 4096)] = 8
     chunk: Count = 64

@@ -42,6 +42,8 @@ class PerceptionConfig(Config):
         masks: keep a person mask per frame.
         parts: keep a map of body parts per frame (BodyPix, see :mod:`kinflow.perception.parts`), which takes about as long as
             the network "full" without masks, a quarter of "heavy".
+        features: keep what the landmark network saw, its decoder's features at the keypoints and its last hidden layer
+            (5.4 kB a frame and person).
     """
 
     landmarks: typing.Literal["heavy", "full"] = "heavy"
@@ -64,6 +66,7 @@ class PerceptionConfig(Config):
     look_ahead_s: Magnitude | None = None
     masks: bool = True
     parts: bool = True
+    features: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from typing import Annotated
 
-from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, ReconstructorConfig, TrainingLossConfig
+from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LifterConfig, ReconstructorConfig, TrainingLossConfig
 from .ranges import Config, Count, CountOrNone, Frames, Magnitude, Positive, Range, Rate, Share, Span, Threads, Weight
 
 
@@ -192,6 +192,8 @@ class ProjectionConfig(Config):
             fraction of the image.
         world: probability of world landmarks; coco: that a window without them has COCO's points alone.
         gaps: probability of a stretch in which the person is not detected.
+        borrowed: share of windows whose errors are those of rendered, perceived people who stand alike, where there are
+            such clips.
     """
 
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
@@ -216,6 +218,36 @@ class ProjectionConfig(Config):
     world: Share = 0.85
     coco: Share = 0.5
     gaps: Share = 0.25
+    borrowed: Share = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class LifterTrainingConfig(Config):
+    """``kinflow-train lifter``.
+
+    Attributes:
+        perceived: rendered and perceived clips (tools/render_and_perceive.py): a file, or a folder of them.
+        perceived_share: of the windows of each batch; the others are projected motion capture with their errors.
+        projection: the stream of projected motion capture.
+        likelihood: weight of the Gaussian likelihood, which fits the standard deviations, beside the distance.
+        flow: path of trained weights, for the windows that wander through its samples; None: the packaged ones.
+        init: weights to start from; None: from scratch.
+    """
+
+    model: LifterConfig = dataclasses.field(default_factory=LifterConfig)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(batch=128, steps=6000, weight_decay=0.05, ema=0.998)
+    )
+    perceived: str | None = None
+    perceived_share: Share = 0.15
+    projection: ProjectionConfig = dataclasses.field(
+        default_factory=lambda: ProjectionConfig(
+            frames=4, fps=(4.0, 10.0), exchange=0.35, wide=0.4, gaps=0.0, borrowed=0.95
+        )
+    )
+    likelihood: Weight = 0.02
+    flow: str | None = None
+    init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +256,7 @@ class ReconstructorTrainingConfig(Config):
 
     Attributes:
         model, losses, projection: network, weights of the losses, and the projected stream.
-        flow, dynamics: paths of trained weights; None: the packaged ones.
+        lifter, flow, dynamics: paths of trained weights; None: the packaged ones.
         perceived: folder of rendered and perceived clips; None: projected motion capture alone; perceived_share: their
             share of each batch.
         init: weights to start from; None: from scratch.
@@ -242,6 +274,7 @@ class ReconstructorTrainingConfig(Config):
     )
     losses: TrainingLossConfig = dataclasses.field(default_factory=TrainingLossConfig)
     projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
+    lifter: str | None = None
     flow: str | None = None
     dynamics: str | None = None
     perceived: str | None = None

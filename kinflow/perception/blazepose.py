@@ -34,6 +34,8 @@ __all__ = [
 DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
 NUM_POINTS = 39
+CODE_SIZE = 4 * 288
+PYRAMID_SIZE = 48
 
 Block = tuple[int, int, int, int]  #: an inverted bottleneck: outputs, expanded, kernel, stride
 Variant = Literal["heavy", "full"]
@@ -84,7 +86,7 @@ class LandmarkOutput(NamedTuple):
     mask: Tensor | None  #: (N, 256, 256) person logit, or None where it was not asked for
     heatmaps: Tensor  #: (N, 39, 64, 64) logits
     world: Tensor  #: (N, 39, 3) metres, hip-centred, axes of the (rotated) crop
-    features: Tensor  #: (N, 288) features the pose is read off, mean over the crop
+    code: Tensor  #: (N, 1152) the last hidden layer: landmarks and world landmarks are linear in it
     pyramid: Tensor  #: (N, 48, 64, 64) decoder features, the input of the heatmap and mask heads
 
 
@@ -297,7 +299,7 @@ class PoseLandmarker(nn.Module):
         self.score_out = Conv(288, 1, 2, act=False, padding=0)
 
     def forward(self, crop: Tensor, with_mask: bool = True) -> LandmarkOutput:
-        """Landmarks, score, mask, heatmaps, world landmarks and features of N crops.
+        """Landmarks, score, mask, heatmaps, world landmarks, last hidden layer and decoder features of N crops.
 
         Args:
             crop: (N, 3, 256, 256) RGB in [0, 1].
@@ -330,7 +332,7 @@ class PoseLandmarker(nn.Module):
             mask=mask,
             heatmaps=self.heatmap_out(pyramid),
             world=self.world_out(pose).reshape(-1, NUM_POINTS, 3).float(),
-            features=trunk.float().mean((-2, -1)),
+            code=pose.float().reshape(-1, CODE_SIZE),
             pyramid=pyramid,
         )
 

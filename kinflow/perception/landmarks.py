@@ -66,10 +66,25 @@ class Person:
     parts: np.ndarray | None = None  #: (48, 48) uint8 part inside part_roi, see kinflow.perception.parts
     part_confidence: np.ndarray | None = None  #: (48, 48) uint8
     part_roi: np.ndarray | None = None  #: (4,)
+    features: np.ndarray | None = None  #: (33, 48) float16 decoder features at the keypoints
+    code: np.ndarray | None = None  #: (1152,) float16 last hidden layer
 
 
-def people_from_output(output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int]) -> list[Person]:
-    """Decode the network's output for N regions of one frame of (width, height) px."""
+def features_at(points: Tensor, pyramid: Tensor) -> Tensor:
+    """Feature maps (N, C, h, w) read bilinearly at points (N, P, 2) in units of the crop -> (N, P, C).
+
+    Cell (row, column) stands for (row / h, column / w), as of the heatmaps; beyond the border its values go on.
+    """
+    last = points.new_tensor([pyramid.shape[-1], pyramid.shape[-2]])
+    grid = 2 * points * last / (last - 1) - 1
+    sampled = F.grid_sample(pyramid.float(), grid[:, None], align_corners=True, padding_mode="border")
+    return sampled[:, :, 0].transpose(1, 2)
+
+
+def people_from_output(
+    output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], features: bool = False
+) -> list[Person]:
+    """Decode the network's output for N regions of one frame of (width, height) px; ``features`` keeps what it saw too."""
     refined = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps)
     points = refined.cpu().numpy().astype(np.float64)
     certainty = torch.sigmoid(output.landmarks[:, :33, 3:5]).prod(-1).cpu().numpy()
@@ -79,6 +94,11 @@ def people_from_output(output: LandmarkOutput, rois: np.ndarray, image_size: tup
     if output.mask is not None:
         pooled = F.avg_pool2d(torch.sigmoid(output.mask)[:, None], LANDMARK_SIZE // MASK_SIZE)[:, 0]
         masks = (pooled * 255.0).round().to(torch.uint8).cpu().numpy()
+
+    at_points = codes = None
+    if features:
+        at_points = features_at(refined[:, :33], output.pyramid).half().cpu().numpy()
+        codes = output.code.half().cpu().numpy()
 
     frame_points = crop_to_frame(points, rois)
     cos, sin = np.cos(rois[:, 3:]), np.sin(rois[:, 3:])
@@ -96,6 +116,8 @@ def people_from_output(output: LandmarkOutput, rois: np.ndarray, image_size: tup
             world=world[i],
             box_xyxy=_person_box(frame_points[i, :33], certainty[i], image_size),
             mask=None if masks is None else masks[i],
+            features=None if at_points is None else at_points[i],
+            code=None if codes is None else codes[i],
         )
         for i in range(len(rois))
     ]

@@ -265,7 +265,9 @@ class Perceiver:
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE)
-            people += people_from_output(self._networks.landmark(crops, with_mask), rois, self._image_size)
+            people += people_from_output(
+                self._networks.landmark(crops, with_mask), rois, self._image_size, self.config.features
+            )
         return self._with_parts([image for image, _ in jobs], people) if self.config.parts else people
 
     def _with_parts(self, images: list[Tensor], people: list[Person]) -> list[Person]:
@@ -308,7 +310,8 @@ class Perceiver:
     def _held(self) -> tuple[str, ...]:
         """What the record keeps besides, by its name in :class:`Person`."""
         parts = ("parts", "part_confidence", "part_roi")
-        return (*(("mask",) if self.config.masks else ()), *(parts if self.config.parts else ()))
+        held = {("mask",): self.config.masks, ("features", "code"): self.config.features, parts: self.config.parts}
+        return tuple(name for names, wanted in held.items() if wanted for name in names)
 
     def _evidence(self, number: int, rows: Rows) -> Evidence:
         first, last = rows["index"][[0, -1]]
@@ -318,7 +321,7 @@ class Perceiver:
 
         def fill(name: str) -> np.ndarray:
             values = rows[name]
-            kind = np.uint8 if values.dtype == np.uint8 else np.float32
+            kind = np.float32 if values.dtype == np.float64 else values.dtype
             out = np.zeros((len(observed), *values.shape[1:]), kind)
             out[at] = values
             return out
@@ -335,6 +338,8 @@ class Perceiver:
             boxes_xyxy=fill("box_xyxy"),
             rois=fill("roi"),
             masks=fill("mask") if self.config.masks else None,
+            features=fill("features") if self.config.features else None,
+            code=fill("code") if self.config.features else None,
             image_size=np.array(self._image_size, np.int64),
             parts=fill("parts") if self.config.parts else None,
             part_confidence=fill("part_confidence") if self.config.parts else None,

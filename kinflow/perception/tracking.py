@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinflow.config import PerceptionConfig
+from kinflow.perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import MASK_SIZE, Person, mask_overlap, visible_points
 from kinflow.perception.parts import MAP_SIZE
@@ -33,6 +34,8 @@ __all__ = [
 
 HELD: dict[str, tuple[type, Any]] = {
     "mask": (np.uint8, (MASK_SIZE, MASK_SIZE)),
+    "features": (np.float16, (33, PYRAMID_SIZE)),
+    "code": (np.float16, (CODE_SIZE,)),
     "parts": (np.uint8, (MAP_SIZE, MAP_SIZE)),
     "part_confidence": (np.uint8, (MAP_SIZE, MAP_SIZE)),
     "part_roi": (np.float32, 4),

@@ -13,6 +13,8 @@ from torch import Tensor
 from ..evidence import Evidence
 from .observation import Observations
 
+_GROUP = 8
+
 
 class Chunk(NamedTuple):
     """Rows ``start:stop`` of person ``person`` go through the network; rows ``keep_from:keep_to`` of them are kept."""
@@ -68,3 +70,9 @@ def collate(evidences: Sequence[Evidence], chunks: Sequence[Chunk], K: Tensor, d
         torch.from_numpy(times).to(dtype),
         K.to(dtype).expand(len(chunks), 3, 3),
     )
+
+
+def grouped(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Chunks that go through a network at once, of like length together."""
+    order = sorted(chunks, key=lambda c: c.stop - c.start)
+    return [order[at : at + _GROUP] for at in range(0, len(order), _GROUP)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import ReconstructorConfig
 from ..rotations import rot6d_to_rotmat
 from ..timing import gather_time, reverse_index
 from .gaussian import soft_clamp
-from .observation import FEATURE_SIZE, NUM_LANDMARKS, TYPICAL_SPREAD, Flat, Observations
+from .observation import FEATURE_SIZE, Observations
 
 LATENT = 63
 LOG_VAR_RANGE = (-7.0, 2.0)
@@ -79,24 +78,6 @@ def head(inputs: int, width: int, outputs: int, zero: bool = False) -> nn.Sequen
     return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), last)
 
 
-class Lifter(nn.Module):
-    """The 2D-only path: landmarks in 3D from keypoints, where the front end measured none."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inputs = nn.Linear(NUM_LANDMARKS * 3, width)
-        self.blocks = nn.Sequential(Block(width, 0.0), Block(width, 0.0))
-        self.outputs = nn.Linear(width, 3 * NUM_LANDMARKS)
-
-    def forward(self, flat: Flat, confidence: Tensor) -> Tensor:
-        """Ray-aligned landmarks (B, T, 33, 3) in m at an average person's size: keypoints put right, with a depth each."""
-        seen = flat.points * confidence[..., None]
-        visible = torch.cat((seen, confidence[..., None]), -1)
-        out = self.outputs(self.blocks(self.inputs(rearrange(visible, "b t p c -> b t (p c)"))))
-        flat_m = torch.cat((seen * TYPICAL_SPREAD, torch.zeros_like(seen[..., :1])), -1)
-        return flat_m + rearrange(out, "b t (p c) -> b t p c", c=3)
-
-
 class States(NamedTuple):
     """Per-frame code and recurrent states (B, T, ...): forward has seen frames up to t, backward those from t on."""
 
@@ -111,7 +92,6 @@ class SequenceEncoder(nn.Module):
     def __init__(self, config: ReconstructorConfig) -> None:
         super().__init__()
         width, recurrent = config.width, config.recurrent
-        self.lifter = Lifter(config.lifter_width)
         self.inputs = nn.Linear(FEATURE_SIZE, width)
         self.missing = nn.Parameter(torch.zeros(width))
         self.blocks = nn.Sequential(*(Block(width, config.dropout) for _ in range(config.blocks)))

@@ -44,7 +44,6 @@ class Traces(NamedTuple):
         backward: Gaussian evidence of the backward direction.
         ahead, behind: passes of the filter in either direction, in the order of time.
         pooled: streaming betas, pooled.
-        lifted: (B, T, 33, 3) landmarks of the 2D-only path, ray-aligned, m.
     """
 
     frame: Estimate
@@ -52,7 +51,6 @@ class Traces(NamedTuple):
     ahead: Pass
     behind: Pass | None
     pooled: Gaussian
-    lifted: Tensor
 
 
 class ReconstructionNetwork(nn.Module):
@@ -82,13 +80,6 @@ class ReconstructionNetwork(nn.Module):
         own = {k: v for k, v in self.filter.dynamics.state_dict(prefix="filter.dynamics.").items()}
         self.load_state_dict({**state, **own})
 
-    def see(self, obs: Observations) -> tuple[Canonical, Tensor]:
-        """Canonical features, and the landmarks of the 2D-only path."""
-        flat = flatten_view(obs)
-        lifted = self.encoder.lifter(flat, obs.confidence)
-        landmarks = torch.where(obs.has_world[..., None, None], obs.world, lifted)
-        return canonicalise(obs, flat, landmarks), lifted
-
     def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = True) -> tuple[Prediction, Traces]:
         """Predict every frame.
 
@@ -102,7 +93,7 @@ class ReconstructionNetwork(nn.Module):
         seen = obs.observed & obs.valid
         # Rotations and the filter keep full precision where the network's matrices run in bfloat16.
         with torch.autocast(device, enabled=False):
-            canonical, lifted = self.see(obs)
+            canonical = canonicalise(obs, flatten_view(obs), obs.world * (seen & obs.has_world)[..., None, None])
             dt = time_steps(obs.timestamps)
         states = self.encoder(canonical.features, obs, dt)
         frame_out = self.stream_head(torch.cat((states.code, states.forward), -1))
@@ -113,7 +104,7 @@ class ReconstructionNetwork(nn.Module):
             if streaming:
                 ahead = self.filter(evidence, seen, dt, torch.zeros_like(seen[:, 0], dtype=torch.long))
                 prediction = _prediction(ahead.filtered, frame, pooled, canonical)
-                return prediction, Traces(frame, evidence, ahead, None, pooled, lifted)
+                return prediction, Traces(frame, evidence, ahead, None, pooled)
         backward_out = self.backward_head(torch.cat((states.code, states.backward), -1))
         with torch.autocast(device, enabled=False):
             backward = _read_gaussian(backward_out)
@@ -130,7 +121,7 @@ class ReconstructionNetwork(nn.Module):
             kernel = kernel_of(obs.timestamps, self.config.z_kernel, obs.valid)
             z = kernel.average(Gaussian(estimate.z_mean, estimate.z_log_var))
             prediction = _prediction(z, estimate, pool_betas(estimate, seen), canonical)
-        return prediction, Traces(frame, backward, ahead, behind, pooled, lifted)
+        return prediction, Traces(frame, backward, ahead, behind, pooled)
 
     @torch.no_grad()
     def fill_gaps(self, z: Gaussian, obs: Observations) -> Gaussian:

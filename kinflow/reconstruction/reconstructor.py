@@ -24,15 +24,13 @@ from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
 from ..tracks import ROOT, TRANSL, smooth
-from .batching import collate, cut
+from .batching import collate, cut, grouped
 from .fingerprint import fingerprint
 from .geometry import solve_translation
+from .lifting import Lifter, lift, load_lifter
 from .network import Prediction, ReconstructionNetwork
 from .parameters import Parameters, motion_of
-from .refine import Progress, Refiner
-
-_GROUP = 8
-"""Chunks that go through the network at once."""
+from .refine import Progress, Refiner, check_people
 
 _PIECE = 512
 """Frames that the body is placed in at once."""
@@ -60,17 +58,23 @@ class Reconstructor:
     Args:
         config: architecture, and how its output becomes motion.
         body: the body to place; parameters in the Motion belong to it.
-        flow, dynamics: trained parts.
+        lifter, flow, dynamics: trained parts.
 
     Attributes:
         weights: name -> configuration hash and fingerprint of everything loaded, for the record of a run.
     """
 
     def __init__(
-        self, config: ReconstructorConfig, body: Body, flow: PoseFlow, dynamics: LatentDynamics | None = None
+        self,
+        config: ReconstructorConfig,
+        body: Body,
+        lifter: Lifter,
+        flow: PoseFlow,
+        dynamics: LatentDynamics | None = None,
     ) -> None:
         self.config = config
         self.body = body
+        self.lifter = lifter.eval().requires_grad_(False)
         self.flow = flow.eval().requires_grad_(False)
         self.network = ReconstructionNetwork(config, dynamics).eval()
         self.weights: dict[str, Any] = {}
@@ -98,7 +102,7 @@ class Reconstructor:
         state, values, meta = load_weights(path)
         body = body if body is not None else Body.open()
         check_type("body", body, Body)
-        flow, dynamics = load_flow(), load_dynamics()
+        lifter, flow, dynamics = load_lifter(), load_flow(), load_dynamics()
         prints = {"flow": fingerprint(flow), "dynamics": fingerprint(dynamics)}
         for part, value in prints.items():
             known = meta["card"].get(f"{part} fingerprint")
@@ -106,16 +110,17 @@ class Reconstructor:
                 raise FormatError(f"{path}: trained with {part} {known}, got {value}. Train the reconstructor anew.")
         try:
             config = from_dict(ReconstructorConfig, values)
-            out = cls(config, body, flow, dynamics)
+            out = cls(config, body, lifter, flow, dynamics)
             out.network.load_own_state(state)
         except (ConfigError, RuntimeError) as error:
             raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error
-        out.weights = {"reconstructor": meta["config_hash"], **prints}
+        out.weights = {"reconstructor": meta["config_hash"], "lifter": fingerprint(lifter), **prints}
         return out.to(device) if device is not None else out
 
     def to(self, device: torch.device | str) -> Reconstructor:
         """Move all parts; returns itself."""
         self.body = self.body.to(device)
+        self.lifter = self.lifter.to(device)
         self.flow = self.flow.to(device)
         self.network = self.network.to(device)
         return self
@@ -156,6 +161,7 @@ class Reconstructor:
                 raise UsageError(
                     f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out."
                 )
+        evidences = self.lift(evidences, K)
         # Whatever served its turn is let go person by person: of long clips it would be as large as the records.
         people = self._predict(evidences, K, streaming)[::-1]
         motions = [self._place(people.pop(), evidence, K, seed) for evidence in evidences]
@@ -181,7 +187,13 @@ class Reconstructor:
         seed: int = 0,
     ) -> list[Motion]:
         """Fit motions to their evidence: :meth:`kinflow.reconstruction.refine.Refiner.fit_all`."""
-        return self.refiner(config, losses).fit_all(motions, evidences, progress, seed)
+        check_people(motions, evidences)
+        lifted = [self.lift([e], m.K)[0] for e, m in zip(evidences, motions, strict=True)]
+        return self.refiner(config, losses).fit_all(motions, lifted, progress, seed)
+
+    def lift(self, evidences: Sequence[Evidence], K: Tensor | np.ndarray) -> list[Evidence]:
+        """Evidence with its world landmarks put right: :func:`kinflow.reconstruction.lifting.lift`."""
+        return lift(self.lifter, evidences, torch.as_tensor(np.asarray(K), dtype=torch.float32))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -189,17 +201,14 @@ class Reconstructor:
         """Run the network over all people's chunks, chunks of like length together."""
         config = self.config
         chunks = cut([len(e) for e in evidences], config.chunk, config.context)
-        order = sorted(range(len(chunks)), key=lambda i: chunks[i].stop - chunks[i].start)
         people = [_empty(len(e), self.device) for e in evidences]
         shapes: list[list[tuple[Tensor, Tensor, float]]] = [[] for _ in evidences]
-        for at in range(0, len(order), _GROUP):
-            group = [chunks[i] for i in order[at : at + _GROUP]]
+        for group in grouped(chunks):
             obs = collate(evidences, group, K, torch.float32).to(self.device)
             prediction, _ = self.network(obs, streaming)
             if not streaming:
                 prediction = prediction._replace(z=self.network.fill_gaps(prediction.z, obs))
-            for row, i in enumerate(order[at : at + _GROUP]):
-                chunk = chunks[i]
+            for row, chunk in enumerate(group):
                 keep = slice(chunk.keep_from - chunk.start, chunk.keep_to - chunk.start)
                 rows = _rows(prediction, row, keep)
                 for name in _PER_FRAME:

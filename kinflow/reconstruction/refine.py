@@ -24,7 +24,7 @@ from ..evidence import Evidence
 from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
-from ..skeleton import FEET
+from ..skeleton import BLAZEPOSE, FEET
 from .kernel import Kernel, kernel_of
 from .parameters import Parameters, motion_of
 from .target import Target, gather_target, inside_crops
@@ -32,6 +32,8 @@ from .target import Target, gather_target, inside_crops
 Progress = Callable[[int, int], None]
 _ROOT_STD = 0.15  # rad, how far the network's root is trusted
 _PIECE = 256  # frames that the body is posed in at once
+_LIMB_ENDS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
+_EXTREMITY = 0.3  # weight of landmarks of face, hands and feet, many and close together, against those
 _LEAST_STD = 0.05  # of z; the network is never trusted further
 
 
@@ -83,12 +85,7 @@ class Refiner:
         Raises:
             UsageError: motions and evidences that do not belong together.
         """
-        for name, records, kind in (("motions", motions, Motion), ("evidences", evidences, Evidence)):
-            check_type(name, records, Sequence, f"Give a list with one {kind.__name__} a person.")
-            for i, record in enumerate(records):
-                check_type(f"{name}[{i}]", record, kind)
-        if len(motions) != len(evidences):
-            raise UsageError(f"evidences: expected one for each of {len(motions)} motions, got {len(evidences)}.")
+        check_people(motions, evidences)
         total = len(motions) * self.config.iterations
         out = []
         for person, (motion, evidence) in enumerate(zip(motions, evidences, strict=True)):
@@ -114,7 +111,8 @@ class Refiner:
         kernel = kernel_of(target.timestamps[None], config.kernel)
         rates = {"z": config.lr, "turn": config.lr_root, "transl": config.lr_transl, "betas": config.lr_betas}
         groups = [{"params": [getattr(free, name).requires_grad_()], "lr": lr} for name, lr in rates.items()]
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+        # Gradients below eps are rounding, which Adam would otherwise blow up to whole steps.
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-6)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.iterations))
         with torch.enable_grad():
             for iteration in range(config.iterations):
@@ -172,7 +170,7 @@ class Refiner:
             terms["latent"] = losses.latent_nll(v.z).mean()
         if w.betas > 0:
             terms["betas"] = losses.betas_prior(v.betas)
-        if w.landmarks > 0 and bool(target.has_world.any()):
+        if w.landmarks > 0 and target.world_std is not None and bool(target.has_world.any()):
             terms["landmarks"] = losses.masked_mean(posed.alignment, target.has_world & target.observed)
         if w.parts > 0 and target.silhouette is not None:
             terms["parts"] = losses.masked_mean(posed.parts, target.observed & target.silhouette.seen)
@@ -209,8 +207,10 @@ class Refiner:
                 landmarks, target.keypoints2d[rows], confidence, target.K, target.size_px[rows], w.keypoint_scale
             )
             in_ray = (landmarks - transl[:, None]) @ target.ray_to_camera[rows]
-            axis_weight = landmarks.new_tensor([1.0, 1.0, w.depth_weight])
-            alignment = losses.landmark_alignment(in_ray, target.world[rows], confidence, axis_weight=axis_weight)
+            alignment = torch.zeros_like(reprojection)
+            if target.world_std is not None:
+                weight = self._landmark_weight.expand(confidence.shape)
+                alignment = losses.landmark_alignment(in_ray, target.world[rows], target.world_std[rows], weight)
             parts = torch.zeros_like(reprojection)
             if w.parts > 0 and target.silhouette is not None:
                 shown = target.silhouette
@@ -246,6 +246,12 @@ class Refiner:
         return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
 
     @cached_property
+    def _landmark_weight(self) -> Tensor:
+        weight = torch.full((len(BLAZEPOSE),), _EXTREMITY, device=self.body.device)
+        weight[list(_LIMB_ENDS)] = 1.0
+        return weight
+
+    @cached_property
     def _vertex_ids(self) -> Tensor:
         count = self.body.num_vertices
         return torch.linspace(0, count - 1, self.config.vertices, device=self.body.device).round().long().unique()
@@ -253,6 +259,16 @@ class Refiner:
     @cached_property
     def _vertex_parts(self) -> Tensor:
         return surface_parts(self.body)[self._vertex_ids]
+
+
+def check_people(motions: Sequence[Motion], evidences: Sequence[Evidence]) -> None:
+    """Raises UsageError: anything but one Evidence for each Motion."""
+    for name, records, kind in (("motions", motions, Motion), ("evidences", evidences, Evidence)):
+        check_type(name, records, Sequence, f"Give a list with one {kind.__name__} a person.")
+        for i, record in enumerate(records):
+            check_type(f"{name}[{i}]", record, kind)
+    if len(motions) != len(evidences):
+        raise UsageError(f"evidences: expected one for each of {len(motions)} motions, got {len(evidences)}.")
 
 
 def corrected(start: Parameters, free: Variables, kernel: Kernel) -> Variables:

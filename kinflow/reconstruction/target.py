@@ -48,6 +48,7 @@ class Target(NamedTuple):
         K: (3, 3) px.
         size_px: (T,) the person's size in the image.
         world: (T, 33, 3) m, ray-aligned axes; has_world: (T,) bool.
+        world_std: (T, 33, 2) m, across the line of sight and along it, or None where it is not known.
         ray_to_camera: (T, 3, 3).
         silhouette: None without part maps and masks.
     """
@@ -60,6 +61,7 @@ class Target(NamedTuple):
     size_px: Tensor
     world: Tensor
     has_world: Tensor
+    world_std: Tensor | None
     ray_to_camera: Tensor
     silhouette: Silhouette | None
 
@@ -146,6 +148,7 @@ def gather_target(motion: Motion, evidence: Evidence, pixels: int, device: torch
         size_px=size_px,
         world=tensor(evidence.world_landmarks),
         has_world=tensor(evidence.has_world),
+        world_std=None if evidence.world_std is None else tensor(evidence.world_std),
         ray_to_camera=local_view(centred, confidence, K).ray_to_camera,
         silhouette=silhouette,
     )

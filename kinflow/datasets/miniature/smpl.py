@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...body.files import BodyArrays, read_open
+from ...body.joint_sets import SKIN_CARRIERS, SKIN_POINTS
 from ...records import atomic_write
 from ...skeleton import BLAZEPOSE, SMPL_JOINTS, SMPL_PARENTS
 
@@ -30,7 +31,10 @@ H36M = (
     "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
 )  # fmt: skip
 """Rows of the field's ``J_regressor_h36m.npy``."""
-_GROWN = ("shapedirs", "joint_shapedirs", "landmark_offsets", "landmark_shapedirs", "landmark_anatomical_offsets")
+_GROWN = (
+    "shapedirs", "joint_shapedirs", "landmark_offsets", "landmark_shapedirs", "landmark_anatomical_offsets", "skin_offsets",
+    "skin_shapedirs",
+)  # fmt: skip
 NEAR = 200
 """Vertices that a joint is regressed from."""
 
@@ -58,15 +62,17 @@ def _vertex_order(full: BodyArrays) -> NDArray[np.int64]:
 
     order = np.linspace(0, len(full.v_template) - 1, VERTICES).round().astype(np.int64)
     joints, offsets = full.landmark_joints, full.landmark_anatomical_offsets
-    assert joints is not None and offsets is not None  # the open body has landmarks
-    marks = full.joint_template[joints] + offsets
+    assert joints is not None and offsets is not None and full.skin_offsets is not None  # the open body has all of them
+    marks = dict(zip(BLAZEPOSE, full.joint_template[joints] + offsets, strict=True))
+    skin = full.joint_template[list(SKIN_CARRIERS)] + full.skin_offsets
+    marks |= {name: place for name, place in zip(SKIN_POINTS, skin, strict=True) if name.endswith("small_toe")}
     names = {"nose": "nose"}
     for side, s in (("left", "l"), ("right", "r")):
         names |= {f"{side}_eye": f"{s}eye", f"{side}_ear": f"{s}ear", f"{side}_heel": f"{s.upper()}Heel"}
-        names[f"{side}_foot_index"] = f"{s.upper()}BigToe"
+        names |= {f"{side}_foot_index": f"{s.upper()}BigToe", f"{side}_small_toe": f"{s.upper()}SmallToe"}
     for landmark, name in names.items():
         place = vertex_ids["smplh"][name]
-        away = np.linalg.norm(full.v_template[order] - marks[BLAZEPOSE.index(landmark)], axis=1)
+        away = np.linalg.norm(full.v_template[order] - marks[landmark], axis=1)
         nearest = int(away.argmin())
         order[[place, nearest]] = order[[nearest, place]]
     return order

@@ -15,6 +15,8 @@ from torch import Tensor
 from ...body import Body
 from ...body.kinematics import full_pose
 from ...errors import FormatError, MissingAssetError
+from ...mocap.clips import load_clips
+from ...perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from ...reconstruction.observation import Observations
 from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
@@ -27,11 +29,14 @@ EVIDENCE = (
     "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world", "boxes_xyxy", "rois",
 )  # fmt: skip
 """Fields of a clip that are the front end's, a row for every frame."""
+SEEN = ("features", "code")
+"""What the landmark network saw, where it was kept."""
 _TRUTH = ("global_orient", "body_pose", "transl")
 _SHAPES = {
     "timestamps": "", "observed": "", "keypoints2d": "33 2", "confidence": "33", "world_landmarks": "33 3",
     "has_world": "", "boxes_xyxy": "4", "rois": "4", "global_orient": "3", "body_pose": "23 3", "transl": "3",
 }  # fmt: skip
+_SEEN_SHAPES = {"features": f"33 {PYRAMID_SIZE}", "code": f"{CODE_SIZE}"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class PerceivedClip:
         global_orient: (T, 3) rad, body to camera. body_pose: (T, 23, 3) rad. transl: (T, 3) m, camera axes.
         betas: (10,). K: (3, 3) px. image_size: (2,) px.
         source: name of the captured clip.
+        features: (T, 33, 48), code: (T, 1152) float16 as of :class:`kinflow.evidence.Evidence`, or None.
     """
 
     timestamps: np.ndarray
@@ -61,6 +67,8 @@ class PerceivedClip:
     K: np.ndarray
     image_size: np.ndarray
     source: str
+    features: np.ndarray | None = None
+    code: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -75,6 +83,7 @@ def save_perceived(path: str | Path, clips: Sequence[PerceivedClip]) -> None:
     """Write clips to one npz (schema ``kinflow.perceived/1``): rows joined, clip i being ``offsets[i]:offsets[i+1]``."""
     arrays: dict[str, Any] = {n: np.concatenate([getattr(c, n) for c in clips]) for n in (*EVIDENCE, *_TRUTH)}
     arrays |= {name: np.stack([getattr(c, name) for c in clips]) for name in ("betas", "K", "image_size")}
+    arrays |= {n: np.concatenate([getattr(c, n) for c in clips]) for n in SEEN if getattr(clips[0], n) is not None}
     with atomic_write(path) as stream:
         np.savez(
             stream,
@@ -101,7 +110,8 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
             npz.schema(SCHEMA)
             offsets, sources = npz.numbers("offsets", "N"), npz.texts("sources")
             total, count = len(npz.numbers("timestamps", "T")), len(sources)
-            data = {name: npz.numbers(name, f"{total} {shape}") for name, shape in _SHAPES.items()}
+            shapes = _SHAPES | {name: shape for name, shape in _SEEN_SHAPES.items() if name in npz}
+            data = {name: npz.numbers(name, f"{total} {shape}") for name, shape in shapes.items()}
             fixed = {"betas": f"{count} 10", "K": f"{count} 3 3", "image_size": f"{count} 2"}
             each = {name: npz.numbers(name, shape) for name, shape in fixed.items()}
         if (
@@ -119,6 +129,12 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
     return out
 
 
+def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:
+    """Sources among ``clips`` that belong to the validation or test split of the prepared capture."""
+    held = {c.name for split in ("validation", "test") for c in load_clips(data, split)}
+    return {c.source for c in clips} & held
+
+
 class PerceivedMotions:
     """Draws batches of :class:`~kinflow.training.streams.projected.Sample` from rendered and perceived clips."""
 
@@ -133,9 +149,13 @@ class PerceivedMotions:
     def draw(self, rng: np.random.Generator, batch: int) -> Sample:
         """A batch of windows, a quarter of them at a lower frame rate than rendered."""
         rows = [self._row(rng) for _ in range(batch)]
-        data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
-        data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
-        return self._sample(data, rng)
+        return self._sample(_stacked(rows), rng)
+
+    @torch.no_grad()
+    def whole(self, clips: Sequence[PerceivedClip]) -> Sample:
+        """Clips from their first frame on, as many frames as the windows have, as they are."""
+        rows = [self._window(clip, np.arange(len(clip))[: self.frames]) for clip in clips]
+        return self._sample(_stacked(rows), np.random.default_rng(0))
 
     def _altered(self, data: dict[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
         """Half of the windows mirrored, the camera rolled a little, and little errors of its own for each draw."""
@@ -173,10 +193,13 @@ class PerceivedMotions:
         stride = int(rng.integers(2, 4)) if rng.random() < 0.25 else 1
         keep = np.arange(int(rng.integers(stride)), len(clip), stride)
         begin = int(rng.integers(max(1, len(keep) - self.frames + 1)))
-        keep = keep[begin : begin + self.frames]
+        return self._window(clip, keep[begin : begin + self.frames])
+
+    def _window(self, clip: PerceivedClip, keep: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows ``keep`` of a clip, the last one repeated up to the window's length."""
         valid = np.arange(self.frames) < len(keep)
         at = keep[np.minimum(np.arange(self.frames), len(keep) - 1)]
-        row = {f: getattr(clip, f)[at] for f in (
+        row: dict[str, np.ndarray] = {f: getattr(clip, f)[at] for f in (
             "timestamps", "observed", "keypoints2d", "confidence", "world_landmarks", "has_world",
             "global_orient", "body_pose", "transl")}  # fmt: skip
         return {**row, "valid": valid, "betas": clip.betas, "K": clip.K}
@@ -196,7 +219,7 @@ class PerceivedMotions:
         hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
         observed = data["observed"] & data["valid"]
         # At times the third dimension is withheld, as with keypoints from another tool.
-        has_world = data["has_world"] & observed & (torch.rand(batch, 1, generator=g) < 0.9)
+        has_world = data["has_world"] & observed & (torch.rand(batch, 1, generator=g) >= (0.1 if self.augment else 0.0))
         times = data["timestamps"] - data["timestamps"][:, :1]
         obs = Observations(
             data["keypoints2d"], data["confidence"] * observed[..., None],
@@ -208,3 +231,8 @@ class PerceivedMotions:
             obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
             contacts, known, (landmarks - hips) @ ray_to_camera,
         )  # fmt: skip
+
+
+def _stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
+    return {k: v.float() if v.is_floating_point() else v for k, v in data.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -61,12 +62,13 @@ class Sample:
 def join(parts: Sequence[Sample]) -> Sample:
     """Windows of one length put together along the batch."""
 
-    def stack(items: Sequence[Sample | Observations], cls: type) -> dict[str, Tensor]:
+    def stack(items: Sequence[Sample | Observations], cls: type) -> dict[str, Any]:
         names = [f.name for f in dataclasses.fields(cls) if f.name != "obs"]
-        return {n: torch.cat([getattr(x, n) for x in items]) for n in names}
+        columns = {n: [getattr(x, n) for x in items] for n in names}
+        return {n: torch.cat(column) for n, column in columns.items()}
 
-    obs = Observations(**stack([p.obs for p in parts], Observations))  # type: ignore[arg-type]
-    return Sample(obs=obs, **stack(parts, Sample))  # type: ignore[arg-type]
+    obs = Observations(**stack([p.obs for p in parts], Observations))
+    return Sample(obs=obs, **stack(parts, Sample))
 
 
 def true_view(landmarks: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +79,12 @@ def true_view(landmarks: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     return ray_rotmat(torch.cat((centre, torch.ones_like(centre[..., :1])), -1)), pixels
 
 
+class Lender(Protocol):
+    """Errors of a real front end: :class:`kinflow.training.streams.borrowed.BorrowedErrors`."""
+
+    def lend(self, landmarks: Tensor, K: Tensor, timestamps: Tensor, rng: torch.Generator) -> Noisy: ...
+
+
 class ProjectedMotions:
     """Draws batches of :class:`Sample` from motion capture.
 
@@ -84,12 +92,18 @@ class ProjectedMotions:
         captures: runs of valid frames.
         body: gives joints and landmarks.
         flow: for windows that wander through its samples; None leaves those out.
+        lender: of the real front end's errors, for a share ``config.borrowed`` of the windows; None: all are modelled.
     """
 
     def __init__(
-        self, captures: Sequence[Capture], body: Body, config: ProjectionConfig, flow: PoseFlow | None = None
+        self,
+        captures: Sequence[Capture],
+        body: Body,
+        config: ProjectionConfig,
+        flow: PoseFlow | None = None,
+        lender: Lender | None = None,
     ) -> None:
-        self.body, self.config, self.flow = body, config, flow
+        self.body, self.config, self.flow, self.lender = body, config, flow, lender
         self.pose = torch.cat([c.body_pose for c in captures])
         self.root = torch.cat([c.global_rotmat for c in captures])
         self.transl = torch.cat([c.transl for c in captures])
@@ -132,6 +146,12 @@ class ProjectedMotions:
         hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
         landmarks_ray = (landmarks - hips) @ ray_to_camera
         noisy, observed = self._front_end(pixels, landmarks_ray, hips, K, size, betas, dt, valid, g)
+        if self.lender is not None:
+            rows = torch.rand(batch, generator=g) < config.borrowed
+            if rows.any():
+                lent = self.lender.lend(landmarks[rows], K[rows], timestamps[rows], g)
+                for mine, theirs in zip(noisy, lent, strict=True):
+                    mine[rows] = theirs
         told = K.clone()
         error = torch.exp(config.focal_error * torch.randn(batch, generator=g))
         error = torch.where(torch.rand(batch, generator=g) < 0.5, error, torch.ones_like(error))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ from ...body.kinematics import full_pose
 from ...config import ReconstructorTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
 from ...flow import PoseFlow, load_flow
-from ...mocap.clips import load_clips
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
+from ...reconstruction.lifting import Lifter, load_lifter
 from ...reconstruction.network import Prediction, ReconstructionNetwork, Traces
 from ...rotations import geodesic_distance, rotmat_to_rotvec
 from ...timing import gather_time
 from ..loop import FitResult
 from ..run import Captured, Card, Training
-from ..streams.perceived import PerceivedClip, PerceivedMotions, load_perceived
+from ..streams.borrowed import BorrowedErrors
+from ..streams.perceived import PerceivedClip, PerceivedMotions, held_out_names, load_perceived
 from ..streams.projected import ProjectedMotions, Sample, join
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
@@ -43,6 +44,7 @@ class ReconstructorTask:
         flow: PoseFlow,
         dynamics: LatentDynamics | None,
         body: Body,
+        lifter: Lifter,
         projected: ProjectedMotions,
         perceived: PerceivedMotions | None,
         validation: Mapping[str, Sample],
@@ -54,7 +56,8 @@ class ReconstructorTask:
         self.module = ReconstructionNetwork(config.model, dynamics).to(device)
         self.module.filter.dynamics.eval()
         self.projected, self.perceived = projected, perceived
-        self.validation = validation
+        self.lifter = lifter.to(device).eval().requires_grad_(False)
+        self.validation = {name: self._lifted(sample.to(device)) for name, sample in validation.items()}
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """One batch from both streams."""
@@ -64,7 +67,15 @@ class ReconstructorTask:
             parts = [self.projected.draw(rng, total - count)] if total > count else []
             if self.perceived is not None and count:
                 parts.append(self.perceived.draw(rng, count))
-            return join(parts).to(self.device)
+            return self._lifted(join(parts).to(self.device))
+
+    @torch.no_grad()
+    def _lifted(self, sample: Sample) -> Sample:
+        """World landmarks as the lifter hands them on."""
+        seen = sample.obs.observed & sample.obs.valid
+        world = self.lifter(sample.obs).mean * seen[..., None, None]
+        obs = dataclasses.replace(sample.obs, world=world, has_world=seen)
+        return dataclasses.replace(sample, obs=obs)
 
     def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Weighted sum of all terms, and the terms."""
@@ -124,13 +135,6 @@ class ReconstructorTask:
             bce = losses.contact_bce(logits, sample.contacts)
             terms[f"contacts.{name}"] = losses.masked_mean(bce, valid & sample.contacts_known[:, None])
 
-        # The 2D-only path learns from frames whether or not they came with world landmarks.
-        lift_true = sample.landmarks_ray - sample.landmarks_ray.mean(-2, keepdim=True)
-        lifted = traces.lifted - traces.lifted.mean(-2, keepdim=True)
-        stature = lift_true.square().sum((-1, -2), keepdim=True).sqrt()
-        lifted_scale = lifted.square().sum((-1, -2), keepdim=True).sqrt().clamp_min(1e-3)
-        lift = losses.joints3d(lifted / lifted_scale.detach() * stature, lift_true)
-        terms["joints3d.lifted"] = 0.2 * losses.masked_mean(lift, seen)
         # A third of the windows is decoded as the streaming filter sees them.
         early = (torch.rand(len(seen), 1, 1, device=seen.device) < 1 / 3).expand(-1, *seen.shape[1:], 1)
         z = torch.where(early, traces.ahead.filtered.mean, prediction.z.mean)
@@ -254,19 +258,23 @@ def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torc
     flow = load_flow(config.flow)
     dynamics = load_dynamics(config.dynamics) if config.filter else None
     body = Body.open()
-    projected = ProjectedMotions(captured.training, body, config.projection, flow)
-    held_out = ProjectedMotions(captured.validation, body, config.projection, flow)
-    validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
-    perceived = None
+    frames = config.projection.frames
+    perceived = lender = None
+    unseen: list[PerceivedClip] = []
     if config.perceived is not None:
         clips = load_perceived(config.perceived)
         hold = held_out_names(clips, captured.path)
-        perceived = PerceivedMotions([c for c in clips if c.source not in hold], body, config.projection.frames)
-        others = [c for c in clips if c.source in hold]
-        if others:
-            unseen = PerceivedMotions(others, body, config.projection.frames, augment=False)
-            validation["perceived"] = unseen.draw(np.random.default_rng(8), min(config.validation, 3 * len(others)))
-    task = ReconstructorTask(config, flow, dynamics, body, projected, perceived, validation, device)
+        kept, unseen = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
+        perceived, lender = PerceivedMotions(kept, body, frames), BorrowedErrors(kept, body)
+    projected = ProjectedMotions(captured.training, body, config.projection, flow, lender)
+    held_out = ProjectedMotions(captured.validation, body, config.projection, flow, lender)
+    validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
+    if unseen:
+        stream = PerceivedMotions(unseen, body, frames, augment=False)
+        validation["perceived"] = stream.draw(np.random.default_rng(8), min(config.validation, 3 * len(unseen)))
+    task = ReconstructorTask(
+        config, flow, dynamics, body, load_lifter(config.lifter), projected, perceived, validation, device
+    )
     if config.init is not None:
         task.module.load_own_state(load_weights(config.init)[0])
     return task
@@ -279,16 +287,11 @@ def _card(task: ReconstructorTask, captured: Captured, result: FitResult) -> Car
         f"{captured.minutes:.0f} min of motion capture, projected{rendered}",
         {"validation": ", ".join(f"{k} {v:.3g}" for k, v in result.scores.items())},
         {
+            "lifter fingerprint": fingerprint(task.lifter),
             "flow fingerprint": fingerprint(task.flow),
             "dynamics fingerprint": fingerprint(task.module.filter.dynamics),
         },
     )
-
-
-def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:
-    """Sources among ``clips`` that belong to the validation or test split of the prepared capture."""
-    held = {c.name for split in ("validation", "test") for c in load_clips(data, split)}
-    return {c.source for c in clips} & held
 
 
 class OwnWeights(nn.Module):

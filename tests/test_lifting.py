@@ -1,0 +1,132 @@
+"""The lifter: its upright view, what it keeps under mirrors and rolled cameras, and what it makes of evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_reconstructor import evidence_of, observations
+from torch import Tensor
+
+from kinflow.body import Body
+from kinflow.config import LifterConfig
+from kinflow.errors import FormatError, MissingAssetError
+from kinflow.reconstruction.lifting import Lifter, lift, load_lifter, upright_view
+from kinflow.reconstruction.observation import Observations, flatten_view
+from kinflow.rotations import rotvec_to_rotmat
+from kinflow.skeleton import MIRROR_BLAZEPOSE
+
+MIRROR = list(MIRROR_BLAZEPOSE)
+
+
+@pytest.fixture(scope="module")
+def lifter() -> Lifter:
+    """Untrained, with weights that answer to every input."""
+    torch.manual_seed(0)
+    made = Lifter(LifterConfig(width=32, blocks=2)).double().eval()
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return made
+
+
+def rolled(obs: Observations, angle: Tensor) -> tuple[Observations, Tensor]:
+    """What a camera rolled by ``angle`` (B, T) rad about its axis sees, and the turn (B, T, 3, 3) of its axes."""
+    zero = torch.zeros_like(angle)
+    turn = rotvec_to_rotmat(torch.stack((zero, zero, angle), -1))
+    centre = obs.K[:, None, None, :2, 2]
+    pixels = torch.einsum("btij,btpj->btpi", turn[..., :2, :2], obs.keypoints2d - centre) + centre
+    return dataclasses.replace(obs, keypoints2d=pixels), turn
+
+
+def test_head_and_shoulders_stand_above_the_hips_in_the_upright_view(body: Body) -> None:
+    flat = flatten_view(observations(body, batch=3))
+    view = upright_view(flat)
+    torch.testing.assert_close(view @ view.transpose(-1, -2), torch.eye(3, dtype=view.dtype).expand_as(view))
+    torch.testing.assert_close(view[..., 2, 2], torch.ones_like(view[..., 2, 2]))
+    points = flat.points @ view[..., :2, :2]
+    up = points[..., [11, 12], :].mean(-2) - points[..., [23, 24], :].mean(-2)
+    up = up + 0.5 * (points[..., 0, :] - points[..., [23, 24], :].mean(-2))
+    torch.testing.assert_close(up[..., 0], torch.zeros_like(up[..., 0]), atol=1e-9, rtol=0)
+    assert (up[..., 1] < 0).all()  # y is down
+    nothing = flat._replace(points=torch.zeros_like(flat.points))
+    torch.testing.assert_close(upright_view(nothing), torch.eye(3, dtype=view.dtype).expand_as(view))
+
+
+def test_a_mirrored_person_is_lifted_to_the_mirror_image(lifter: Lifter, body: Body) -> None:
+    obs = observations(body, batch=2)
+    side = torch.tensor([-1.0, 1, 1], dtype=torch.float64)
+    centre = obs.K[:, None, None, :2, 2]
+    other = dataclasses.replace(
+        obs,
+        keypoints2d=((obs.keypoints2d - centre) * side[:2])[:, :, MIRROR] + centre,
+        confidence=obs.confidence[..., MIRROR],
+        world=(obs.world * side)[:, :, MIRROR],
+    )
+    with torch.no_grad():
+        a, b = lifter(obs), lifter(other)
+    torch.testing.assert_close((b.mean * side)[:, :, MIRROR], a.mean)
+    torch.testing.assert_close(b.log_std[:, :, MIRROR], a.log_std)
+    assert (a.mean - obs.world).norm(dim=-1).mean() > 0.01  # it does something
+
+
+def test_the_cameras_roll_does_not_matter(lifter: Lifter, body: Body) -> None:
+    obs = observations(body, batch=2)
+    angle = torch.linspace(-3, 3, obs.observed.numel(), dtype=torch.float64).reshape(obs.observed.shape)
+    turned, turn = rolled(obs, angle)
+    # World landmarks lie in each view's own ray-aligned axes: they turn with them.
+    before, after = flatten_view(obs).ray_to_camera, flatten_view(turned).ray_to_camera
+    between = after.transpose(-1, -2) @ turn @ before
+    turned = dataclasses.replace(turned, world=torch.einsum("btij,btpj->btpi", between, obs.world))
+    with torch.no_grad():
+        a, b = lifter(obs), lifter(turned)
+    torch.testing.assert_close(torch.einsum("btij,btpj->btpi", between, a.mean), b.mean, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(a.log_std, b.log_std, atol=1e-7, rtol=1e-6)
+
+
+def test_landmarks_are_about_the_hips_and_deviations_bounded(lifter: Lifter, body: Body) -> None:
+    with torch.no_grad():
+        lifted = lifter(observations(body))
+    hips = lifted.mean[..., [23, 24], :].mean(-2)
+    torch.testing.assert_close(hips, torch.zeros_like(hips), atol=1e-9, rtol=0)
+    assert lifted.log_std.min() > -5.6 and lifted.log_std.max() < 0.1
+    by_axis = lifted.log_std_by_axis()
+    assert torch.equal(by_axis[..., 0], by_axis[..., 1]) and torch.equal(by_axis[..., 2], lifted.log_std[..., 1])
+
+
+def test_lifted_evidence(body: Body) -> None:
+    torch.manual_seed(1)
+    lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
+    obs = observations(body, batch=2, steps=9)
+    seen = [evidence_of(obs, 0, gap=slice(3, 5)), evidence_of(obs, 1)]
+    first, second = lift(lifter, seen, obs.K[0].float())
+    for before, after in zip(seen, (first, second), strict=True):
+        assert after.world_std is not None and after.world_std.shape == (9, 33, 2)
+        np.testing.assert_array_equal(after.has_world, before.observed)
+        assert (after.world_std[before.observed] > 0).all() and not after.world_std[~before.observed].any()
+        assert not after.world_landmarks[~before.observed].any()
+        np.testing.assert_array_equal(after.keypoints2d, before.keypoints2d)
+    (alone,) = lift(lifter, seen[1:], obs.K[0].float())
+    np.testing.assert_allclose(alone.world_landmarks, second.world_landmarks, atol=1e-6)
+
+
+def test_keypoints_alone_are_lifted(body: Body) -> None:
+    torch.manual_seed(1)
+    lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
+    obs = observations(body, batch=1)
+    blind = dataclasses.replace(
+        evidence_of(obs), world_landmarks=np.zeros((9, 33, 3), np.float32), has_world=np.zeros(9, bool)
+    )
+    (after,) = lift(lifter, [blind], obs.K[0].float())
+    assert after.has_world.all() and np.isfinite(after.world_landmarks).all()
+
+
+def test_weights_that_are_not_a_lifters(tmp_path: Path) -> None:
+    with pytest.raises(MissingAssetError):
+        load_lifter(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(FormatError):
+        load_lifter(tmp_path / "bad.safetensors")
