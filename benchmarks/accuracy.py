@@ -9,8 +9,8 @@ kinflow, without its intrinsics. Both compare the same twelve marked points (sho
 never a joint's centre with a marked point.
 
 Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the packaged networks agree with it within
-0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of each frame, MPJPE after the middles of the hips
-were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
+0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
+each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it. Mean over clips with its standard error.
 """
 

@@ -42,7 +42,6 @@ class Evidence(Record):
     features: np.ndarray | None = array(
         "T 33 C", "float16", "The landmark network's decoder features at the keypoints.", optional=True
     )
-
     code: np.ndarray | None = array(
         "T D", "float16", "The landmark network's last hidden layer, in which its landmarks are linear.", optional=True
     )

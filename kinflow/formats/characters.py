@@ -96,9 +96,9 @@ class Character:
         """The 24 joints (T, 24, 3) m."""
         return _numpy(self.body.joints(self._betas, *self._posed()))
 
-    def landmarks(self) -> Array:
-        """BlazePose's 33 landmarks (T, 33, 3) m; raises UsageError as :meth:`kinflow.body.Body.landmarks`."""
-        return _numpy(self.body.landmarks(self._betas, *self._posed()))
+    def keypoints(self, joint_set: str) -> Array:
+        """The points (T, N, 3) m of a joint set; raises UsageError as :meth:`kinflow.body.Body.keypoints`."""
+        return _numpy(self.body.keypoints(joint_set, self._betas, *self._posed()))
 
     def quat_wxyz(self) -> Array:
         """``pose_rotmat`` as unit quaternions (T, 24, 4), real part first, each in the half of the sphere of the one before:

@@ -25,10 +25,7 @@ def points(person: Character, joint_set: str) -> tuple[tuple[str, ...], NDArray[
         UsageError: an unknown set, or landmarks of a body file for which none are known.
     """
     check_joint_set(joint_set)
-    names = LAYOUTS[joint_set]
-    if set(names) <= set(SMPL_JOINTS):
-        return names, person.joints()[:, [SMPL_JOINTS.index(n) for n in names]]
-    return names, person.landmarks()[:, [BLAZEPOSE.index(n) for n in names]]
+    return LAYOUTS[joint_set], person.keypoints(joint_set)
 
 
 def check_joint_set(joint_set: str) -> None:
