@@ -53,6 +53,18 @@ def body() -> Body:
     return Body.open("light")
 
 
+@pytest.fixture(scope="module")
+def full() -> Body:
+    """The open body's full mesh in double precision, a module's own."""
+    return Body.open("full").double()
+
+
+@pytest.fixture(scope="module")
+def light() -> Body:
+    """The open body's light mesh in double precision, a module's own."""
+    return Body.open("light").double()
+
+
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A front end that costs nothing, for one test."""

@@ -27,16 +27,6 @@ J = SMPL_JOINTS.index
 L = BLAZEPOSE.index
 
 
-@pytest.fixture(scope="module")
-def full() -> Body:
-    return Body.open("full").double()
-
-
-@pytest.fixture(scope="module")
-def light() -> Body:
-    return Body.open("light").double()
-
-
 @pytest.fixture
 def random_pose() -> Tensor:
     return rotvec_to_rotmat(0.6 * torch.randn(4, 24, 3, dtype=torch.float64))

@@ -45,16 +45,6 @@ L = {name: points.index for name, points in LAYOUTS.items()}
 SETS = tuple(LAYOUTS)
 
 
-@pytest.fixture(scope="module")
-def full() -> Body:
-    return Body.open("full").double()
-
-
-@pytest.fixture(scope="module")
-def light() -> Body:
-    return Body.open("light").double()
-
-
 @pytest.fixture
 def posed() -> tuple[Tensor, Tensor, Tensor]:
     kind = torch.float64
