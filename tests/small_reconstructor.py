@@ -13,6 +13,7 @@ from kinflow.config import (
     ProjectionConfig,
     ReconstructorConfig,
     ReconstructorTrainingConfig,
+    SourcesConfig,
     TrainConfig,
     TrainingLossConfig,
 )
@@ -24,6 +25,7 @@ from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.poses import Capture
 from kinflow.training.streams.projected import ProjectedMotions, true_view
+from kinflow.training.streams.sources import open_data_sets
 from kinflow.training.tasks.reconstructor import ReconstructorTask
 
 SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, chunk=20, context=4)
@@ -93,13 +95,16 @@ def captures(count: int = 3, frames: int = 200) -> list[Capture]:
     return out
 
 
-def training_task(body: Body, losses: TrainingLossConfig | None = None) -> ReconstructorTask:
+def training_task(
+    body: Body, losses: TrainingLossConfig | None = None, sources: SourcesConfig | None = None
+) -> ReconstructorTask:
     projection = ProjectionConfig(frames=8, gaps=1.0)
     config = ReconstructorTrainingConfig(
         model=SMALL,
         losses=losses or TrainingLossConfig(),
-        train=TrainConfig(batch=4),
+        train=TrainConfig(batch=4 if sources is None else 8),
         projection=projection,
+        sources=sources or SourcesConfig(),
         scored=8,
         decoded=4,
         validation=4,
@@ -109,4 +114,6 @@ def training_task(body: Body, losses: TrainingLossConfig | None = None) -> Recon
     validation = {"projected": stream.draw(np.random.default_rng(1), 4)}
     dynamics = LatentDynamics(DYNAMICS)
     lifter = Lifter(LIFTER)
-    return ReconstructorTask(config, flow, dynamics, body, lifter, stream, None, validation, torch.device("cpu"))
+    return ReconstructorTask(config, flow, dynamics, body, lifter, stream, None, validation, torch.device("cpu"),
+        open_data_sets(config.sources, body, projection.frames),
+    )  # fmt: skip

@@ -43,6 +43,9 @@ ELSEWHERE = {
     "DenoiserTrainingConfig": "test_config_effects_training.py",
     "LifterTrainingConfig": "test_config_effects_training.py",
     "ReconstructorTrainingConfig": "test_config_effects_training.py",
+    "SourcesConfig": "test_training_sources.py",
+    "DataSetConfig": "test_training_sources.py",
+    "FramesDataSetConfig": "test_training_sources.py",
 }
 """Configurations walked by tests of their own."""
 

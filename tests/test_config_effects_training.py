@@ -55,8 +55,9 @@ TRAININGS = {
     "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
-ELSEWHERE = {"model", "losses", "projection"}
-"""Groups that are not walked as part of a training; the stream of projections has a walk of its own."""
+ELSEWHERE = {"model", "losses", "projection", "sources"}
+"""Groups that are not walked as part of a training; the stream of projections has a walk of its own, data sets have theirs in
+test_training_sources.py."""
 CPU = torch.device("cpu")
 TINY_FLOW = FlowConfig(layers=1, hidden=8, bins=4)
 TINY_DYNAMICS = DynamicsConfig(hidden=8, ode_hidden=6, head_hidden=8, rank=2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from line_training import CONFIG, Line
 from swings import save_swings
 from test_perceived import seen_clip
 from torch import Tensor, nn
@@ -35,32 +36,6 @@ from kinflow.training.tasks.flow import FlowTask
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_swings(tmp_path_factory.mktemp("capture") / "mocap.npz")
-
-
-class Line:
-    """Fit y = 2 x; can break off, as a user does with Ctrl-C."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.1), nn.Linear(8, 1))
-        self.left = stop_after
-
-    def draw(self, rng: np.random.Generator) -> Tensor:
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-        return torch.from_numpy(rng.standard_normal((16, 1))).float()
-
-    def loss(self, batch: Tensor) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        loss = (self.module(batch) - 2 * batch).square().mean()
-        return loss, {"rms": loss.detach().sqrt()}
-
-    def validate(self, module: nn.Module) -> Mapping[str, float]:
-        x = torch.linspace(-1, 1, 9)[:, None]
-        return {"score": float((module(x) - 2 * x).square().mean())}
-
-
-CONFIG = TrainConfig(steps=60, validate_every=20, log_every=10, warmup=5, lr=0.02, ema=0.9)
 
 
 def test_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:

@@ -16,15 +16,18 @@ from kinflow.assets import asset_path
 from kinflow.assets.weights import load_weights, save_weights
 from kinflow.body import Body
 from kinflow.config import (
+    DataSetConfig,
     FitLossConfig,
     PipelineConfig,
     ReconstructorConfig,
     ReconstructorTrainingConfig,
     RefineConfig,
+    SourcesConfig,
     TrainingLossConfig,
     config_hash,
     load_config,
 )
+from kinflow.datasets.miniature import write_coco
 from kinflow.denoiser import load_denoiser
 from kinflow.dynamics import load_dynamics
 from kinflow.errors import ConfigError, FormatError, UsageError
@@ -149,8 +152,10 @@ def test_a_fit_to_nothing_is_an_error(fit: Fit) -> None:
 
 
 @pytest.fixture(scope="module")
-def task(body: Body) -> ReconstructorTask:
-    task = training_task(body)
+def task(body: Body, tmp_path_factory: pytest.TempPathFactory) -> ReconstructorTask:
+    """With windows of known poses, and images with keypoints and masks alone."""
+    coco = write_coco(tmp_path_factory.mktemp("coco"), split="train")
+    task = training_task(body, sources=SourcesConfig(coco=DataSetConfig(str(coco), 1.0)))
     torch.nn.init.normal_(task.module.fusion_head[-1].bias, std=0.5)  # away from zero, betas too
     return task
 

@@ -1,4 +1,4 @@
-"""``kinflow-train {flow,dynamics,denoiser,reconstructor}``."""
+"""``kinflow-train {flow,dynamics,denoiser,lifter,reconstructor}``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MissingAssetError
+from ..training.processes import PRECISIONS, STRATEGIES
 from ..training.tasks import NETWORKS, training_of
 from .command import new_parser, run_command
 
@@ -24,6 +25,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="folder for checkpoints, log and weights (default runs/NETWORK)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--devices", type=int, default=1, metavar="N",
+                   help="train in N processes on each machine, one a device; each draws a batch of its own")  # fmt: skip
+    p.add_argument(
+        "--num-nodes", type=int, default=1, metavar="N", help="machines (docs/training.md says how they meet)"
+    )
+    p.add_argument("--strategy", choices=STRATEGIES, default="auto", help="how several processes share the work")
+    p.add_argument("--precision", choices=PRECISIONS, help="sets train.precision")
+    p.add_argument("--tensorboard", action="store_true", help="log to OUT/tensorboard too")
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
                    help="override one setting, for example train.minutes=10; may be repeated")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -48,12 +57,17 @@ def _run(args: argparse.Namespace) -> None:
         args.data,
         args.out or Path("runs") / args.network,
         config_path=args.config,
-        overrides=args.overrides,
+        overrides=[*args.overrides, *([f"train.precision={args.precision}"] if args.precision else [])],
         resume=args.resume,
         device=args.device,
+        devices=args.devices,
+        num_nodes=args.num_nodes,
+        strategy=args.strategy,
         progress=not args.quiet and sys.stderr.isatty(),
+        tensorboard=args.tensorboard,
     )
-    print(weights)
+    if weights is not None:
+        print(weights)
 
 
 if __name__ == "__main__":

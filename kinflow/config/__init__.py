@@ -19,17 +19,21 @@ from .networks import (
 )
 from .pipeline import PerceptionConfig, PipelineConfig, RenderBackend, RenderConfig, VideoConfig
 from .training import (
+    DataSetConfig,
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
     FlowTrainingConfig,
+    FramesDataSetConfig,
     LifterTrainingConfig,
     NoiseConfig,
     ProjectionConfig,
     ReconstructorTrainingConfig,
+    SourcesConfig,
     TrainConfig,
 )
 
 __all__ = [
+    "DataSetConfig",
     "DenoiserConfig",
     "DenoiserTrainingConfig",
     "DynamicsConfig",
@@ -37,6 +41,7 @@ __all__ = [
     "FitLossConfig",
     "FlowConfig",
     "FlowTrainingConfig",
+    "FramesDataSetConfig",
     "LifterConfig",
     "LifterTrainingConfig",
     "NoiseConfig",
@@ -48,6 +53,7 @@ __all__ = [
     "RefineConfig",
     "RenderBackend",
     "RenderConfig",
+    "SourcesConfig",
     "TrainConfig",
     "TrainingLossConfig",
     "VideoConfig",

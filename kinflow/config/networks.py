@@ -144,8 +144,10 @@ class TrainingLossConfig(Config):
     """Weights of the losses of :mod:`kinflow.losses` when the reconstructor is trained; 0 leaves a term out.
 
     Attributes:
-        keypoints: reprojection of the landmarks by a camera along the ray; keypoint_scale: residual, as a fraction of the
-            person's size, that counts as an outlier.
+        keypoints: reprojection of the landmarks by a camera along the ray, or onto the keypoints where no pose is known;
+            keypoint_scale: residual, as a fraction of the person's size, that counts as an outlier.
+        parts: alignment of projected vertices with the person's mask, where there is one and no pose is known; part_scale:
+            likewise. latent: the flow's prior on z where no pose is known, nats a latent.
         joints3d, rotations: known 3D joints, decoded, and rotations (joints and root).
         acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
         posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
@@ -155,6 +157,9 @@ class TrainingLossConfig(Config):
 
     keypoints: Weight = 2.0
     keypoint_scale: Positive = 0.1
+    parts: Weight = 0.5
+    part_scale: Positive = 0.1
+    latent: Weight = 0.1
     joints3d: Weight = 4.0
     rotations: Weight = 1.0
     acceleration: Weight = 0.15

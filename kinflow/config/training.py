@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from typing import Annotated
 
+from ..errors import ConfigError
 from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LifterConfig, ReconstructorConfig, TrainingLossConfig
 from .ranges import Config, Count, CountOrNone, Frames, Magnitude, Positive, Range, Rate, Share, Span, Threads, Weight
 
@@ -251,6 +252,77 @@ class LifterTrainingConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class DataSetConfig(Config):
+    """A data set that a training draws from too; the two settings belong together.
+
+    Attributes:
+        path: the data set's folder or file, as docs/datasets.md has it; None: not used.
+        weight: of its windows, against those of the other sources.
+    """
+
+    path: str | None = None
+    weight: Weight = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FramesDataSetConfig(DataSetConfig):
+    """A preprocessed npz of single frames, which holds neither the cameras nor the frame rate.
+
+    Attributes:
+        fps: frames a second that the images' numbers count. focal: px, and image_size (width, height), of the cameras.
+    """
+
+    fps: Positive = 50.0
+    focal: Positive = 1145.0
+    image_size: Annotated[tuple[int, int], Range(1, 100_000)] = (1000, 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcesConfig(Config):
+    """What the reconstructor's batches are drawn from: :mod:`kinflow.training.streams.sources`.
+
+    Attributes:
+        own: weight of motion capture and of the perceived clips together (``perceived_share`` is the clips' part of it).
+        threedpw: 3DPW, its training split; emdb: EMDB, all of it. Both with known poses.
+        h36m, mpi_inf_3dhp: Human3.6M and MPI-INF-3DHP as npz; poses where they are fitted, else 3D joints.
+        coco: COCO 2017, its training split: keypoints and masks alone.
+    """
+
+    own: Weight = 1.0
+    threedpw: DataSetConfig = dataclasses.field(default_factory=DataSetConfig)
+    emdb: DataSetConfig = dataclasses.field(default_factory=DataSetConfig)
+    h36m: FramesDataSetConfig = dataclasses.field(default_factory=FramesDataSetConfig)
+    mpi_inf_3dhp: FramesDataSetConfig = dataclasses.field(
+        default_factory=lambda: FramesDataSetConfig(fps=25.0, focal=1497.0, image_size=(2048, 2048))
+    )
+    coco: DataSetConfig = dataclasses.field(default_factory=DataSetConfig)
+
+    @property
+    def data_sets(self) -> dict[str, DataSetConfig]:
+        """Those that are used, by name."""
+        return {name: one for name, one in self._all() if one.path is not None}
+
+    def _all(self) -> list[tuple[str, DataSetConfig]]:
+        return [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "own"]
+
+    def check(self) -> None:
+        """That something is drawn, and each data set has a path and a weight or neither.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        for name, one in self._all():
+            if one.path is None and one.weight > 0:
+                raise ConfigError(
+                    f"sources.{name}.path: expected the data set's folder or file, got none for a weight of {one.weight:g}."
+                )
+            if one.path is not None and one.weight == 0:
+                raise ConfigError(f"sources.{name}.weight: expected one above 0, or no path, got 0 for {one.path}.")
+        if self.own == 0 and not self.data_sets:
+            raise ConfigError("sources.own: expected a weight above 0 where there is no other source, got 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructorTrainingConfig(Config):
     """``kinflow-train reconstructor``.
 
@@ -258,7 +330,8 @@ class ReconstructorTrainingConfig(Config):
         model, losses, projection: network, weights of the losses, and the projected stream.
         lifter, flow, dynamics: paths of trained weights; None: the packaged ones.
         perceived: folder of rendered and perceived clips; None: projected motion capture alone; perceived_share: their
-            share of each batch.
+            share beside it.
+        sources: data sets beside those two, and the weights of all.
         init: weights to start from; None: from scratch.
         filter: run the latent filter; false trains the encoder alone, for the first part of a training.
         scored: frames of each window whose latents enter the likelihood; decoded: successive frames that are decoded by
@@ -279,6 +352,7 @@ class ReconstructorTrainingConfig(Config):
     dynamics: str | None = None
     perceived: str | None = None
     perceived_share: Share = 0.5
+    sources: SourcesConfig = dataclasses.field(default_factory=SourcesConfig)
     init: str | None = None
     filter: bool = True
     scored: Count = 12

@@ -13,11 +13,14 @@ does the rest::
 
 ``out`` holds ``last.pt`` (everything needed to go on), ``best.pt`` (the averaged weights with the best score) and
 ``log.csv``. Both are tensors and plain numbers, read with ``weights_only=True``.
+
+It runs on Lightning Fabric, in one process or in many (:func:`kinflow.training.processes.launch`). Each process draws
+batches of its own, as large as one process alone would, and the gradients are averaged: two processes take the steps that
+one takes with twice the batch. Only the first validates, averages the weights and writes.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import logging
@@ -26,7 +29,7 @@ import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import rich.progress
@@ -36,6 +39,11 @@ from torch import Tensor, nn
 from ..config import TrainConfig, config_hash
 from ..errors import ConfigError, KinflowError, MissingAssetError
 from ..records import atomic_write
+from .logs import Log
+from .processes import launch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 
@@ -95,40 +103,66 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
+class _Loss(nn.Module):
+    """A task's loss as a forward pass, which Fabric wraps: whatever methods of its network the task calls, they run inside.
+
+    The batch is no argument: wrappers would take it apart, and cast times in float64 to half the digits.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.module, self.loss = task.module, task.loss
+        self.batch: Any = None
+
+    def forward(self) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = self.loss(self.batch)
+        return loss, {name: torch.as_tensor(value).detach() for name, value in parts.items()}
+
+
 def fit(
     task: Task,
     config: TrainConfig,
     out: str | Path,
     *,
     resume: bool = False,
-    device: torch.device | str = "cpu",
+    fabric: Fabric | None = None,
     run_config: Any = None,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> FitResult:
-    """Train ``task.module`` and leave in it the averaged weights with the best validation score.
+    """Train ``task.module`` and leave in it (that of the first process) the averaged weights with the best validation score.
 
     Args:
         out: folder for ``last.pt``, ``best.pt``, ``log.csv``.
-        resume: go on from ``out/last.pt``; without one, start.
+        resume: go on from ``out/last.pt``; without one, start. One process goes on exactly as if it had not stopped, and so
+            do as many as had stopped.
+        fabric: the processes and their device, as :func:`~kinflow.training.processes.launch` made them of ``config``; None:
+            this one on the CPU.
         run_config: the whole configuration; a checkpoint made with another one (but for steps and minutes) is refused.
         progress: draw a progress bar.
+        tensorboard: write ``log.csv``'s numbers to ``out/tensorboard`` too.
 
     Raises:
         ConfigError: resuming with another configuration.
+        MissingAssetError: Fabric, or TensorBoard where asked for, is not installed.
         KinflowError: the loss stopped being finite for many steps.
     """
-    out, device = Path(out), torch.device(device)
+    fabric = launch(config) if fabric is None else fabric
+    out, device, first = Path(out), fabric.device, fabric.is_global_zero
     out.mkdir(parents=True, exist_ok=True)
     if config.threads and torch.get_num_threads() != config.threads:
         torch.set_num_threads(config.threads)
     module = task.module.to(device).train()
     optimiser = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=(0.9, 0.99))
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    rng = np.random.default_rng(config.seed)
+    rng = process_generator(config.seed, fabric.global_rank)
+    if not first:  # all began alike, for equal weights; from here on each has its own dropout
+        torch.manual_seed(int(process_generator(config.seed, fabric.global_rank).integers(2**62)))
     identity = _identity(config, run_config)
     step, spent, best, best_step, best_scores, stale = 0, 0.0, math.inf, 0, {}, 0
-    if resume and (out / "last.pt").is_file():
-        saved = _read(out / "last.pt", device)
+    saved = _read(out / "last.pt", device) if first and resume and (out / "last.pt").is_file() else None
+    saved = fabric.broadcast(saved)
+    if saved is not None:
         if saved["identity"] != identity:
             raise ConfigError(
                 f"{out / 'last.pt'}: made with another configuration. Choose another --out, or leave out --resume."
@@ -136,64 +170,90 @@ def fit(
         module.load_state_dict(saved["module"])
         optimiser.load_state_dict(saved["optimiser"])
         average = saved["average"]
-        restore_random_states(saved, rng, device)
         step, spent, stale = saved["step"], saved["spent"], saved["stale"]
         best, best_step, best_scores = saved["best"], saved["best_step"], saved["best_scores"]
+        states = [saved, *saved.get("others", [])]
+        if fabric.global_rank < len(states):
+            restore_random_states(states[fabric.global_rank], rng, device)
+        else:  # one more than there were
+            rng = process_generator(config.seed, fabric.global_rank, step)
+    held = _Loss(task)
+    stepper, stepping = fabric.setup(held, optimiser)
     began, bad = time.monotonic() - spent, 0
 
     def share() -> float:
         by_time = (time.monotonic() - began) / (60 * config.minutes) if config.minutes else 0.0
+        by_time = (
+            fabric.broadcast(by_time) if config.minutes and fabric.world_size > 1 else by_time
+        )  # one clock for all
         return max(step / max(1, config.steps), by_time)
+
+    def averaged(value: Tensor) -> Tensor:
+        """Over the processes."""
+        return value if fabric.world_size == 1 else cast(Tensor, fabric.all_reduce(value, reduce_op="mean"))
 
     columns = ("[progress.description]{task.description}", rich.progress.BarColumn(), "{task.percentage:>3.0f}%",
                rich.progress.TimeElapsedColumn(), "{task.fields[note]}")  # fmt: skip
-    with _Log(out / "log.csv", keep=step) as rows, rich.progress.Progress(*columns, disable=not progress) as bar:
+    rows = Log(out, step, tensorboard=tensorboard, config=run_config or config, active=first)
+    with rows, rich.progress.Progress(*columns, disable=not (progress and first)) as bar:
         line = bar.add_task("training", total=1.0, note="")
-        done = share() >= 1 or bool(config.patience and stale >= config.patience)
+        gone = share()
+        done = gone >= 1 or bool(config.patience and stale >= config.patience)
         while not done:
-            rate = learning_rate(config, step, share())
+            rate = learning_rate(config, step, gone)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            batch = task.draw(rng)  # outside autocast: what is learned from keeps its precision
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, parts = task.loss(batch)
+            held.batch = task.draw(rng)  # outside autocast: what is learned from keeps its precision
+            loss, parts = stepper()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.grad_clip)
+            fabric.backward(loss)
+            norm: Any = fabric.clip_gradients(stepper, stepping, max_norm=config.grad_clip, error_if_nonfinite=False)
+            loss = averaged(loss.detach())  # so that all agree whether it is finite
             if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
-                optimiser.step()
+                stepping.step()
                 bad = 0
             else:
                 bad += 1
                 if bad >= 20:
                     raise KinflowError(f"training: the loss was not finite for {bad} steps. Lower train.lr.")
             step += 1
-            _average(average, module, min(config.ema, (1 + step) / (10 + step)))
+            gone = share()
+            if first:
+                _average(average, module, min(config.ema, (1 + step) / (10 + step)))
             if step % config.log_every == 0:
                 minutes = (time.monotonic() - began) / 60
+                parts = {k: averaged(v.float()) for k, v in parts.items()}
                 rows.write({"step": step, "minutes": minutes, "lr": rate, "loss": loss, "grad_norm": norm, **parts})
-                bar.update(
-                    line, completed=min(1.0, share()), note=f"step {step} loss {loss.item():.3f} best {best:.3f}"
-                )
-            done = share() >= 1
+                bar.update(line, completed=min(1.0, gone), note=f"step {step} loss {loss.item():.3f} best {best:.3f}")
+            done = gone >= 1
             if step % config.validate_every == 0 or done:
-                scores = _validate(task, module, average, device)
+                scores = fabric.broadcast(_validate(task, module, average, device) if first else {})
                 stale = 0 if scores["score"] < best else stale + 1
                 if scores["score"] < best:
                     best, best_step, best_scores = scores["score"], step, scores
-                    _write(out / "best.pt", {"average": average, "step": step, "scores": scores})
+                    if first:
+                        _write(out / "best.pt", {"average": average, "step": step, "scores": scores})
                 done = done or bool(config.patience and stale >= config.patience)
                 spent = time.monotonic() - began
                 rows.write({"step": step, "minutes": spent / 60, **{f"val_{k}": v for k, v in scores.items()}})
-                log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-                _write(out / "last.pt", {
-                    "identity": identity, "module": module.state_dict(), "optimiser": optimiser.state_dict(),
-                    "average": average, **random_states(rng, device),
-                    "step": step, "spent": spent, "stale": stale,
-                    "best": best, "best_step": best_step, "best_scores": best_scores,
-                })  # fmt: skip
-    load_best(module, out)
+                own = random_states(rng, device)
+                states = [fabric.broadcast(own, rank) for rank in range(fabric.world_size)]
+                if first:
+                    log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+                    _write(out / "last.pt", {
+                        "identity": identity, "module": module.state_dict(), "optimiser": optimiser.state_dict(),
+                        "average": average, **states[0], "others": states[1:],
+                        "step": step, "spent": spent, "stale": stale,
+                        "best": best, "best_step": best_step, "best_scores": best_scores,
+                    })  # fmt: skip
+    if first:
+        load_best(module, out)
     return FitResult(best, best_step, step, spent / 60, dict(best_scores))
+
+
+def process_generator(seed: int, rank: int, step: int = 0) -> np.random.Generator:
+    """What process ``rank`` draws its batches from; that of the first is the one of a training in one process."""
+    return np.random.default_rng([seed, rank, step] if rank else seed)
 
 
 def load_best(module: nn.Module, out: str | Path) -> dict[str, float]:
@@ -285,35 +345,3 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         return torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, OSError) as error:
         raise ConfigError(f"{path}: not a checkpoint that can be read. Remove it and start again.") from error
-
-
-class _Log:
-    """Rows of numbers to a CSV file whose columns grow as new names appear. Rows after step ``keep`` are dropped."""
-
-    def __init__(self, path: Path, keep: int) -> None:
-        self.path, self.rows = path, []
-        if keep and path.is_file():
-            with path.open(newline="", encoding="utf-8") as stream:
-                self.rows = [r for r in csv.DictReader(stream) if float(r["step"]) <= keep]
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.flush()
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; a validation's row is written out at once."""
-        self.rows.append({k: f"{v.item() if isinstance(v, Tensor) else float(v):.6g}" for k, v in row.items()})
-        if any(k.startswith("val_") for k in row) or len(self.rows) % 20 == 0:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the file."""
-        names = list(dict.fromkeys(k for row in self.rows for k in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with atomic_write(self.path) as stream:
-            stream.write(text.getvalue().encode())

@@ -15,6 +15,7 @@ from ..config import config_hash, load_config
 from ..devices import find_device
 from .loop import FitResult, Task, fit, seed_everything
 from .poses import Capture, read_captures
+from .processes import launch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,29 +74,47 @@ def run_training(
     overrides: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
     progress: bool = True,
-) -> Path:
-    """Train, and write ``out/NAME.safetensors`` with its card. Returns its path.
+    tensorboard: bool = False,
+) -> Path | None:
+    """Train, and write ``out/NAME.safetensors`` with its card. Returns its path; None in all processes but the first.
 
     Args:
         data: prepared motion capture. config_path, overrides: YAML and ``key=value`` over the defaults.
-        out: also holds the checkpoints and the log; resume: go on from them.
+        out: also holds the checkpoints and the log; resume: go on from them; tensorboard: and event files.
+        device, devices, num_nodes, strategy: where it runs: :func:`kinflow.training.processes.launch`.
 
     Raises:
         ConfigError, MissingAssetError, UsageError: settings, weights or data that do not fit.
     """
     config: Any = load_config(training.config, config_path, overrides)
-    seed_everything(config.train.seed)
-    where = find_device(device)
     captured = Captured(data, read_captures(data, "train"), read_captures(data, "validation"))
+    fabric = launch(config.train, find_device(device), devices=devices, num_nodes=num_nodes, strategy=strategy)
+    where = fabric.device
+    seed_everything(config.train.seed)
     task = training.build(config, captured, where)
-    result = fit(task, config.train, out, resume=resume, device=where, run_config=config, progress=progress)
+    result = fit(
+        task,
+        config.train,
+        out,
+        resume=resume,
+        fabric=fabric,
+        run_config=config,
+        progress=progress,
+        tensorboard=tensorboard,
+    )
+    if not fabric.is_global_zero:
+        return None
+    processes = str(where) if fabric.world_size == 1 else f"{fabric.world_size} processes on {where.type}"
     card = training.card(task, captured, result)
     lines = {
         "what": card.what,
         "data": f"{data.name}: {card.data} (see NOTICE)",
         **card.scores,
-        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {where}",
+        "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {processes}",
         "training config hash": config_hash(config),
         **card.reads,
         "licence": "Apache-2.0",

@@ -20,9 +20,9 @@ from ...perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from ...reconstruction.observation import Observations
 from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
-from ...skeleton import MIRROR_BLAZEPOSE
+from ...skeleton import MIRROR_BLAZEPOSE, MIRROR_SMPL
 from ..poses import mirror_body
-from .projected import Sample, foot_contacts_of, true_view
+from .projected import Sample, Supervision, foot_contacts_of, true_view
 
 SCHEMA = "kinflow.perceived/1"
 EVIDENCE = (
@@ -149,44 +149,13 @@ class PerceivedMotions:
     def draw(self, rng: np.random.Generator, batch: int) -> Sample:
         """A batch of windows, a quarter of them at a lower frame rate than rendered."""
         rows = [self._row(rng) for _ in range(batch)]
-        return self._sample(_stacked(rows), rng)
+        return self._sample(stacked(rows), rng)
 
     @torch.no_grad()
     def whole(self, clips: Sequence[PerceivedClip]) -> Sample:
         """Clips from their first frame on, as many frames as the windows have, as they are."""
         rows = [self._window(clip, np.arange(len(clip))[: self.frames]) for clip in clips]
-        return self._sample(_stacked(rows), np.random.default_rng(0))
-
-    def _altered(self, data: dict[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
-        """Half of the windows mirrored, the camera rolled a little, and little errors of its own for each draw."""
-        batch = len(data["betas"])
-        flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
-        side, mirror = torch.tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
-        centre = data["K"][:, None, None, :2, 2]
-        about = data["keypoints2d"] - centre
-        pixels = torch.where(flip, (about * side[:2])[:, :, mirror], about)
-        world = torch.where(flip, (data["world_landmarks"] * side)[:, :, mirror], data["world_landmarks"])
-        confidence = torch.where(flip[..., 0], data["confidence"][:, :, mirror], data["confidence"])
-        row = flip[:, :1, 0, 0]
-        root = torch.where(row[..., None, None], mirror_rotmat(data["root"]), data["root"])
-        pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
-        transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
-        zero = torch.zeros(batch, 2)
-        turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
-        size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
-        pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
-        world = world * (1 + 0.03 * torch.randn(batch, 1, 1, 1, generator=g)) + 0.004 * torch.randn(
-            world.shape, generator=g
-        )
-        return {
-            **data,
-            "keypoints2d": torch.einsum("bij,btpj->btpi", turn[:, :2, :2], pixels) + centre,
-            "world_landmarks": torch.einsum("bij,btpj->btpi", turn, world),
-            "confidence": confidence,
-            "root": turn[:, None] @ root,
-            "pose": pose,
-            "transl": torch.einsum("bij,btj->bti", turn, transl),
-        }
+        return self._sample(stacked(rows), np.random.default_rng(0))
 
     def _row(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         clip = self.clips[int(rng.integers(len(self.clips)))]
@@ -211,7 +180,7 @@ class PerceivedMotions:
             rotvec_to_rotmat(data["global_orient"]), rotvec_to_rotmat(data["body_pose"][:, :, :21])
         )  # fmt: skip
         if self.augment:
-            data = self._altered(data, g)
+            data = mirror_and_roll(data, g)
         root, pose = data["root"], data["pose"]
         betas = data["betas"][:, None].expand(-1, root.shape[1], -1)
         landmarks = self.body.landmarks(betas, full_pose(pose, root), data["transl"])
@@ -229,10 +198,57 @@ class PerceivedMotions:
         contacts, known = foot_contacts_of(landmarks, times)
         return Sample(
             obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
-            contacts, known, (landmarks - hips) @ ray_to_camera,
+            contacts, known, (landmarks - hips) @ ray_to_camera, Supervision.full(data["valid"]),
         )  # fmt: skip
 
 
-def _stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = True) -> dict[str, Tensor]:
+    """Half of the windows mirrored, the camera rolled a little, and (``errors``) little errors of its own for each draw.
+
+    Joints (B, T, 24, 3) in camera axes and a mask's pixels (B, T, P, 2), where there are some, go along.
+    """
+    batch = len(data["betas"])
+    flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
+    side, mirror = torch.tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
+    centre = data["K"][:, None, None, :2, 2]
+    about = data["keypoints2d"] - centre
+    pixels = torch.where(flip, (about * side[:2])[:, :, mirror], about)
+    world = torch.where(flip, (data["world_landmarks"] * side)[:, :, mirror], data["world_landmarks"])
+    confidence = torch.where(flip[..., 0], data["confidence"][:, :, mirror], data["confidence"])
+    row = flip[:, :1, 0, 0]
+    root = torch.where(row[..., None, None], mirror_rotmat(data["root"]), data["root"])
+    pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
+    transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
+    zero = torch.zeros(batch, 2)
+    turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
+    if errors:
+        size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
+        pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
+        world = world * (1 + 0.03 * torch.randn(batch, 1, 1, 1, generator=g))
+        world = world + 0.004 * torch.randn(world.shape, generator=g)
+    along: dict[str, Tensor] = {}
+    if "joints" in data:
+        left = list(MIRROR_SMPL)
+        joints = torch.where(flip[:, :, :1], (data["joints"] * side)[:, :, left], data["joints"])
+        known = torch.where(flip[:, :, :1, 0], data["joints_known"][:, :, left], data["joints_known"])
+        along |= {"joints": torch.einsum("bij,btpj->btpi", turn, joints), "joints_known": known}
+    if "pixels" in data:
+        about = data["pixels"] - centre
+        inside = torch.where(flip[:, :, :1], about * side[:2], about)
+        along["pixels"] = torch.einsum("bij,btpj->btpi", turn[:, :2, :2], inside) + centre
+    return {
+        **data,
+        **along,
+        "keypoints2d": torch.einsum("bij,btpj->btpi", turn[:, :2, :2], pixels) + centre,
+        "world_landmarks": torch.einsum("bij,btpj->btpi", turn, world),
+        "confidence": confidence,
+        "root": turn[:, None] @ root,
+        "pose": pose,
+        "transl": torch.einsum("bij,btj->bti", turn, transl),
+    }
+
+
+def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Windows' arrays as one batch, numbers in float32."""
     data = {name: torch.from_numpy(np.stack([r[name] for r in rows])) for name in rows[0]}
     return {k: v.float() if v.is_floating_point() else v for k, v in data.items()}

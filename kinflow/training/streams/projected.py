@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,43 @@ from .noise import Noisy, ar1, bursts, corrupt, keep_coco, log_uniform
 STILL = 0.25
 """Speed in m/s below which a part of the foot counts as standing still."""
 _IMAGES = ((640, 480), (1280, 720), (1920, 1080), (720, 1280), (480, 640), (512, 512))
+PIXELS = 128
+"""Of a mask, in a sample."""
 _NEAREST = 0.35  # m, of any joint to the camera
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervision:
+    """Which of a sample's truth is known, and what there is in place of it.
+
+    Attributes:
+        pose: (B, T) bool, rotations of pelvis and joints, and what follows from them. betas: (B,) bool.
+        joints: (B, T, 24, 3) m, camera axes about the middle of the hips, where positions alone are known.
+        joints_known: (B, T, 24) bool.
+        pixels: (B, T, P, 2) px inside the person's mask. masked: (B, T) bool, whether there is one.
+    """
+
+    pose: Tensor
+    betas: Tensor
+    joints: Tensor
+    joints_known: Tensor
+    pixels: Tensor
+    masked: Tensor
+
+    @classmethod
+    def full(cls, valid: Tensor) -> Supervision:
+        """All is known of windows whose frames (B, T) are ``valid``, and nothing is needed beside it."""
+        batch, frames = valid.shape
+        zero = torch.zeros(1, 1, 1, 1).expand(batch, frames, 24, 3)
+        nothing = torch.zeros(1, 1, dtype=torch.bool).expand(batch, frames)
+        return cls(
+            torch.ones_like(valid), torch.ones(batch, dtype=torch.bool), zero,
+            nothing[..., None].expand(batch, frames, 24), zero[..., :1, :2].expand(batch, frames, PIXELS, 2), nothing,
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> Supervision:
+        """The same on another device."""
+        return Supervision(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +77,7 @@ class Sample:
         betas: (B, 10). transl: (B, T, 3) m, camera axes. K: (B, 3, 3) the true camera.
         contacts: (B, T, 4) 0 or 1, and whether they are known at all (B,) bool.
         landmarks_ray: (B, T, 33, 3) m, true landmarks about the middle of the hips, ray-aligned.
+        known: which of these are known; the others hold anything finite.
     """
 
     obs: Observations
@@ -53,6 +90,7 @@ class Sample:
     contacts: Tensor
     contacts_known: Tensor
     landmarks_ray: Tensor
+    known: Supervision
 
     def to(self, device: torch.device) -> Sample:
         """The same on another device."""
@@ -62,13 +100,13 @@ class Sample:
 def join(parts: Sequence[Sample]) -> Sample:
     """Windows of one length put together along the batch."""
 
-    def stack(items: Sequence[Sample | Observations], cls: type) -> dict[str, Any]:
-        names = [f.name for f in dataclasses.fields(cls) if f.name != "obs"]
-        columns = {n: [getattr(x, n) for x in items] for n in names}
-        return {n: torch.cat(column) for n, column in columns.items()}
+    def stack(items: Sequence[Any]) -> Any:
+        if isinstance(items[0], Tensor):
+            return torch.cat(list(items))
+        names = [f.name for f in dataclasses.fields(items[0])]
+        return type(items[0])(**{n: stack([getattr(x, n) for x in items]) for n in names})
 
-    obs = Observations(**stack([p.obs for p in parts], Observations))
-    return Sample(obs=obs, **stack(parts, Sample))
+    return cast(Sample, parts[0] if len(parts) == 1 else stack(parts))
 
 
 def true_view(landmarks: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +115,13 @@ def true_view(landmarks: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     plane = rays(pixels, K[:, None])
     centre = torso_centre(plane, torch.ones_like(plane[..., 0]))
     return ray_rotmat(torch.cat((centre, torch.ones_like(centre[..., :1])), -1)), pixels
+
+
+class Stream(Protocol):
+    """What windows are drawn from."""
+
+    def draw(self, rng: np.random.Generator, batch: int) -> Sample:
+        """A batch of windows of the stream's length; all randomness comes from ``rng``."""
 
 
 class Lender(Protocol):
@@ -168,8 +213,9 @@ class ProjectedMotions:
             has_world, observed, valid, timestamps, told,
         )  # fmt: skip
         return Sample(
-            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, betas, transl, K, contacts, ~altered, landmarks_ray
-        )
+            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, betas, transl, K, contacts, ~altered, landmarks_ray,
+            Supervision.full(valid),
+        )  # fmt: skip
 
     # -- motion -------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Training of the reconstruction network on projected motion capture and on rendered, perceived clips."""
+"""Training of the reconstruction network on projected motion capture, rendered, perceived clips, and data sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
 from ..streams.perceived import PerceivedClip, PerceivedMotions, held_out_names, load_perceived
-from ..streams.projected import ProjectedMotions, Sample, join
+from ..streams.projected import ProjectedMotions, Sample, Stream
+from ..streams.sources import Mixture, Shared, open_data_sets
+from .alignment import alignment_terms
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
 _NLL_CAP = 6.0  # nats per latent beyond which a frame's pull is bounded
@@ -36,7 +38,10 @@ LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
 
 
 class ReconstructorTask:
-    """Likelihood of the true latents under filtered and smoothed Gaussians, root, joints, alignment, shape and contact."""
+    """Likelihood of the true latents under filtered and smoothed Gaussians, root, joints, alignment, shape and contact.
+
+    Where the pose is not known (windows of ``data_sets``), alignment with what is, and the flow's prior.
+    """
 
     def __init__(
         self,
@@ -49,25 +54,25 @@ class ReconstructorTask:
         perceived: PerceivedMotions | None,
         validation: Mapping[str, Sample],
         device: torch.device,
+        data_sets: Mapping[str, Stream] | None = None,
     ) -> None:
         self.config, self.device = config, device
         self.flow = flow.to(device).eval().requires_grad_(False)
         self.body = body.to(device)
         self.module = ReconstructionNetwork(config.model, dynamics).to(device)
         self.module.filter.dynamics.eval()
-        self.projected, self.perceived = projected, perceived
+        self.projected, self.perceived, self.data_sets = projected, perceived, dict(data_sets or {})
+        own: Stream = projected if perceived is None else Shared(projected, perceived, config.perceived_share)
+        weights = {name: one.weight for name, one in config.sources.data_sets.items()}
+        weights["own"] = config.sources.own
+        self.stream = Mixture({"own": own, **self.data_sets}, weights) if self.data_sets else own
         self.lifter = lifter.to(device).eval().requires_grad_(False)
         self.validation = {name: self._lifted(sample.to(device)) for name, sample in validation.items()}
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """One batch from both streams."""
-        total = self.config.train.batch
-        count = round(total * self.config.perceived_share) if self.perceived is not None else 0
+        """One batch from all sources."""
         with torch.autocast(self.device.type, enabled=False):
-            parts = [self.projected.draw(rng, total - count)] if total > count else []
-            if self.perceived is not None and count:
-                parts.append(self.perceived.draw(rng, count))
-            return self._lifted(join(parts).to(self.device))
+            return self._lifted(self.stream.draw(rng, self.config.train.batch).to(self.device))
 
     @torch.no_grad()
     def _lifted(self, sample: Sample) -> Sample:
@@ -91,7 +96,7 @@ class ReconstructorTask:
 
     def _terms(self, sample: Sample, prediction: Prediction, traces: Traces) -> dict[str, Tensor]:
         """Terms by the name of their weight; what follows a point tells terms of one weight apart."""
-        valid = sample.obs.valid
+        valid, known = sample.obs.valid, sample.obs.valid & sample.known.pose
         assert traces.behind is not None
         gaussians: dict[str, tuple[Gaussian, float]] = {"smoothed": (prediction.z, 1.0)}
         if self.config.filter:
@@ -111,9 +116,9 @@ class ReconstructorTask:
         terms: dict[str, Tensor] = {}
         for name, (gaussian, weight) in gaussians.items():
             at = Gaussian(gather_time(gaussian.mean, picked), gather_time(gaussian.log_var, picked))
-            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, at, gather_time(valid, picked))
+            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, at, gather_time(known, picked))
 
-        seen = valid & sample.obs.observed
+        seen = known & sample.obs.observed
         canonical = prediction.canonical
         target = canonical.root_to_ray.transpose(-1, -2) @ sample.root_to_ray
         smooth_root = canonical.ray_to_camera.transpose(-1, -2) @ prediction.root_to_camera
@@ -129,7 +134,8 @@ class ReconstructorTask:
             terms[f"rotations.root_{name}"] = losses.masked_mean(angle, seen)
 
         for name, betas in (("smooth", prediction.betas), ("stream", traces.pooled)):
-            terms[f"posterior.betas_{name}"] = 0.1 * losses.gaussian_nll(sample.betas, *betas).mean()
+            nll = losses.gaussian_nll(sample.betas, *betas)
+            terms[f"posterior.betas_{name}"] = 0.1 * losses.masked_mean(nll, sample.known.betas)
         terms["betas"] = losses.betas_prior(prediction.betas.mean).mean()
         for name, logits in (("smooth", prediction.contact_logits), ("stream", traces.frame.contact_logits)):
             bce = losses.contact_bce(logits, sample.contacts)
@@ -146,17 +152,20 @@ class ReconstructorTask:
         """Losses on joints and landmarks, on a few successive frames of each window (the flow's inverse costs most)."""
         count = min(self.config.decoded, sample.obs.valid.shape[1])
         begin = torch.randint(sample.obs.valid.shape[1] - count + 1, (len(root), 1), device=root.device)
+        begin = begin % (sample.obs.valid.sum(1, keepdim=True) - count + 1).clamp_min(1)  # not in what is padded
         rows = begin + torch.arange(count, device=root.device)
 
         def part(x: Tensor) -> Tensor:
             return gather_time(x, rows)
 
-        valid, times = part(sample.obs.valid), part(sample.obs.timestamps)
-        pose = self.flow.decode(part(z))[0]
+        valid, times = part(sample.obs.valid & sample.known.pose), part(sample.obs.timestamps)
+        z = part(z)
+        pose = self.flow.decode(z)[0]
         root_ray = part(prediction.canonical.root_to_ray @ root)
         true_root, true_pose = part(sample.root_to_ray), part(sample.pose_rotmat)
         betas = prediction.betas.mean[:, None].expand(-1, count, -1)
-        true_betas = sample.betas[:, None].expand(-1, count, -1)
+        shape = torch.where(sample.known.betas[:, None], sample.betas, prediction.betas.mean.detach())
+        true_betas = shape[:, None].expand(-1, count, -1)
         joints, landmarks = self.body.joints_and_landmarks(betas, full_pose(pose, root_ray), None)
         with torch.no_grad():
             true_joints, true_landmarks = self.body.joints_and_landmarks(
@@ -176,7 +185,12 @@ class ReconstructorTask:
         )
         angles = losses.rotation_geodesic(pose, true_pose)
         accel = losses.acceleration(joints, times, true_joints, self.config.losses.acceleration_scale)
+        others: dict[str, Tensor] = {}
+        if self.data_sets:
+            camera = part(prediction.canonical.ray_to_camera) @ root_ray
+            others = alignment_terms(sample, rows, z, pose, camera, betas, self.body, self.config.losses)
         return {
+            **others,
             "joints3d": losses.masked_mean(losses.joints3d(joints, true_joints), valid),
             "rotations": losses.masked_mean(angles, valid),
             "keypoints": losses.masked_mean(reprojection, valid),
@@ -259,6 +273,7 @@ def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torc
     dynamics = load_dynamics(config.dynamics) if config.filter else None
     body = Body.open()
     frames = config.projection.frames
+    data_sets = open_data_sets(config.sources, body, frames)
     perceived = lender = None
     unseen: list[PerceivedClip] = []
     if config.perceived is not None:
@@ -273,8 +288,9 @@ def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torc
         stream = PerceivedMotions(unseen, body, frames, augment=False)
         validation["perceived"] = stream.draw(np.random.default_rng(8), min(config.validation, 3 * len(unseen)))
     task = ReconstructorTask(
-        config, flow, dynamics, body, load_lifter(config.lifter), projected, perceived, validation, device
-    )
+        config, flow, dynamics, body, load_lifter(config.lifter), projected, perceived, validation, device,
+        data_sets,
+    )  # fmt: skip
     if config.init is not None:
         task.module.load_own_state(load_weights(config.init)[0])
     return task
@@ -282,9 +298,11 @@ def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torc
 
 def _card(task: ReconstructorTask, captured: Captured, result: FitResult) -> Card:
     rendered = "" if task.perceived is None else f" and {len(task.perceived.clips)} rendered, perceived clips"
+    others = "".join(f"; {name} with weight {one.weight:g}" for name, one in task.config.sources.data_sets.items())
+    others += f" beside {task.config.sources.own:g}" if others else ""
     return Card(
         "frame encoder, recurrence and heads; reads flow.safetensors and dynamics.safetensors",
-        f"{captured.minutes:.0f} min of motion capture, projected{rendered}",
+        f"{captured.minutes:.0f} min of motion capture, projected{rendered}{others}",
         {"validation": ", ".join(f"{k} {v:.3g}" for k, v in result.scores.items())},
         {
             "lifter fingerprint": fingerprint(task.lifter),
