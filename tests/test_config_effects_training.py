@@ -5,6 +5,7 @@ Settings of the networks themselves (``model``) and the weights of the losses (`
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import typing
@@ -35,6 +36,7 @@ from kinflow.config import (
     TrainConfig,
     load_config,
 )
+from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import MissingAssetError
 from kinflow.flow import build_flow, load_flow
@@ -197,26 +199,43 @@ def test_dynamics(name: str, folder: Path, captured: Captured) -> None:
     check(name, DynamicsTrainingConfig, base, others, observe)
 
 
-@pytest.fixture(scope="module")
-def denoiser(captured: Captured) -> Any:
-    sizes = ("width=12", "hidden=8", "layers=1", "heads=2", "dropout=0")
-    config = load_config(DenoiserTrainingConfig, None, [*(f"model.{s}" for s in sizes), "train.batch=8", "frames=16"])
+SMALL_DENOISER = [f"model.{s}" for s in ("width=12", "hidden=8", "layers=1", "heads=2", "dropout=0")]
+
+
+@contextlib.contextmanager
+def without_regression() -> Iterator[None]:
+    """Leaves out the fit of the denoiser's regression, and its validation sets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kinflow.training.tasks.denoiser.validation_sets", lambda *_: {})
         patch.setattr("kinflow.training.tasks.denoiser.DenoiserTask._fit_regression", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def denoiser(captured: Captured) -> Any:
+    config = load_config(DenoiserTrainingConfig, None, [*SMALL_DENOISER, "train.batch=8", "frames=16"])
+    with without_regression():
         return build("denoiser", config, captured)
 
 
 @pytest.mark.parametrize("name", own_settings(DenoiserTrainingConfig))
-def test_denoiser(name: str, denoiser: Any) -> None:
+def test_denoiser(name: str, denoiser: Any, captured: Captured, tmp_path: Path) -> None:
     """On one task, without the fit of its regression, which takes longest: all of these are read when a batch is drawn or scored."""
 
+    others = {}
+    if name == "init":
+        others["init"] = str(tmp_path / "init.safetensors")
+        torch.manual_seed(5)
+        save_weights(others["init"], Denoiser(denoiser.config.model), denoiser.config.model, {})
+
     def observe(config: DenoiserTrainingConfig) -> Any:
-        task = copy.copy(denoiser)
+        task = copy.copy(denoiser) if config.init is None else build("denoiser", config, captured)
         task.config = config
         return observed(task)
 
-    check(name, DenoiserTrainingConfig, ["train.batch=8", "frames=16", "train.precision=fp32"], {}, observe)
+    base = [*SMALL_DENOISER, "train.batch=8", "frames=16", "train.precision=fp32"]
+    with without_regression():
+        check(name, DenoiserTrainingConfig, base, others, observe)
 
 
 @pytest.mark.parametrize("name", own_settings(ReconstructorTrainingConfig))

@@ -7,7 +7,7 @@ clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, th
 broken off goes on where it stopped, with the same command; what is finished is not done again. OUT/weights then holds the
 weights with their cards; ``--install`` puts them into kinflow/assets.
 
-``--from-packaged`` starts from the packaged weights of flow, lifter and reconstructor instead of from scratch, and
+``--from-packaged`` starts from the packaged weights instead of from scratch (all but the latent dynamics'), and
 ``--first N`` numbers the rendered clips from N on: so one session after another adds clips that no earlier one has seen.
 """
 
@@ -51,8 +51,8 @@ STAGES = (
           packaged="reconstructor"),
     Stage("reconstructor", 0.10, "reconstructor", "reconstructor",
           ("flow", "lifter", "dynamics", "perceived", "init=encoder"), ("train.lr=5e-4",)),
-    Stage("motion", 0.10, "dynamics", "motion", ("flow",), fast=True),
-    Stage("denoiser", 0.15, "denoiser", "denoiser", fast=True),
+    Stage("motion", 0.10, "dynamics", "motion", ("flow",), fast=True, packaged="motion"),
+    Stage("denoiser", 0.15, "denoiser", "denoiser", fast=True, packaged="denoiser"),
 )  # fmt: skip
 PERCEIVED_SHARE = 1 - sum(s.share for s in STAGES)
 KEPT = ("flow", "lifter", "dynamics", "reconstructor", "motion", "denoiser")

@@ -121,6 +121,7 @@ class DenoiserTrainingConfig(Config):
         drops: largest share of frames dropped at random; gaps, future: shares of windows with one gap, and with nothing
             valid after some frame; gap: range of their lengths in s.
         swaps: share of windows in which left and right are exchanged for a while, unannounced.
+        init: weights to start from; None: from scratch.
         angle, position, acceleration: weights of the errors of joint angles, positions and their second differences, each
             relative to the regression's.
     """
@@ -147,6 +148,7 @@ class DenoiserTrainingConfig(Config):
     angle: Weight = 1.0
     position: Weight = 0.7
     acceleration: Weight = 0.3
+    init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

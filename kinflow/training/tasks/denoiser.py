@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...body import Body
 from ...body.kinematics import forward_kinematics
 from ...config import DenoiserTrainingConfig
-from ...denoiser import Denoiser
+from ...denoiser import Denoiser, load_denoiser
 from ...rotations import geodesic_distance, rotvec_to_rotmat
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, perturb
@@ -54,7 +54,10 @@ class DenoiserTask:
         self.poses = torch.cat([c.body_pose for c in training])
         body = Body.open("light")
         self.rest = body.rest_joints(torch.zeros(1, 10))[0].to(device)
-        self._fit_regression()
+        if config.init is None:
+            self._fit_regression()
+        else:
+            self.module.load_state_dict(load_denoiser(config.init).state_dict())
         self.validation = validation_sets(validation, self.module)
 
     def _fit_regression(self) -> None:
