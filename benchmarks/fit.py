@@ -6,13 +6,13 @@ Each ``--set`` is one setting (or several, separated by commas) tried against th
 clips come from shards of the validation split (tools/render_and_perceive.py --split validation): motions, looks and cameras
 that no network was trained on. The real clips have no say in this. Errors are those of benchmarks/accuracy.py, over the same
 twelve marked points, mean over clips with its standard error; ``paired`` is the mean difference to the first row with its
-own. ``std`` is the share of joints within one, 1.64 predicted deviations of the truth about the pelvis, per axis (0.68, 0.90).
+own. ``in`` and ``depth`` are the shares of joints in the regions, and the intervals along the line of sight, that the predicted
+deviations about the pelvis fill to 50 and 90 %.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -31,21 +31,13 @@ from kinflow.metrics import acceleration_error, mpjpe, pa_mpjpe
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.batching import collate, cut
+from kinflow.reconstruction.deviations import LEVELS, inside
+from kinflow.reconstruction.geometry import ray_rotmat
 from kinflow.reconstruction.observation import flatten_view
 from kinflow.training.streams.perceived import PerceivedClip, held_out_names, load_perceived
 
 POINTS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
 HIPS = (6, 7)
-
-
-def evidence_of(clip: PerceivedClip) -> Evidence:
-    """What the front end saw, from the first sighting to the last."""
-    seen = np.flatnonzero(clip.observed)
-    rows = slice(int(seen[0]), int(seen[-1]) + 1)
-    names = {f.name for f in dataclasses.fields(Evidence)} & {f.name for f in dataclasses.fields(clip)}
-    values = {n: getattr(clip, n) for n in names if getattr(clip, n) is not None}
-    per_frame = {n: v[rows] for n, v in values.items() if n != "image_size"}
-    return Evidence(person_id=0, frame_ids=np.arange(rows.start, rows.stop), image_size=clip.image_size, **per_frame)
 
 
 def errors(body: Body, motion: Motion, clip: PerceivedClip) -> dict[str, float]:
@@ -58,8 +50,8 @@ def errors(body: Body, motion: Motion, clip: PerceivedClip) -> dict[str, float]:
     )
     seen = torch.from_numpy(np.array(motion.observed))
     mine, true = points[:, POINTS], truth[:, POINTS]
-    off = (joints - joints[:, :1] - true_joints + true_joints[:, :1])[:, 1:22].abs()
-    std = torch.from_numpy(np.array(motion.joints3d_std))[:, 1:22, None]
+    off = (joints - joints[:, :1] - true_joints + true_joints[:, :1]) @ ray_rotmat(true_joints[:, 0])
+    space, depth = inside(off[seen][:, 1:22], torch.from_numpy(motion.deviations())[seen][:, 1:22])
     times = torch.from_numpy(np.array(motion.timestamps))
     accel = (
         acceleration_error(mine, true, times)[seen[2:] & seen[1:-1] & seen[:-2]] if len(times) > 2 else torch.zeros(0)
@@ -68,8 +60,8 @@ def errors(body: Body, motion: Motion, clip: PerceivedClip) -> dict[str, float]:
         "PA-MPJPE": 1000 * float(pa_mpjpe(mine, true)[seen].mean()),
         "MPJPE": 1000 * float(mpjpe(mine, true, HIPS)[seen].mean()),
         "accel": float(accel.mean()) if len(accel) else math.nan,
-        "in 1 std": float((off < std)[seen].float().mean()),
-        "in 1.64 std": float((off < 1.645 * std)[seen].float().mean()),
+        **{f"in {100 * level:.0f} %": float(share.mean()) for level, share in zip(LEVELS, space, strict=True)},
+        **{f"depth {100 * level:.0f} %": float(share.mean()) for level, share in zip(LEVELS, depth, strict=True)},
     }
 
 
@@ -118,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: dict[str, list[dict[str, float]]] = {}
     with torch.no_grad():
         for clip in track(clips, "clips", console=console):
-            evidence = evidence_of(clip)
+            evidence = clip.evidence()
             rows.setdefault("world landmarks, raw", []).append(lifted_errors(evidence, clip, body))
             (lifted,) = reconstructor.lift([evidence], clip.K)
             rows.setdefault("lifted", []).append(lifted_errors(lifted, clip, body))

@@ -219,17 +219,20 @@ def foot_sliding(predicted: Tensor, target: Tensor, timestamps: Tensor, standing
 
 
 def gaussian_nll(error: Tensor, std: Tensor) -> Tensor:
-    """Negative log-likelihood of errors (..., 3) m under an isotropic Gaussian of ``std`` (...) m an axis -> (...), nats."""
+    """Negative log-likelihood of errors (..., 3) m under independent Gaussians of ``std`` (..., 3), or (..., 1) for all
+    axes alike, m -> (...), nats."""
     check_shape("error", error, "... 3")
-    return 3 * (std.log() + 0.5 * math.log(2 * math.pi)) + 0.5 * error.square().sum(-1) / std.square()
+    std = std.expand_as(error)
+    return (std.log() + 0.5 * math.log(2 * math.pi) + 0.5 * (error / std).square()).sum(-1)
 
 
 def covered(error: Tensor, std: Tensor, level: float) -> Tensor:
-    """Whether errors (..., 3) lie in the ball that an isotropic Gaussian of ``std`` (...) an axis fills to ``level`` -> (...) bool.
+    """Whether errors (..., 3) lie in the ellipsoid that a Gaussian of ``std`` (..., 3), or (..., 1) for all axes alike,
+    fills to ``level`` -> (...) bool.
 
-    Of a calibrated prediction a share ``level`` does. The ball's content is the chi-square distribution function of three
+    Of a calibrated prediction a share ``level`` does. The ellipsoid's content is the chi-square distribution function of three
     degrees of freedom.
     """
     check_shape("error", error, "... 3")
-    half = 0.5 * error.square().sum(-1) / std.square()
+    half = 0.5 * (error / std).square().sum(-1)
     return torch.special.gammainc(torch.full_like(half, 1.5), half) <= level

@@ -46,7 +46,7 @@ class Motion(Record):
     joints3d_std: np.ndarray = array(
         "T 24",
         "float32",
-        "Standard deviation of each joint relative to the pelvis, per axis, m (the pelvis': its own, along the depth).",
+        "Standard deviation of each joint relative to the pelvis, across the line of sight, per axis, m (the pelvis': its own).",
     )
     z: np.ndarray = array("T 63", "float32", "Flow latent of the body pose, standard normal under the prior.")
     z_std: np.ndarray = array("T 63", "float32", "Standard deviation of z.")
@@ -58,6 +58,9 @@ class Motion(Record):
     boxes_xyxy: np.ndarray = array("T 4", "float32", "Box around the person, px; zeros where not observed.")
     K: np.ndarray = array("3 3", "float32", "Camera matrix used, px.")
     image_size: np.ndarray = array("2", "int64", "Width and height of the frames, px.")
+    joints3d_depth_std: np.ndarray | None = array(
+        "T 24", "float32", "The same along the line of sight; absent where they are alike.", optional=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,9 +89,16 @@ class Motion(Record):
         return dataclasses.replace(
             self,
             **{
-                f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.metadata["shape"][:1] == "T"
+                f.name: value[index]
+                for f in dataclasses.fields(self)
+                if f.metadata["shape"][:1] == "T" and (value := getattr(self, f.name)) is not None
             },
         )
+
+    def deviations(self) -> np.ndarray:
+        """Standard deviations (T, 24, 2) m of the joints, across the line of sight and along it."""
+        along = self.joints3d_std if self.joints3d_depth_std is None else self.joints3d_depth_std
+        return np.stack((self.joints3d_std, along), -1)
 
     def vertices(self, frames: Rows | int | None = None, body: Body | None = None) -> np.ndarray:
         """Vertices (T', V, 3) in camera axes and metres, skinned on demand.

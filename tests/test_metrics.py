@@ -162,11 +162,15 @@ def test_deviations_against_scipy_and_their_own_draws() -> None:
     std = torch.tensor([0.5, 1.0, 2.0], dtype=D)
     error = torch.randn(3, 3, dtype=D)
     nll = [-multivariate_normal([0, 0, 0], s**2).logpdf(e) for s, e in zip(std.tolist(), error.numpy(), strict=True)]
-    torch.testing.assert_close(metrics.gaussian_nll(error, std), torch.tensor(nll, dtype=D))
+    torch.testing.assert_close(metrics.gaussian_nll(error, std[..., None]), torch.tensor(nll, dtype=D))
     draws = 0.03 * torch.randn(20000, 3, dtype=D)
     for level in (0.5, 0.9):
         share = metrics.covered(draws, torch.tensor(0.03, dtype=D), level).double().mean().item()
         assert share == pytest.approx(level, abs=0.012)  # 3 standard errors
+        long = metrics.covered(
+            draws * torch.tensor([1.0, 1.0, 7.0], dtype=D), 0.03 * torch.tensor([1.0, 1, 7], dtype=D), level
+        )
+        assert long.double().mean().item() == share
         assert metrics.covered(draws, torch.tensor(0.015, dtype=D), level).double().mean().item() < level - 0.2
 
 
@@ -180,7 +184,7 @@ def test_gradients(name: str) -> None:
         "world": lambda x: metrics.world_mpjpe(x, truth, 2, 4),
         "rte": lambda x: metrics.root_translation_error(x[:, :, 0], truth[:, :, 0]),
         "jerk": lambda x: metrics.jerk_error(x, truth, stamps),
-        "nll": lambda x: metrics.gaussian_nll(x - truth, torch.full(truth.shape[:-1], 0.1, dtype=D)),
+        "nll": lambda x: metrics.gaussian_nll(x - truth, torch.full((1,), 0.1, dtype=D)),
     }[name]
     guess = (truth + 0.1 * torch.randn_like(truth)).requires_grad_()
     assert torch.autograd.gradcheck(score, guess)

@@ -119,7 +119,8 @@ class FitLossConfig(Config):
         acceleration: of the joints in true time; acceleration_scale: m/s^2.
         smoothness: of z in true time.
         latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
-        posterior: the network's own Gaussians over z and root.
+        posterior: the network's own Gaussians over z and root; start: the way from the start in the flow's chart and of the
+            root, which needs no z and so a tenth of the time.
         betas: prior on the shape.
         contact_velocity: sliding of feet in contact before a camera that stands still.
     """
@@ -135,6 +136,7 @@ class FitLossConfig(Config):
     latent: Weight = 0.05
     dynamics: Weight = 0.02
     posterior: Weight = 0.05
+    start: Weight = 0.0
     betas: Weight = 1.0
     contact_velocity: Weight = 0.0
 
@@ -196,10 +198,12 @@ class LifterConfig(Config):
     """What puts the front end's landmarks right in 3D: :mod:`kinflow.reconstruction.lifting`.
 
     Attributes:
+        members: networks of which the mean is taken.
         width: of the residual MLP; blocks: how many of them.
         dropout: inside the residual blocks, in training alone.
     """
 
+    members: Annotated[int, Range(1, 64)] = 3
     width: Width = 384
     blocks: Annotated[int, Range(0, 256)] = 3
     dropout: Rate = 0.1
@@ -235,11 +239,13 @@ class ReconstructorConfig(Config):
     landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=40, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.1
+            iterations=80, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.1
         )
     )
     align_losses: FitLossConfig = dataclasses.field(
-        default_factory=lambda: FitLossConfig(parts=0.0, dynamics=0.0, smoothness=0.0)
+        default_factory=lambda: FitLossConfig(
+            parts=0.0, latent=0.0, dynamics=0.0, smoothness=0.0, posterior=0.0, start=0.05
+        )
     )
     std_draws: Annotated[int, Range(2, 4096)] = 8
     chunk: Count = 64

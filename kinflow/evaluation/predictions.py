@@ -49,7 +49,8 @@ class Prediction:
         found: (T,) bool, whether the frame has a prediction; elsewhere the arrays may hold anything finite.
         joints3d: (T, 24, 3) SMPL's joints; NaN in all frames for joints that the system does not know.
         parameters: where there are some; protocols of meshes need those of an SMPL body.
-        joints3d_std: (T, 24) predicted deviation of the joints about the pelvis, an axis, or None.
+        joints3d_std: (T, 24, 2) predicted deviations of the joints about the pelvis, across the line of sight and along it,
+            or None.
         placed: whether the system says where the person is; metrics of the world are left out where it does not.
     """
 
@@ -63,7 +64,7 @@ class Prediction:
         frames = check_shape("joints3d", self.joints3d, f"T {len(SMPL_JOINTS)} 3")["T"]
         check_shape("found", self.found, f"{frames}")
         if self.joints3d_std is not None:
-            check_shape("joints3d_std", self.joints3d_std, f"{frames} {len(SMPL_JOINTS)}")
+            check_shape("joints3d_std", self.joints3d_std, f"{frames} {len(SMPL_JOINTS)} 2")
 
     @classmethod
     def of(cls, parameters: Parameters, found: Tensor, joints3d_std: Tensor | None = None) -> Prediction:

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import metrics
 from ..datasets.recording import Recording
 from ..errors import UsageError
+from ..reconstruction.geometry import ray_rotmat
 from ..skeleton import SMPL_JOINTS
 from .bodies import Bodies
 from .predictions import Parameters, Prediction, to_world, true_joints, true_parameters
@@ -278,8 +279,9 @@ def _in_world(
 
 
 def _deviations(out: dict[str, NDArray[np.float64]], mine: Tensor, truth: Tensor, std: Tensor, rows: Tensor) -> None:
-    error = (mine - mine[:, :1]) - (truth - truth[:, :1])
-    error, std = error[:, 1:], std[:, 1:].clamp_min(1e-6)
+    """How honest deviations (F, 24, 2) are, in axes that look along the ray to the predicted pelvis."""
+    error = ((mine - mine[:, :1]) - (truth - truth[:, :1])) @ ray_rotmat(mine[:, 0])
+    error, std = error[:, 1:], std[:, 1:, [0, 0, 1]].clamp_min(1e-6)
     out["nll"][rows.numpy()] = metrics.gaussian_nll(error, std).mean(-1).numpy()
     for level in (50, 90):
         inside = metrics.covered(error, std, level / 100).double()

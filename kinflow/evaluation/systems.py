@@ -142,7 +142,7 @@ def assemble(motions: Sequence[Motion], recording: Recording, body: Any) -> Pred
     found = np.zeros(frames, bool)
     pose = np.tile(np.eye(3), (frames, 24, 1, 1))
     arrays = {"betas": np.zeros((frames, 10)), "transl": np.zeros((frames, 3)), "joints3d": np.zeros((frames, 24, 3)),
-              "joints3d_std": np.ones((frames, 24))}  # fmt: skip
+              "joints3d_std": np.ones((frames, 24, 2))}  # fmt: skip
     for observed in (False, True):
         for motion in motions:
             rows = np.searchsorted(recording.frame_ids, motion.frame_ids)
@@ -151,7 +151,8 @@ def assemble(motions: Sequence[Motion], recording: Recording, body: Any) -> Pred
             found[rows] = True
             pose[rows] = motion.pose_rotmat(at).numpy()
             arrays["betas"][rows] = motion.betas
-            for name in ("transl", "joints3d", "joints3d_std"):
+            arrays["joints3d_std"][rows] = motion.deviations()[at]
+            for name in ("transl", "joints3d"):
                 arrays[name][rows] = getattr(motion, name)[at]
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     parameters = Parameters(body, tensors["betas"], torch.from_numpy(pose), tensors["transl"])

@@ -65,40 +65,68 @@ def upright_view(flat: Flat) -> Tensor:
     return rearrange(torch.stack((-y, -x, zero, x, -y, zero, zero, zero, one), -1), "... (i j) -> ... i j", i=3)
 
 
-class Lifter(nn.Module):
-    """Residual MLP on single frames."""
+class Correction(nn.Module):
+    """Residual MLP on single frames: what is added to the world landmarks, and the log-deviations."""
 
     def __init__(self, config: LifterConfig) -> None:
         super().__init__()
-        self.config = config
         self.inputs = nn.Sequential(nn.Linear(_INPUTS, config.width), nn.Dropout(config.dropout))
         self.blocks = nn.Sequential(*(Block(config.width, config.dropout) for _ in range(config.blocks)))
         self.outputs = head(config.width, config.width, NUM_LANDMARKS * 5)
 
+    def forward(self, points: Tensor, confidence: Tensor, world: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """Additions (B, T, 33, 3) in units of 0.3 m, and log-deviations (B, T, 33, 2)."""
+        measured = torch.cat((points.flatten(-2), confidence, 2 * world.flatten(-2), scalars), -1)
+        out = self.outputs(self.blocks(self.inputs(measured))).to(world.dtype)
+        out = rearrange(out, "b t (p k) -> b t p k", k=5)
+        return out[..., :3], soft_clamp(out[..., 3:] - 2.5, *_LOG_STD_RANGE)
+
+
+class Lifter(nn.Module):
+    """Several networks that learned the same from different beginnings; what they differ by adds to the deviations.
+
+    Source of the latter: Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles" (NIPS 2017), eq. for the mixture's variance.
+    """
+
+    def __init__(self, config: LifterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(Correction(config) for _ in range(config.members))
+
     def forward(self, obs: Observations) -> Lifted:
         """Lift every frame; those that are not observed give something that nobody should count on."""
+        lifted = self.each(obs)
+        mean = lifted.mean.mean(0)
+        apart = (lifted.mean - mean).square().mean(0)
+        apart = torch.stack((apart[..., :2].mean(-1), apart[..., 2]), -1)
+        return Lifted(mean, 0.5 * torch.log((2 * lifted.log_std).exp().mean(0) + apart))
+
+    def each(self, obs: Observations) -> Lifted:
+        """What each network says by itself: a first axis more."""
         flat = flatten_view(obs)
         view = upright_view(flat)
         world = obs.world - obs.world[..., [LEFT_HIP, RIGHT_HIP], :].mean(-2, keepdim=True)
         world = (world @ view) * obs.has_world[..., None, None]
         points = flat.points @ view[..., :2, :2]
         scalars = torch.stack((torch.log(flat.spread), obs.has_world.to(points.dtype)), -1)
-        correction, log_std = self._correction(points, obs.confidence, world, scalars)
         # A mirrored person is lifted to the mirrored landmarks: the mean of both ways of looking at one.
         side, mirror = points.new_tensor([-1.0, 1.0, 1.0]), list(MIRROR_BLAZEPOSE)
-        other, other_std = self._correction(
-            (points * side[:2])[..., mirror, :], obs.confidence[..., mirror], (world * side)[..., mirror, :], scalars
+        seen = (points, obs.confidence, world, scalars)
+        turned = (
+            (points * side[:2])[..., mirror, :],
+            obs.confidence[..., mirror],
+            (world * side)[..., mirror, :],
+            scalars,
         )
-        mean = world + _CORRECTION * (correction + (other * side)[..., mirror, :]) / 2
+        means, log_stds = [], []
+        for member in self.members:
+            (correction, log_std), (other, other_std) = member(*seen), member(*turned)
+            means.append(world + _CORRECTION * (correction + (other * side)[..., mirror, :]) / 2)
+            log_stds.append((log_std + other_std[..., mirror, :]) / 2)
+        mean = torch.stack(means)
         mean = mean - mean[..., [LEFT_HIP, RIGHT_HIP], :].mean(-2, keepdim=True)
-        return Lifted(mean @ view.transpose(-1, -2), (log_std + other_std[..., mirror, :]) / 2)
-
-    def _correction(self, points: Tensor, confidence: Tensor, world: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to the world landmarks (B, T, 33, 3), in units of 0.3 m, and the log-deviations (B, T, 33, 2)."""
-        measured = torch.cat((points.flatten(-2), confidence, 2 * world.flatten(-2), scalars), -1)
-        out = self.outputs(self.blocks(self.inputs(measured))).to(world.dtype)
-        out = rearrange(out, "b t (p k) -> b t p k", k=5)
-        return out[..., :3], soft_clamp(out[..., 3:] - 2.5, *_LOG_STD_RANGE)
+        return Lifted(mean @ view.transpose(-1, -2), torch.stack(log_stds))
 
 
 @torch.no_grad()

@@ -40,12 +40,12 @@ class Parameters:
 
 @torch.no_grad()
 def motion_of(
-    parameters: Parameters, joints3d_std: np.ndarray, evidence: Evidence, K: np.ndarray, flow: PoseFlow, body: Body
+    parameters: Parameters, std: np.ndarray, evidence: Evidence, K: np.ndarray, flow: PoseFlow, body: Body
 ) -> Motion:
     """The record of one person; see :class:`kinflow.motion.Motion`.
 
     Args:
-        joints3d_std: (T, 24) m.
+        std: (T, 24, 2) m, deviations of the joints across the line of sight and along it.
         evidence: of the same frames.
         K: (3, 3) px.
     """
@@ -68,7 +68,8 @@ def motion_of(
         body_pose=_numpy(body_pose),
         transl=_numpy(parameters.transl),
         joints3d=_numpy(joints),
-        joints3d_std=joints3d_std,
+        joints3d_std=std[..., 0],
+        joints3d_depth_std=std[..., 1],
         z=_numpy(parameters.z),
         z_std=_numpy(parameters.z_std),
         contacts=_numpy(parameters.contacts),

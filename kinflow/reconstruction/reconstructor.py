@@ -25,6 +25,7 @@ from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
 from ..tracks import ROOT, TRANSL, smooth
 from .batching import collate, cut, grouped
+from .deviations import JointDeviations, load_deviations
 from .fingerprint import fingerprint
 from .geometry import solve_translation
 from .lifting import Lifter, lift, load_lifter
@@ -59,6 +60,7 @@ class Reconstructor:
         config: architecture, and how its output becomes motion.
         body: the body to place; parameters in the Motion belong to it.
         lifter, flow, dynamics: trained parts.
+        deviations: calibrated for them; None: those of the landmarks as they are.
 
     Attributes:
         weights: name -> configuration hash and fingerprint of everything loaded, for the record of a run.
@@ -71,12 +73,14 @@ class Reconstructor:
         lifter: Lifter,
         flow: PoseFlow,
         dynamics: LatentDynamics | None = None,
+        deviations: JointDeviations | None = None,
     ) -> None:
         self.config = config
         self.body = body
         self.lifter = lifter.eval().requires_grad_(False)
         self.flow = flow.eval().requires_grad_(False)
         self.network = ReconstructionNetwork(config, dynamics).eval()
+        self.deviations = (deviations or JointDeviations()).eval()
         self.weights: dict[str, Any] = {}
         self.to(body.v_template.device)
 
@@ -102,7 +106,7 @@ class Reconstructor:
         state, values, meta = load_weights(path)
         body = body if body is not None else Body.open()
         check_type("body", body, Body)
-        lifter, flow, dynamics = load_lifter(), load_flow(), load_dynamics()
+        lifter, flow, dynamics, deviations = load_lifter(), load_flow(), load_dynamics(), load_deviations()
         prints = {"flow": fingerprint(flow), "dynamics": fingerprint(dynamics)}
         for part, value in prints.items():
             known = meta["card"].get(f"{part} fingerprint")
@@ -110,11 +114,12 @@ class Reconstructor:
                 raise FormatError(f"{path}: trained with {part} {known}, got {value}. Train the reconstructor anew.")
         try:
             config = from_dict(ReconstructorConfig, values)
-            out = cls(config, body, lifter, flow, dynamics)
+            out = cls(config, body, lifter, flow, dynamics, deviations)
             out.network.load_own_state(state)
         except (ConfigError, RuntimeError) as error:
             raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error
-        out.weights = {"reconstructor": meta["config_hash"], "lifter": fingerprint(lifter), **prints}
+        own = {"lifter": fingerprint(lifter), "deviations": fingerprint(deviations)}
+        out.weights = {"reconstructor": meta["config_hash"], **own, **prints}
         return out.to(device) if device is not None else out
 
     def to(self, device: torch.device | str) -> Reconstructor:
@@ -123,6 +128,7 @@ class Reconstructor:
         self.lifter = self.lifter.to(device)
         self.flow = self.flow.to(device)
         self.network = self.network.to(device)
+        self.deviations = self.deviations.to(device)
         return self
 
     @property
@@ -193,7 +199,7 @@ class Reconstructor:
 
     def lift(self, evidences: Sequence[Evidence], K: Tensor | np.ndarray) -> list[Evidence]:
         """Evidence with its world landmarks put right: :func:`kinflow.reconstruction.lifting.lift`."""
-        return lift(self.lifter, evidences, torch.as_tensor(np.asarray(K), dtype=torch.float32))
+        return lift(self.lifter, evidences, torch.tensor(np.asarray(K), dtype=torch.float32))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -251,29 +257,67 @@ class Reconstructor:
         placed = Parameters(
             person.z, person.z_std, orient, torch.from_numpy(transl).to(person.z), person.betas, person.contacts
         )
-        std = self._joint_std(placed, root_cov, torch.Generator().manual_seed(seed))
-        std[:, 0] = _along_ray(placed.transl.cpu().numpy(), transl_cov)
+        std = self._joint_std(placed, evidence, root_cov, transl_cov, torch.Generator().manual_seed(seed))
         return motion_of(placed, std, evidence, K.numpy(), self.flow, self.body)
 
-    def _joint_std(self, parameters: Parameters, root_cov: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """Standard deviation (T, 24) m of the joints about the pelvis, per axis, by draws of z and of the root.
+    def _joint_std(
+        self,
+        parameters: Parameters,
+        evidence: Evidence,
+        root_cov: np.ndarray,
+        transl_cov: np.ndarray,
+        generator: torch.Generator,
+    ) -> np.ndarray:
+        """Standard deviations (T, 24, 2) m of the joints about the pelvis, and of its own place, across the ray and along it.
+
+        Of frames that were not seen the deviations come from those before and after, and from draws of z and of the root,
+        whose spread grows with the gap.
 
         Args:
-            root_cov: (T, 3, 3) rad^2, of the root in the pelvis' axes.
+            root_cov: (T, 3, 3) rad^2, of the root in the pelvis' axes. transl_cov: (T, 3, 3) m^2.
         """
-        z, pairs = parameters.z, max(1, self.config.std_draws // 2)
+        seen = evidence.observed
+        assert evidence.world_std is not None  # lifted
+        place = place_deviations(parameters.transl.cpu().numpy(), transl_cov)
+        known = torch.from_numpy(evidence.world_std[seen]).to(self.device)
+        std = self.deviations(known, torch.from_numpy(place[seen]).to(known)).cpu().numpy()
+        if seen.all():
+            return std
+        out = np.empty((len(seen), *std.shape[1:]), np.float32)
+        out[seen] = std
+        rows = np.flatnonzero(~seen)
+        after = np.searchsorted(times := evidence.timestamps[seen], evidence.timestamps[rows]).clip(1, len(times) - 1)
+        before = after - 1 if len(times) > 1 else after * 0
+        share = (evidence.timestamps[rows] - times[before]) / np.maximum(
+            times[after % len(times)] - times[before], 1e-9
+        )
+        share = share.clip(0, 1)[:, None, None]
+        around = (1 - share) * std[before] + share * std[after % len(times)]
+        drawn = self._drawn_std(parameters, torch.from_numpy(rows).to(self.device), root_cov[rows], generator)[
+            ..., None
+        ]
+        drawn = np.concatenate((np.broadcast_to(place[rows, None], (len(rows), 1, 2)), drawn.repeat(2, -1)[:, 1:]), 1)
+        out[rows] = np.sqrt(around**2 + drawn**2)
+        return out
+
+    def _drawn_std(
+        self, parameters: Parameters, rows: Tensor, root_cov: np.ndarray, generator: torch.Generator
+    ) -> np.ndarray:
+        """Standard deviation (R, 24) m of the joints about the pelvis in some rows, an axis, by draws of z and of the root."""
+        z, pairs = parameters.z[rows], max(1, self.config.std_draws // 2)
+        z_std, root = parameters.z_std[rows], parameters.root[rows]
         half = torch.randn(pairs, 1, z.shape[-1], generator=generator).to(z)
         turn = torch.randn(pairs, 1, 3, generator=generator).to(z)
         noise, turn = torch.cat((half, -half)), torch.cat((turn, -turn))  # in pairs: the mean is exact to first order
         total = torch.zeros(len(z), 24, dtype=z.dtype, device=z.device)
         factor = torch.from_numpy(cholesky(root_cov)).to(z)
-        for rows in torch.arange(len(z), device=z.device).split(_PIECE // 4):
-            pose = self.flow.decode(z[rows] + noise * parameters.z_std[rows])[0]
-            turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[rows], turn))
+        for part in torch.arange(len(z), device=z.device).split(_PIECE // 4):
+            pose = self.flow.decode(z[part] + noise * z_std[part])[0]
+            turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[part], turn))
             betas = parameters.betas.expand(*pose.shape[:2], -1)
-            joints = self.body.joints(betas, full_pose(pose, parameters.root[rows] @ turned), None)
+            joints = self.body.joints(betas, full_pose(pose, root[part] @ turned), None)
             joints = joints - joints[..., :1, :]
-            total[rows] = (joints - joints.mean(0)).square().sum((0, -1)) / (3 * len(noise))
+            total[part] = (joints - joints.mean(0)).square().sum((0, -1)) / (3 * len(noise))
         return np.sqrt(total.cpu().numpy())
 
 
@@ -290,11 +334,13 @@ def cholesky(covariance: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(np.where(sound, covariance, raised))
 
 
-def _along_ray(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Standard deviation (T,) m of positions (T, 3) along the ray to them."""
+def place_deviations(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard deviations (T, 2) m of positions (T, 3) with covariances (T, 3, 3), across the ray to them and along it."""
     ray = transl.astype(np.float64)
     ray = ray / np.maximum(np.linalg.norm(ray, axis=-1, keepdims=True), 1e-9)
-    return np.sqrt(np.einsum("ti,tij,tj->t", ray, covariance, ray).clip(1e-8))
+    along = np.einsum("ti,tij,tj->t", ray, covariance, ray)
+    across = (np.trace(covariance, axis1=-2, axis2=-1) - along) / 2
+    return np.sqrt(np.stack((across, along), -1).clip(1e-8)).astype(np.float32)
 
 
 _PER_FRAME = {"z": (63,), "z_std": (63,), "root": (3, 3), "root_log_var": (3,), "contacts": (4,)}

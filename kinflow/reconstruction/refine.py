@@ -31,6 +31,7 @@ from .target import Target, gather_target, inside_crops
 
 Progress = Callable[[int, int], None]
 _ROOT_STD = 0.15  # rad, how far the network's root is trusted
+_CHART_STD = 0.3  # likewise, of the pose in the flow's whitened chart
 _PIECE = 256  # frames that the body is posed in at once
 _LIMB_ENDS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
 _EXTREMITY = 0.3  # weight of landmarks of face, hands and feet, many and close together, against those
@@ -39,17 +40,33 @@ _LEAST_STD = 0.05  # of z; the network is never trusted further
 
 @dataclasses.dataclass(frozen=True)
 class Variables:
-    """What is optimised: z (T, 63), turn (T, 3) rad of the root against the start's, transl (T, 3) m, betas (10,)."""
+    """What is optimised.
 
-    z: Tensor
+    Attributes:
+        chart: (T, 63) the pose in the flow's whitened chart, in which all directions are about alike and from which a pose
+            is had without the coupling layers: they are what takes longest, and the terms that need z alone pay for them.
+        turn: (T, 3) rad, of the root against the start's.
+        transl: (T, 3) m. betas: (10,).
+    """
+
+    chart: Tensor
     turn: Tensor
     transl: Tensor
     betas: Tensor
 
 
-class _Posed(NamedTuple):
-    """Joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of keypoints, world landmarks and parts."""
+@dataclasses.dataclass(frozen=True)
+class Start(Parameters):
+    """Where a fit begins; chart: (T, 63) of its poses, as of :class:`Variables`."""
 
+    chart: Tensor
+
+
+class _Posed(NamedTuple):
+    """Latents (T, 63) where a term needs them, else (T, 0), joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of
+    keypoints, world landmarks and parts."""
+
+    z: Tensor
     joints: Tensor
     feet: Tensor
     reprojection: Tensor
@@ -109,7 +126,7 @@ class Refiner:
         free = Variables(torch.zeros_like(start.z), torch.zeros_like(start.transl), torch.zeros_like(start.transl),
                          torch.zeros_like(start.betas))  # fmt: skip
         kernel = kernel_of(target.timestamps[None], config.kernel)
-        rates = {"z": config.lr, "turn": config.lr_root, "transl": config.lr_transl, "betas": config.lr_betas}
+        rates = {"chart": config.lr, "turn": config.lr_root, "transl": config.lr_transl, "betas": config.lr_betas}
         groups = [{"params": [getattr(free, name).requires_grad_()], "lr": lr} for name, lr in rates.items()]
         # Gradients below eps are rounding, which Adam would otherwise blow up to whole steps.
         optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-6)
@@ -128,11 +145,16 @@ class Refiner:
         with torch.no_grad():
             v = corrected(start, free, kernel)
             fitted = Parameters(
-                v.z, start.z_std, start.root @ rotvec_to_rotmat(v.turn), v.transl, v.betas, start.contacts
+                self.flow.couplings(v.chart)[0],
+                start.z_std,
+                start.root @ rotvec_to_rotmat(v.turn),
+                v.transl,
+                v.betas,
+                start.contacts,
             )
-        return motion_of(fitted, motion.joints3d_std, evidence, motion.K, self.flow, self.body)
+        return motion_of(fitted, motion.deviations(), evidence, motion.K, self.flow, self.body)
 
-    def start(self, motion: Motion) -> Parameters:
+    def start(self, motion: Motion) -> Start:
         """A motion's own parameters, on the body's device."""
 
         def tensor(name: str) -> Tensor:
@@ -140,10 +162,12 @@ class Refiner:
 
         root = rotvec_to_rotmat(tensor("global_orient"))
         std = tensor("z_std").clamp_min(_LEAST_STD)
-        return Parameters(tensor("z"), std, root, tensor("transl"), tensor("betas"), tensor("contacts"))
+        with torch.no_grad():
+            chart = self.flow.couplings.inverse(tensor("z"))[0]
+        return Start(tensor("z"), std, root, tensor("transl"), tensor("betas"), tensor("contacts"), chart)
 
     def objective(
-        self, v: Variables, start: Parameters, target: Target, offset: int = 0
+        self, v: Variables, start: Start, target: Target, offset: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum and its terms (scalars, unweighted), each a mean over the frames it applies to.
 
@@ -163,27 +187,32 @@ class Refiner:
         terms: dict[str, Tensor] = {}
         if w.keypoints > 0:
             terms["keypoints"] = losses.masked_mean(posed.reprojection, target.observed)
+        turned = (v.turn / _ROOT_STD).square().sum(-1)
+        if w.start > 0:
+            off = (v.chart - start.chart).square().sum(-1) / _CHART_STD**2
+            terms["start"] = (0.5 * off + 0.5 * turned).mean()
+        z = posed.z
         if w.posterior > 0:
-            off = ((v.z - start.z) / start.z_std).square().sum(-1)
-            terms["posterior"] = (0.5 * off + 0.5 * (v.turn / _ROOT_STD).square().sum(-1)).mean()
+            off = ((z - start.z) / start.z_std).square().sum(-1)
+            terms["posterior"] = (0.5 * off + 0.5 * turned).mean()
         if w.latent > 0:
-            terms["latent"] = losses.latent_nll(v.z).mean()
+            terms["latent"] = losses.latent_nll(z).mean()
         if w.betas > 0:
             terms["betas"] = losses.betas_prior(v.betas)
         if w.landmarks > 0 and target.world_std is not None and bool(target.has_world.any()):
             terms["landmarks"] = losses.masked_mean(posed.alignment, target.has_world & target.observed)
         if w.parts > 0 and target.silhouette is not None:
             terms["parts"] = losses.masked_mean(posed.parts, target.observed & target.silhouette.seen)
-        if len(v.z) > 1:
+        if len(v.chart) > 1:
             if w.smoothness > 0:
-                terms["smoothness"] = losses.latent_smoothness(v.z, target.timestamps).mean()
+                terms["smoothness"] = losses.latent_smoothness(z, target.timestamps).mean()
             if w.dynamics > 0:
-                terms["dynamics"] = self._dynamics_nll(v.z, target.timestamps, offset)
+                terms["dynamics"] = self._dynamics_nll(z, target.timestamps, offset)
             if w.contact_velocity > 0:
                 terms["contact_velocity"] = losses.contact_velocity(
                     posed.feet, start.contacts, target.timestamps
                 ).mean()
-        if len(v.z) > 2 and w.acceleration > 0:
+        if len(v.chart) > 2 and w.acceleration > 0:
             terms["acceleration"] = losses.acceleration(
                 posed.joints, target.timestamps, scale=w.acceleration_scale
             ).mean()
@@ -191,7 +220,7 @@ class Refiner:
             raise UsageError("losses: expected a weight above 0 whose term the evidence supports, got none.")
         return torch.stack([getattr(w, name) * value for name, value in terms.items()]).sum(), terms
 
-    def _posed(self, v: Variables, start: Parameters, target: Target) -> _Posed:
+    def _posed(self, v: Variables, start: Start, target: Target) -> _Posed:
         """The body at every frame, and the losses of single frames.
 
         A frame's part of the graph takes some 150 kB, the result 0.5: long motions are cut into pieces that are computed once
@@ -199,9 +228,10 @@ class Refiner:
         """
         w = self.weights
 
-        def piece(z: Tensor, turn: Tensor, transl: Tensor, betas: Tensor, rows: slice) -> _Posed:
-            rotmats = full_pose(self.flow.decode(z)[0], start.root[rows] @ rotvec_to_rotmat(turn))
-            joints, landmarks = self.body.joints_and_landmarks(betas.expand(len(z), -1), rotmats, transl)
+        def piece(chart: Tensor, turn: Tensor, transl: Tensor, betas: Tensor, rows: slice) -> _Posed:
+            rotmats = full_pose(self._linear.decode(chart)[0], start.root[rows] @ rotvec_to_rotmat(turn))
+            z = self.flow.couplings(chart)[0] if self._needs_latents else chart[:, :0]
+            joints, landmarks = self.body.joints_and_landmarks(betas.expand(len(chart), -1), rotmats, transl)
             confidence = target.confidence[rows]
             reprojection = losses.keypoint_reprojection(
                 landmarks, target.keypoints2d[rows], confidence, target.K, target.size_px[rows], w.keypoint_scale
@@ -215,19 +245,21 @@ class Refiner:
             if w.parts > 0 and target.silhouette is not None:
                 shown = target.silhouette
                 known = self._vertex_parts if shown.labelled else torch.zeros_like(self._vertex_parts)
-                vertices = self.body.vertices(betas.expand(len(z), -1), rotmats, transl, vertex_ids=self._vertex_ids)
+                vertices = self.body.vertices(
+                    betas.expand(len(chart), -1), rotmats, transl, vertex_ids=self._vertex_ids
+                )
                 vertices = project(vertices, target.K)
                 parts = losses.part_alignment(
                     vertices, known, shown.pixels[rows], shown.parts[rows], target.size_px[rows], w.part_scale,
                     inside_crops(vertices.detach(), shown.rois[rows]),
                 )  # fmt: skip
-            return _Posed(joints, landmarks[:, list(FEET)], reprojection, alignment, parts)
+            return _Posed(z, joints, landmarks[:, list(FEET)], reprojection, alignment, parts)
 
         pieces = []
-        for first in range(0, len(v.z), _PIECE):
+        for first in range(0, len(v.chart), _PIECE):
             rows = slice(first, first + _PIECE)
-            arguments = (v.z[rows], v.turn[rows], v.transl[rows], v.betas, rows)
-            if len(v.z) > _PIECE:
+            arguments = (v.chart[rows], v.turn[rows], v.transl[rows], v.betas, rows)
+            if len(v.chart) > _PIECE:
                 pieces.append(_Posed(*checkpoint(piece, *arguments, use_reentrant=True, preserve_rng_state=False)))
             else:
                 pieces.append(piece(*arguments))
@@ -244,6 +276,15 @@ class Refiner:
         else:
             z, timestamps = z[None], timestamps[None]
         return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
+
+    @cached_property
+    def _linear(self) -> PoseFlow:
+        return self.flow.linear()
+
+    @property
+    def _needs_latents(self) -> bool:
+        w = self.weights
+        return max(w.posterior, w.latent, w.smoothness, w.dynamics) > 0
 
     @cached_property
     def _landmark_weight(self) -> Tensor:
@@ -271,7 +312,7 @@ def check_people(motions: Sequence[Motion], evidences: Sequence[Evidence]) -> No
         raise UsageError(f"evidences: expected one for each of {len(motions)} motions, got {len(evidences)}.")
 
 
-def corrected(start: Parameters, free: Variables, kernel: Kernel) -> Variables:
+def corrected(start: Start, free: Variables, kernel: Kernel) -> Variables:
     """The start with corrections averaged in time by ``kernel``."""
-    z, turn, transl = (kernel(x[None])[0] for x in (free.z, free.turn, free.transl))
-    return Variables(start.z + z, turn, start.transl + transl, start.betas + free.betas)
+    change, turn, transl = (kernel(x[None])[0] for x in (free.chart, free.turn, free.transl))
+    return Variables(start.chart + change, turn, start.transl + transl, start.betas + free.betas)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...body import Body
 from ...body.kinematics import full_pose
 from ...errors import FormatError, MissingAssetError
+from ...evidence import Evidence
 from ...mocap.clips import load_clips
 from ...perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from ...reconstruction.observation import Observations
@@ -77,6 +78,13 @@ class PerceivedClip:
     def pose_rotmat(self) -> Tensor:
         """Rotations (T, 24, 3, 3) of all joints, the pelvis' to the camera first."""
         return rotvec_to_rotmat(torch.from_numpy(np.concatenate((self.global_orient[:, None], self.body_pose), 1)))
+
+    def evidence(self) -> Evidence:
+        """What the front end saw, from the first sighting to the last."""
+        seen = np.flatnonzero(self.observed)
+        rows = slice(int(seen[0]), int(seen[-1]) + 1)
+        kept = {n: value[rows] for n in (*EVIDENCE, *SEEN) if (value := getattr(self, n)) is not None}
+        return Evidence(person_id=0, frame_ids=np.arange(rows.start, rows.stop), image_size=self.image_size, **kept)
 
 
 def save_perceived(path: str | Path, clips: Sequence[PerceivedClip]) -> None:

@@ -43,7 +43,8 @@ class LifterTask:
         self.projected, self.perceived, self.validation = projected, perceived, validation
         self.module = Lifter(config.model).to(device)
         if config.init is not None:
-            self.module.load_state_dict(load_lifter(config.init).state_dict())
+            for mine, theirs in zip(self.module.members, load_lifter(config.init).members, strict=False):
+                mine.load_state_dict(theirs.state_dict())
         self.weight = torch.full((33,), _WEIGHT, device=device)
         self.weight[list(POINTS)] = 1.0
 
@@ -55,9 +56,9 @@ class LifterTask:
         return join(parts).to(self.device)
 
     def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        """Over the frames that were seen."""
+        """Over the frames that were seen, each network's by itself."""
         seen = sample.obs.observed & sample.obs.valid
-        lifted = self.module(sample.obs)
+        lifted = self.module.each(sample.obs)
         distance = losses.joints3d(
             lifted.mean, sample.landmarks_ray, self.weight.expand(lifted.mean.shape[:-1]), _SCALE
         )
