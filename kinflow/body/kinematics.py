@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from ..skeleton import BODY_INDEX_LEVELS, NUM_JOINTS, SMPL_PARENTS
+from ..skeleton import BODY_INDEX_LEVELS, SMPL_PARENTS
 
 PARENTS: list[int] = list(SMPL_PARENTS[1:])
 
@@ -65,10 +65,9 @@ def forward_kinematics(pose_rotmat: Tensor, rest_joints: Tensor) -> tuple[Tensor
     """
     # One 3x4 product a level: [G | p] = G_parent [R | o] + [0 | p_parent].
     offsets = torch.cat((rest_joints[..., :1, :], rest_joints[..., 1:, :] - rest_joints[..., PARENTS, :]), -2)
-    lead = torch.broadcast_shapes(pose_rotmat.shape[:-3], offsets.shape[:-2])
-    local = torch.cat(
-        (pose_rotmat.expand(*lead, NUM_JOINTS, 3, 3), offsets.expand(*lead, NUM_JOINTS, 3)[..., None]), -1
-    )
+    # broadcast_tensors, for broadcast_shapes imports torch's compiler (1.2 s of a core).
+    _, columns = torch.broadcast_tensors(pose_rotmat[..., :1], offsets[..., None])
+    local = torch.cat((pose_rotmat.expand(*columns.shape[:-1], 3), columns), -1)
     placed = [local[..., :1, :, :]]
     for joints, holder, parents in RUNS:
         above = placed[holder][..., parents, :, :]

@@ -25,6 +25,7 @@ from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET
+from .descent import descend
 from .kernel import Kernel, kernel_of
 from .parameters import Parameters, motion_of
 from .target import Target, gather_target, inside_crops
@@ -126,22 +127,14 @@ class Refiner:
         free = Variables(torch.zeros_like(start.z), torch.zeros_like(start.transl), torch.zeros_like(start.transl),
                          torch.zeros_like(start.betas))  # fmt: skip
         kernel = kernel_of(target.timestamps[None], config.kernel)
-        rates = {"chart": config.lr, "turn": config.lr_root, "transl": config.lr_transl, "betas": config.lr_betas}
-        groups = [{"params": [getattr(free, name).requires_grad_()], "lr": lr} for name, lr in rates.items()]
-        # Gradients below eps are rounding, which Adam would otherwise blow up to whole steps.
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-6)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.iterations))
-        with torch.enable_grad():
-            for iteration in range(config.iterations):
-                optimiser.zero_grad()
-                loss, _ = self.objective(
-                    corrected(start, free, kernel), start, target, (iteration * 17) % config.window
-                )
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                if report is not None:
-                    report(iteration + 1)
+        moving = [x.requires_grad_() for x in (free.chart, free.turn, free.transl, free.betas)]
+
+        def loss(iteration: int) -> Tensor:
+            offset = (iteration * 17) % config.window
+            return self.objective(corrected(start, free, kernel), start, target, offset)[0]
+
+        rates = (config.lr, config.lr_root, config.lr_transl, config.lr_betas)
+        descend(loss, moving, rates, config.iterations, report)
         with torch.no_grad():
             v = corrected(start, free, kernel)
             fitted = Parameters(
