@@ -26,6 +26,7 @@ from kinflow.formats.characters import characters
 from kinflow.formats.exports import FORMATS, check_formats, export
 from kinflow.formats.points import JOINT_SETS
 from kinflow.motion import Motion
+from kinflow.skeleton import LAYOUTS
 
 pytest.importorskip("pygltflib")
 pytest.importorskip("pxr")
@@ -282,4 +283,15 @@ def test_staging_takes_away_what_it_is_told_to(tmp_path: Path) -> None:
 def test_the_verb_is_public(tmp_path: Path, body: Body) -> None:
     assert kinflow.export is export
     assert [p.name for p in kinflow.export([a_walk(body, 4)], tmp_path, to=["CSV", "csv"])] == ["person00.csv"]
-    assert JOINT_SETS == ("smpl24", "blazepose33", "coco17")
+
+
+@pytest.mark.parametrize("joints", JOINT_SETS)
+def test_points_of_every_joint_set(tmp_path: Path, body: Body, joints: str) -> None:
+    """Those that the motion itself gives, under their names, y up before the camera."""
+    motion = a_walk(body, 3)
+    (path,) = kinflow.export([motion], tmp_path, to=["csv"], joints=joints)
+    header, *rows = path.read_text().splitlines()
+    names = [column.removesuffix("_x") for column in header.split(",") if column.endswith("_x")]
+    assert tuple(names) == LAYOUTS[joints]
+    values = np.array([[float(v) for v in row.split(",")] for row in rows])[:, -3 * len(names) :]
+    np.testing.assert_allclose(np.abs(values.reshape(3, -1, 3)), np.abs(motion.keypoints3d(joints)), rtol=0, atol=1e-4)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..skeleton import LAYOUTS
 from .command import new_parser, run_command
 
 EPILOG = """\
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--to", metavar="LIST", required=True, help="formats: some of glb,bvh,usd,amass,smpl,trc,csv")
     p.add_argument("-o", "--out", metavar="DIR", help="folder to write to; made if need be (default: where OUT is)")
     p.add_argument("--fps", type=float, metavar="N", help="resample to N frames a second, rotations along the shortest turn (default: every frame at its true time)")  # fmt: skip
-    p.add_argument("--joints", metavar="SET", default="smpl24", help="points of trc and csv: smpl24 (joint centres), blazepose33, coco17 (marked points) (default: smpl24)")  # fmt: skip
+    p.add_argument("--joints", metavar="SET", default="smpl24", help=f"points of trc and csv: {', '.join(LAYOUTS)} (default: smpl24, joint centres; the others are marked points)")  # fmt: skip
     p.add_argument("--body-path", metavar="FILE", help="your copy of the licensed model that the motions belong to")
     p.add_argument("--quiet", action="store_true", help="print errors only")
     p.add_argument("--json", action="store_true", help="print what was done as JSON on standard output, nothing else")

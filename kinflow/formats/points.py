@@ -7,15 +7,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..skeleton import BLAZEPOSE, LAYOUTS, SMPL_JOINTS
+from ..skeleton import LAYOUTS
 from .characters import Character
 
 __all__ = ["JOINT_SETS", "points"]
 
-JOINT_SETS: tuple[str, ...] = tuple(
-    name for name, points in LAYOUTS.items() if set(points) <= set(SMPL_JOINTS) or set(points) <= set(BLAZEPOSE)
-)
-"""Keypoint layouts all of whose points are joints of the body, or landmarks on it."""
+JOINT_SETS: tuple[str, ...] = tuple(LAYOUTS)
+"""The joint sets by name."""
 
 
 def points(person: Character, joint_set: str) -> tuple[tuple[str, ...], NDArray[Any]]:
