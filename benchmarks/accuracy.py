@@ -11,7 +11,8 @@ never a joint's centre with a marked point.
 Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the packaged networks agree with it within
 0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
 each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
-left after the alignment along the line of sight and at right angles to it. Mean over clips with its standard error.
+left after the alignment along the line of sight and at right angles to it; accel is the acceleration error about the hips
+(``kinflow-bench clip`` scores alike). Mean over clips with its standard error.
 """
 
 from __future__ import annotations
@@ -35,17 +36,19 @@ from kinflow.body import Body
 from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
 from kinflow.datasets.synthetic import random_look, render_frames
+from kinflow.evaluation.clips import Reference, score_points
 from kinflow.evidence import Evidence
-from kinflow.metrics import acceleration_error, mpjpe, pa_mpjpe, similarity_align
+from kinflow.metrics import similarity_align
 from kinflow.mocap.clips import load_clips
+from kinflow.motion import Motion
 from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
+from kinflow.skeleton import BLAZEPOSE
 from kinflow.training.streams.render_and_perceive import draw_scene
 from kinflow.video import VideoWriter
 
 POINTS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
-HIPS = (6, 7)
-"""Where the hips stand among them."""
+NAMES = tuple(BLAZEPOSE[i] for i in POINTS)
 SEED = 7_000_000
 """First seed of the rendered clips; training's shards use small ones and those from 1,000,000 on."""
 FRAMES = 32
@@ -60,7 +63,6 @@ class Case:
     clip: Clip
     points: Tensor
     frame_ids: np.ndarray
-    timestamps: np.ndarray
 
 
 def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]:
@@ -84,7 +86,7 @@ def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]
             for image, time in zip(images, scene.timestamps, strict=True):
                 video.write(image, float(time))
         points = body.landmarks(betas, scene.pose_rotmat, scene.transl)[:, POINTS]
-        yield Case(scene.source, Clip.open(path, camera=scene.K), points, np.arange(len(images)), scene.timestamps)
+        yield Case(scene.source, Clip.open(path, camera=scene.K), points, np.arange(len(images)))
         made += 1
 
 
@@ -92,29 +94,28 @@ def real(clip: Path, reference: Path) -> Case:
     """The clip with triangulated landmarks."""
     with np.load(reference, allow_pickle=False) as npz:
         points = torch.from_numpy(npz["blazepose33"][:, POINTS]).float()
-        return Case(clip.name, Clip.open(clip), points, npz["frame_ids"], npz["frame_ids"] / float(npz["fps"]))
+        return Case(clip.name, Clip.open(clip), points, npz["frame_ids"])
 
 
-def errors(points: Tensor, frame_ids: np.ndarray, seen: np.ndarray, case: Case) -> dict[str, float]:
-    """Of predicted points (T', 12, 3) at ``frame_ids`` (T',), over the frames ``seen`` (T',) that have a truth."""
-    place = {int(f): i for i, f in enumerate(case.frame_ids)}
-    rows = [t for t, f in enumerate(frame_ids) if seen[t] and int(f) in place]
-    at = [place[int(frame_ids[t])] for t in rows]
-    mine, truth = points[rows].double(), case.points[at].double()
-    left = similarity_align(mine, truth) - truth
+def errors(points: Tensor, made: Evidence | Motion, seen: np.ndarray, case: Case) -> dict[str, float]:
+    """Of predicted points (T', 12, 3) in the frames of ``made``, over the frames ``seen`` (T',) that have a truth."""
+    frame_ids = made.frame_ids
+    at = np.searchsorted(case.frame_ids, frame_ids).clip(max=len(case.frame_ids) - 1)
+    known = seen & (case.frame_ids[at] == frame_ids)
+    truth = case.points[at[known]].double()
+    left = similarity_align(points[known].double(), truth) - truth
     ray = torch.nn.functional.normalize(truth, dim=-1)
     along = (left * ray).sum(-1)
     across = left - along[..., None] * ray
-    times = torch.from_numpy(case.timestamps[at])
-    whole = torch.from_numpy(np.array(at[2:]) - np.array(at[:-2]) == 2)  # three frames in a row
-    accel = acceleration_error(mine, truth, times)[whole] if len(at) > 2 else torch.zeros(0)
+    reference = Reference(case.points.double().numpy(), NAMES, case.frame_ids, "marks", None)
+    scores = score_points(points, NAMES, frame_ids, seen, made.timestamps, reference)
     return {
-        "PA-MPJPE": 1000 * float(pa_mpjpe(mine, truth).mean()),
-        "MPJPE": 1000 * float(mpjpe(mine, truth, HIPS).mean()),
+        "PA-MPJPE": scores.pa_mpjpe,
+        "MPJPE": scores.mpjpe,
         "depth": 1000 * float(along.square().mean().sqrt()),
         "across": 1000 * float(across.square().sum(-1).mean().sqrt()),
-        "accel": float(accel.mean()) if len(accel) else math.nan,
-        "seen": len(rows) / len(case.frame_ids),
+        "accel": scores.accel,
+        "seen": scores.found,
     }
 
 
@@ -132,10 +133,10 @@ def systems(case: Case, reconstructor: Reconstructor, networks: list[str], refin
             continue
         world = torch.from_numpy(evidence.world_landmarks[:, POINTS])
         seen = evidence.observed & evidence.has_world
-        out[f"world landmarks, {network}"] = errors(world, evidence.frame_ids, seen, case)
+        out[f"world landmarks, {network}"] = errors(world, evidence, seen, case)
         (lifted,) = reconstructor.lift([evidence], case.clip.K)
         points = torch.from_numpy(lifted.world_landmarks[:, POINTS])
-        out[f"lifted landmarks, {network}"] = errors(points, evidence.frame_ids, evidence.observed, case)
+        out[f"lifted landmarks, {network}"] = errors(points, evidence, evidence.observed, case)
         (motion,) = reconstructor.reconstruct([evidence], case.clip.K)
         stages = {f"kinflow, {network}": motion}
         if refine:
@@ -143,7 +144,7 @@ def systems(case: Case, reconstructor: Reconstructor, networks: list[str], refin
         for name, made in stages.items():
             parameters = (torch.from_numpy(made.betas)[None], made.pose_rotmat(), torch.from_numpy(made.transl))
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
-            out[name] = errors(points, made.frame_ids, made.observed, case)
+            out[name] = errors(points, made, made.observed, case)
     return out
 
 

@@ -11,35 +11,31 @@ as well: threads that spin while they wait, which kinflow's commands turn off (k
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from reporting import Sheet, commit
 from rich.console import Console
 
+from kinflow.apps.bench_clip import bench_speed
+
 SPIN = {"OMP_WAIT_POLICY": "ACTIVE"}
 
 
-def frames_per_second(arguments: list[str], environment: dict[str, str]) -> float:
+def frames_per_second(clip: str, arguments: list[str], environment: dict[str, str]) -> float:
     """Of one run of the command."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "kinflow.cli.video", *arguments, "-o", out, "--no-overlay", "--quiet"]
-        subprocess.run(command, env={**os.environ, **environment}, check=True)
-        info = json.loads((Path(out) / "run.json").read_text())
-    return float(info["frames_per_second"])
+    return float(bench_speed(clip, 1, arguments, environment)["frames_per_second"][0])
 
 
-def beside_a_loop(arguments: list[str], environment: dict[str, str]) -> float:
+def beside_a_loop(clip: str, arguments: list[str], environment: dict[str, str]) -> float:
     """The same while another process keeps a core busy."""
     loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        return frames_per_second(arguments, environment)
+        return frames_per_second(clip, arguments, environment)
     finally:
         loop.kill()
         loop.wait()
@@ -53,7 +49,7 @@ def main() -> int:
     p.add_argument("--quality", choices=("best", "fast"), default="best", help="landmark network: heavy or full")
     p.add_argument("--spin", action="store_true", help="also with threads that spin, OpenMP's default")
     args = p.parse_args()
-    arguments = [args.clip, "--end", args.end, "--quality", args.quality]
+    arguments = ["--end", args.end, "--quality", args.quality]
     ways = {"kinflow's choice": {}, **({"spinning": SPIN} if args.spin else {})}
     idle: dict[str, list[float]] = {way: [] for way in ways}
     busy: dict[str, list[float]] = {way: [] for way in ways}
@@ -61,8 +57,8 @@ def main() -> int:
     for _ in range(args.runs):
         for way, environment in ways.items():
             loads.append(os.getloadavg()[0])
-            idle[way].append(frames_per_second(arguments, environment))
-            busy[way].append(beside_a_loop(arguments, environment))
+            idle[way].append(frames_per_second(args.clip, arguments, environment))
+            busy[way].append(beside_a_loop(args.clip, arguments, environment))
     sheet = Sheet(
         f"{Path(args.clip).name}, {args.end} s, {args.quality}, {os.cpu_count()} cores ({platform.machine()}), {commit()}",
         ["threads that wait", "idle frames/s", "beside a loop", "ratio", "each"],

@@ -107,17 +107,19 @@ def smooth(
     # Rows before the first sighting are extrapolated by the backward pass from a wide prior around it.
     P[:3, :3] = eye * 1e2
     P[3:, 3:] = eye * wander.rate_var
-    kept: list[tuple[Array, Array, Array]] = []
-    predicted: list[tuple[Array, Array, Array]] = []
-    steps: list[Array] = []
-    for t in range(count):
-        dt = float(timestamps[t] - timestamps[t - 1]) if t else 0.0
+    # Of each frame only its own estimate is kept, and the prediction from it made again on the way back: small arrays by the
+    # thousand would outweigh the record of a long clip.
+    kept_x, kept_rate = np.empty_like(measured, np.float64), np.empty((count, 3))
+    kept_P = np.empty((count, 6, 6))
+
+    def predict(x: Array, rate: Array, P: Array, dt: float) -> tuple[Array, Array, Array, Array]:
         move = wander.transition(dt)
         F = np.kron(move, eye)
-        x, rate = plus(x, rate * move[0, 1]), rate * move[1, 1]
         P = F @ P @ F.T + np.kron(wander.noise(dt), eye)
-        predicted.append((x, rate, P))
-        steps.append(F)
+        return plus(x, rate * move[0, 1]), rate * move[1, 1], P, F
+
+    for t in range(count):
+        x, rate, P, _ = predict(x, rate, P, float(timestamps[t] - timestamps[t - 1]) if t else 0.0)
         if observed[t]:
             S = P[:3, :3] + covariance[t]
             gain = np.linalg.solve(S, P[:3]).T
@@ -132,15 +134,15 @@ def smooth(
             left = np.eye(6) - np.hstack((gain, np.zeros((6, 3))))
             noise = covariance[t] * max(1.0, distance2 / 16.0)
             P = left @ P @ left.T + gain @ noise @ gain.T
-        kept.append((x, rate, P))
+        kept_x[t], kept_rate[t], kept_P[t] = x, rate, P
 
     value, cov = measured.copy(), covariance.copy()
-    xs, rs, Ps = kept[-1]
+    xs, rs, Ps = x, rate, P
     value[-1], cov[-1] = xs, Ps[:3, :3]
     for t in range(count - 2, -1, -1):
-        xf, rf, Pf = kept[t]
-        xp, rp, Pp = predicted[t + 1]
-        gain = np.linalg.solve(Pp, steps[t + 1] @ Pf).T
+        xf, rf, Pf = kept_x[t], kept_rate[t], kept_P[t]
+        xp, rp, Pp, F = predict(xf, rf, Pf, float(timestamps[t + 1] - timestamps[t]))
+        gain = np.linalg.solve(Pp, F @ Pf).T
         delta = gain @ np.concatenate((minus(xs, xp), rs - rp))
         Ps = Pf + gain @ (Ps - Pp) @ gain.T
         xs, rs = plus(xf, delta[:3]), rf + delta[3:]

@@ -24,26 +24,31 @@ from kinflow.rotations import rotvec_to_rotmat
 @pytest.fixture
 def case() -> Any:
     points = torch.randn(6, 12, 3, generator=torch.Generator().manual_seed(0)) * 0.3 + torch.tensor([0.0, 0.0, 4.0])
-    return SimpleNamespace(points=points, frame_ids=np.arange(10, 16), timestamps=np.arange(6) / 30)
+    return SimpleNamespace(points=points, frame_ids=np.arange(10, 16))
+
+
+def frames(ids: np.ndarray) -> Any:
+    """A record of those frames, at 30 frames/s."""
+    return SimpleNamespace(frame_ids=ids, timestamps=ids / 30)
 
 
 def test_errors_of_known_answers(case: Any) -> None:
-    ids, seen = np.arange(8, 16), np.ones(8, bool)
+    made, seen = frames(np.arange(8, 16)), np.ones(8, bool)
     mine = torch.cat((torch.zeros(2, 12, 3), case.points))  # two frames before the truth begins
-    exact = accuracy.errors(mine, ids, seen, case)
+    exact = accuracy.errors(mine, made, seen, case)
     assert max(exact[k] for k in ("PA-MPJPE", "MPJPE", "depth", "across", "accel")) < 1e-3 and exact["seen"] == 1
     turn = rotvec_to_rotmat(torch.tensor([0.2, 0.5, -0.1]))
-    turned = accuracy.errors(1.1 * mine @ turn.T, ids, seen, case)
+    turned = accuracy.errors(1.1 * mine @ turn.T, made, seen, case)
     assert turned["PA-MPJPE"] < 1e-3 < 50 < turned["MPJPE"]
-    hidden = accuracy.errors(mine, ids, np.arange(8) % 2 == 0, case)
+    hidden = accuracy.errors(mine, made, np.arange(8) % 2 == 0, case)
     assert hidden["seen"] == 0.5 and not np.isfinite(hidden["accel"])  # no acceleration across frames not seen
 
 
 def test_depth_is_told_from_across(case: Any) -> None:
     noise = 0.02 * torch.randn(6, 12, 1, generator=torch.Generator().manual_seed(1))
-    ids, seen = case.frame_ids, np.ones(6, bool)
-    along = accuracy.errors(case.points + noise * torch.nn.functional.normalize(case.points, dim=-1), ids, seen, case)
-    beside = accuracy.errors(case.points + noise * torch.tensor([1.0, 0, 0]), ids, seen, case)
+    made, seen = frames(case.frame_ids), np.ones(6, bool)
+    along = accuracy.errors(case.points + noise * torch.nn.functional.normalize(case.points, dim=-1), made, seen, case)
+    beside = accuracy.errors(case.points + noise * torch.tensor([1.0, 0, 0]), made, seen, case)
     assert along["depth"] > 3 * along["across"] and beside["across"] > 3 * beside["depth"]
 
 

@@ -24,14 +24,15 @@ from pathlib import Path
 import numpy as np
 import stub_front_end
 from kinflow.apps.video import run
+from kinflow.config import PipelineConfig
 from kinflow.reconstruction import Reconstructor
 from kinflow.video import VideoWriter
 
-frames, people = int(sys.argv[1]), int(sys.argv[2])
+frames, people, refine = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "refine"
 stub_front_end.install(people)
 load = Reconstructor.load
 
-def loaded(*args, **keywords):  # one step of the short fit takes as much memory as all
+def loaded(*args, **keywords):  # one step of a fit takes as much memory as all
     reconstructor = load(*args, **keywords)
     align = dataclasses.replace(reconstructor.config.align, iterations=1)
     reconstructor.config = dataclasses.replace(reconstructor.config, align=align)
@@ -42,30 +43,33 @@ with tempfile.TemporaryDirectory() as folder:
     with VideoWriter(Path(folder) / "clip.mp4", (128, 96), 30) as video:
         for _ in range(frames):
             video.write(np.full((96, 128, 3), 100, np.uint8))
-    result = run(Path(folder) / "clip.mp4", device="cpu")
+    config = PipelineConfig()
+    config = dataclasses.replace(config, refine=dataclasses.replace(config.refine, iterations=1))
+    result = run(Path(folder) / "clip.mp4", device="cpu", refine=refine, config=config)
     result.write(Path(folder) / "out", draw=False)
 assert [len(m) for m in result.motions] == people * [frames]
 records = [*result.motions, *result.evidences]
-size = sum(v.nbytes for r in records for v in vars(r).values() if isinstance(v, np.ndarray))
+arrays = [v for r in records for v in vars(r).values() if isinstance(v, np.ndarray)]
+size = sum({v.__array_interface__["data"][0]: v.nbytes for v in arrays}.values())  # some are in both, once
 print(json.dumps({"records": size / 2**20, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}))
 """
 
 
-def measured(frames: int, people: int) -> dict[str, float]:
+def measured(frames: int, people: int, fit: str = "no fit") -> dict[str, float]:
     """MiB of the records, and at the peak, of a run in a process of its own."""
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-c", MEASURE, str(frames), str(people)]
+    command = [sys.executable, "-c", MEASURE, str(frames), str(people), fit]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{frames} frames of {people}: records {found['records']:.0f} MiB, peak {found['peak']:.0f} MiB")
+    print(f"{frames} frames of {people}, {fit}: records {found['records']:.0f} MiB, peak {found['peak']:.0f} MiB")
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("people", [1, 5])
-def test_ten_times_the_length_costs_the_records_and_a_tenth(people: int) -> None:
-    short, long = measured(600, people), measured(6000, people)
+@pytest.mark.parametrize(("people", "fit"), [(1, "no fit"), (5, "no fit"), (1, "refine"), (5, "refine")])
+def test_ten_times_the_length_costs_the_records_and_a_tenth(people: int, fit: str) -> None:
+    short, long = measured(600, people, fit), measured(6000, people, fit)
     assert long["peak"] - long["records"] <= 1.1 * (short["peak"] - short["records"])
 
 

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,13 @@ def _scores(result: Result, truth: Reference, limbs: bool) -> dict[str, ClipScor
     return out
 
 
-def bench_speed(path: str | Path, runs: int, arguments: list[str]) -> dict[str, Any]:
+def bench_speed(
+    path: str | Path, runs: int, arguments: list[str], environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Time ``kinflow-video`` without its overlay, each run in a process of its own.
 
     Args:
-        path: the clip. runs: how many. arguments: further ones of ``kinflow-video``.
+        path: the clip. runs: how many. arguments: further ones of ``kinflow-video``. environment: variables set besides.
 
     Returns:
         Frames a second of each run, from opening the clip (loading the networks included) to the last written file, the stages'
@@ -109,7 +112,8 @@ def bench_speed(path: str | Path, runs: int, arguments: list[str]) -> dict[str, 
                 "--quiet",
                 *arguments,
             ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            variables = {**os.environ, **(environment or {})}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
             if done.returncode:
                 lines = done.stderr.strip().splitlines()
                 failed = KinflowError(lines[-1].removeprefix("kinflow-video: ") if lines else "kinflow-video failed.")

@@ -209,8 +209,9 @@ def _motions(
         report("reconstruct", frames, frames)
     if options.refine:
         with timed(timings, "refine"):
-            motions = reconstructor.refine(
-                motions, evidences, options.config.refine, options.config.losses,
-                lambda done, total: report("refine", done, total), options.seed,
-            )  # fmt: skip
+            for i, evidence in enumerate(evidences):  # one by one, so that what a fit replaces is let go
+                motions[i : i + 1] = reconstructor.refine(
+                    motions[i : i + 1], [evidence], options.config.refine, options.config.losses,
+                    lambda done, total, i=i: report("refine", i * total + done, len(evidences) * total), options.seed,
+                )  # fmt: skip
     return motions

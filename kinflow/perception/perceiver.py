@@ -285,18 +285,24 @@ class Perceiver:
         return people
 
     def finish(self) -> list[Evidence]:
-        """The people of the clip, the one seen in most frames first; numbered from 0 in that order."""
+        """The people of the clip, the one seen in most frames first; numbered from 0 in that order.
+
+        What they were made of is let go: of a long clip it is as large as they are. :meth:`reset` makes ready for another.
+        """
         if self._tracker is None:
             return []
+        tracks, self._tracker = self._tracker.tracks[::-1], None
         interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
         kept = []
         breaks = pauses(self._times, self.config.memory_s)
-        tracks = [track.all_rows(self._held) for track in self._tracker.tracks]
-        found = [rows for track in tracks for rows in parted(track, breaks)]
+        found: list[Rows] = []
+        while tracks:
+            found += parted(tracks.pop().all_rows(self._held), breaks)
         self.too_short_s = 0.0
-        for track_rows in join_successors(found, self._times, self.config.memory_s):
-            rows = steady_rows(track_rows, self._times)
+        found = join_successors(found, self._times, self.config.memory_s)[::-1]
+        while found:
+            rows = steady_rows(found.pop(), self._times)
             if not len(rows) or not surely_somebody(rows):
                 log.debug("dropped a track of %d frames", len(rows))
             elif interval * len(rows) < shortest - 1e-6:
@@ -304,7 +310,8 @@ class Perceiver:
             else:
                 kept.append(rows)
         kept.sort(key=lambda rows: (-len(rows), int(rows["index"][0])))
-        return [self._evidence(number, rows) for number, rows in enumerate(kept[: self.config.max_people])]
+        kept = kept[: self.config.max_people][::-1]
+        return [self._evidence(number, kept.pop()) for number in range(len(kept))]
 
     @property
     def _held(self) -> tuple[str, ...]:

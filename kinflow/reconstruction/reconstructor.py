@@ -167,15 +167,16 @@ class Reconstructor:
                 raise UsageError(
                     f"evidence of person {evidence.person_id}: no frame is observed. Leave this person out."
                 )
-        evidences = self.lift(evidences, K)
         # Whatever served its turn is let go person by person: of long clips it would be as large as the records.
-        people = self._predict(evidences, K, streaming)[::-1]
-        motions = [self._place(people.pop(), evidence, K, seed) for evidence in evidences]
-        if streaming or not self.config.align.iterations:
-            return motions
-        fitter = self.refiner(self.config.align, self.config.align_losses)
-        for i, evidence in enumerate(evidences):
-            motions[i] = fitter.fit(motions[i], evidence, seed=seed)
+        lifted = self.lift(evidences, K)[::-1]
+        people = self._predict(lifted[::-1], K, streaming)[::-1]
+        offline = not streaming and self.config.align.iterations > 0
+        fitter = self.refiner(self.config.align, self.config.align_losses) if offline else None
+        motions = []
+        while people:
+            evidence = lifted.pop()
+            motion = self._place(people.pop(), evidence, K, seed)
+            motions.append(motion if fitter is None else fitter.fit(motion, evidence, seed=seed))
         return motions
 
     def refiner(self, config: RefineConfig | None = None, losses: FitLossConfig | None = None) -> Refiner:

@@ -268,7 +268,15 @@ class Refiner:
             timestamps = rearrange(timestamps[rows], "(n w) -> n w", w=window)
         else:
             z, timestamps = z[None], timestamps[None]
-        return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
+        # The recurrence's graph takes 80 kB a frame, and windows do not see each other.
+        at_once = max(1, 2 * _PIECE // window)
+        pieces = list(zip(z.split(at_once), timestamps.split(at_once), strict=True))
+        if len(pieces) == 1:
+            return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
+        parts = [
+            checkpoint(self.dynamics.log_prob, *piece, use_reentrant=True, preserve_rng_state=False) for piece in pieces
+        ]
+        return losses.dynamics_nll(torch.cat(parts)).mean()
 
     @cached_property
     def _linear(self) -> PoseFlow:
