@@ -12,7 +12,8 @@ Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the
 0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
 each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it; accel is the acceleration error about the hips
-(``kinflow-bench clip`` scores alike). Mean over clips with its standard error.
+(``kinflow-bench clip`` scores alike). Mean over clips with its standard error. A third table says of rendered clips how many
+of SMPL's joints lie in the regions that their predicted deviations fill to 50 and 90 %, in space and along the line of sight.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ from kinflow.mocap.clips import load_clips
 from kinflow.motion import Motion
 from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
-from kinflow.skeleton import BLAZEPOSE
+from kinflow.reconstruction.deviations import inside
+from kinflow.reconstruction.geometry import ray_rotmat
+from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
 from kinflow.training.streams.render_and_perceive import draw_scene
 from kinflow.video import VideoWriter
 
@@ -57,12 +60,14 @@ METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "seen")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A clip with its truth: ``points`` (T, 12, 3) m in camera axes at ``frame_ids`` (T,)."""
+    """A clip with its truth: ``points`` (T, 12, 3) m in camera axes at ``frame_ids`` (T,); of renders SMPL's ``joints``
+    (T, 24, 3) too."""
 
     name: str
     clip: Clip
     points: Tensor
     frame_ids: np.ndarray
+    joints: Tensor | None = None
 
 
 def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]:
@@ -86,7 +91,8 @@ def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]
             for image, time in zip(images, scene.timestamps, strict=True):
                 video.write(image, float(time))
         points = body.landmarks(betas, scene.pose_rotmat, scene.transl)[:, POINTS]
-        yield Case(scene.source, Clip.open(path, camera=scene.K), points, np.arange(len(images)))
+        joints = body.joints(betas, scene.pose_rotmat, scene.transl)
+        yield Case(scene.source, Clip.open(path, camera=scene.K), points, np.arange(len(images)), joints)
         made += 1
 
 
@@ -119,12 +125,27 @@ def errors(points: Tensor, made: Evidence | Motion, seen: np.ndarray, case: Case
     }
 
 
+def shares(case: Case, motion: Motion) -> np.ndarray | None:
+    """Share of the frames seen in which each joint (24, 4) is in the regions of its deviations: 50 and 90 % in space, 50 and 90 %
+    along the line of sight."""
+    if case.joints is None:
+        return None
+    truth = case.joints[motion.frame_ids[motion.observed]]
+    error = torch.from_numpy(motion.joints3d[motion.observed]) - truth
+    error[:, 1:] -= error[:, :1].clone()  # about the pelvis; the pelvis' own
+    space, depth = inside(error @ ray_rotmat(truth[:, 0]), torch.from_numpy(motion.deviations()[motion.observed]))
+    return torch.stack((*space, *depth), -1).numpy()
+
+
 def longest(people: list[Evidence]) -> Evidence | None:
     return max(people, key=lambda e: int(e.observed.sum()), default=None)
 
 
-def systems(case: Case, reconstructor: Reconstructor, networks: list[str], refine: bool) -> dict[str, dict[str, float]]:
-    """Errors of every row of the table on one clip; a row is absent where nobody was found."""
+def systems(
+    case: Case, reconstructor: Reconstructor, networks: list[str], refine: bool, regions: dict[str, list[np.ndarray]]
+) -> dict[str, dict[str, float]]:
+    """Errors of every row of the table on one clip; a row is absent where nobody was found. ``regions`` collects the shares of
+    :func:`shares` by row."""
     out = {}
     for network in networks:
         config = PerceptionConfig(landmarks=network, masks=refine, parts=refine)
@@ -145,6 +166,19 @@ def systems(case: Case, reconstructor: Reconstructor, networks: list[str], refin
             parameters = (torch.from_numpy(made.betas)[None], made.pose_rotmat(), torch.from_numpy(made.transl))
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
             out[name] = errors(points, made, made.observed, case)
+            if (found := shares(case, made)) is not None:
+                regions.setdefault(name, []).append(found)
+    return out
+
+
+def calibration(name: str, found: list[np.ndarray]) -> Table:
+    """Shares of joints in their regions, joint by joint, mean over clips."""
+    out = Table("joint", "in 50 %", "in 90 %", "depth 50 %", "depth 90 %", title=f"{name}: share in the regions, %")
+    mean = 100 * np.mean(found, 0)
+    for joint, row in zip(SMPL_JOINTS, mean, strict=True):
+        out.add_row(joint, *(f"{v:.0f}" for v in row))
+    spread = 100 * np.std(np.mean(found, 1), 0, ddof=1) / math.sqrt(len(found)) if len(found) > 1 else np.zeros(4)
+    out.add_row("all", *(f"{m:.1f} ± {s:.1f}" for m, s in zip(mean.mean(0), spread, strict=True)))
     return out
 
 
@@ -183,15 +217,19 @@ def main() -> None:
     console, body = Console(), Body.open("light")
     reconstructor = Reconstructor.load(body=body)
     record: dict[str, object] = {"weights": reconstructor.weights}
+    regions: dict[str, list[np.ndarray]] = {}
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         if args.rendered:
             cases = rendered(args.data, args.rendered, body, Path(scratch))
-            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine))
+            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions))
                      for c in track(cases, "rendered clips", args.rendered, console=console)]  # fmt: skip
             record["rendered"] = pairs
             console.print(table(f"{args.rendered} rendered clips of test subjects", [r for _, r in pairs]))
+            for name, found in regions.items():
+                console.print(calibration(name, found))
+            record["regions"] = {name: np.mean(found, 0).tolist() for name, found in regions.items()}
         if args.real is not None:
-            result = systems(real(args.real, args.reference), reconstructor, args.networks, args.refine)
+            result = systems(real(args.real, args.reference), reconstructor, args.networks, args.refine, {})
             record["real"] = result
             console.print(table(f"{args.real.name}, real, one view of four", [result]))
     console.print(f"weights {reconstructor.weights}", style="dim")

@@ -66,9 +66,15 @@ def test_one_rendered_clip(tmp_path: Path) -> None:
     body = Body.open("light")
     with torch.no_grad():
         (one,) = accuracy.rendered(tmp_path / "mocap.npz", 1, body, tmp_path)
-        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], refine=False)
+        regions: dict[str, list[np.ndarray]] = {}
+        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions)
     assert one.points.shape == (accuracy.FRAMES, 12, 3)
     assert {"world landmarks, heavy", "kinflow, heavy"} <= set(rows)
     assert all(0.9 < row["seen"] <= 1 and row["PA-MPJPE"] < 120 for row in rows.values())
     printed = accuracy.table("clips", [rows, rows])
     assert printed.row_count == len(rows)
+    assert set(regions) == {name for name in rows if name.startswith("kinflow")}
+    for name, (found,) in regions.items():
+        assert found.shape == (24, 4) and ((found >= 0) & (found <= 1)).all()
+        assert (found[:, 1] >= found[:, 0]).all() and (found[:, 3] >= found[:, 2]).all()
+        assert accuracy.calibration(name, [found, found]).row_count == 25

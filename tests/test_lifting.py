@@ -101,7 +101,7 @@ def test_lifted_evidence(body: Body) -> None:
     torch.manual_seed(1)
     lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
     obs = observations(body, batch=2, steps=9)
-    seen = [evidence_of(obs, 0, gap=slice(3, 5)), evidence_of(obs, 1)]
+    seen = [dataclasses.replace(e, world_std=None) for e in (evidence_of(obs, 0, gap=slice(3, 5)), evidence_of(obs, 1))]
     first, second = lift(lifter, seen, obs.K[0].float())
     for before, after in zip(seen, (first, second), strict=True):
         assert after.world_std is not None and after.world_std.shape == (9, 33, 2)
@@ -111,6 +111,23 @@ def test_lifted_evidence(body: Body) -> None:
         np.testing.assert_array_equal(after.keypoints2d, before.keypoints2d)
     (alone,) = lift(lifter, seen[1:], obs.K[0].float())
     np.testing.assert_allclose(alone.world_landmarks, second.world_landmarks, atol=1e-6)
+    again = lift(lifter, [first, seen[1]], obs.K[0].float())
+    assert again[0] is first and np.array_equal(again[1].world_landmarks, second.world_landmarks)
+
+
+def test_members_differ_and_their_differences_count(body: Body) -> None:
+    """The mean of the members, and the variance of their mixture."""
+    torch.manual_seed(1)
+    lifter = Lifter(LifterConfig(members=3, width=16, blocks=1)).double().eval()
+    obs = observations(body)
+    with torch.no_grad():
+        each, lifted = lifter.each(obs), lifter(obs)
+    assert each.mean.shape == (3, *lifted.mean.shape)
+    torch.testing.assert_close(lifted.mean, each.mean.mean(0))
+    apart = each.mean.var(0, correction=0)
+    expected = (2 * each.log_std).exp().mean(0) + torch.stack((apart[..., :2].mean(-1), apart[..., 2]), -1)
+    torch.testing.assert_close((2 * lifted.log_std).exp(), expected)
+    assert (apart > 0).any()
 
 
 def test_keypoints_alone_are_lifted(body: Body) -> None:
@@ -118,7 +135,10 @@ def test_keypoints_alone_are_lifted(body: Body) -> None:
     lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
     obs = observations(body, batch=1)
     blind = dataclasses.replace(
-        evidence_of(obs), world_landmarks=np.zeros((9, 33, 3), np.float32), has_world=np.zeros(9, bool)
+        evidence_of(obs),
+        world_landmarks=np.zeros((9, 33, 3), np.float32),
+        has_world=np.zeros(9, bool),
+        world_std=None,
     )
     (after,) = lift(lifter, [blind], obs.K[0].float())
     assert after.has_world.all() and np.isfinite(after.world_landmarks).all()

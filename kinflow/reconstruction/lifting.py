@@ -133,11 +133,13 @@ class Lifter(nn.Module):
 def lift(lifter: Lifter, evidences: Sequence[Evidence], K: Tensor) -> list[Evidence]:
     """Evidence with its world landmarks put right in every observed frame, and their standard deviations.
 
+    What was lifted before, and so has ``world_std``, stays as it is.
+
     Args:
         K: (3, 3) px.
     """
     device = next(lifter.parameters()).device
-    chunks = cut([len(e) for e in evidences], _PIECE, 0)
+    chunks = [c for c in cut([len(e) for e in evidences], _PIECE, 0) if evidences[c.person].world_std is None]
     world = [np.zeros((len(e), NUM_LANDMARKS, 3), np.float32) for e in evidences]
     std = [np.zeros((len(e), NUM_LANDMARKS, 2), np.float32) for e in evidences]
     for c in chunks:
@@ -146,7 +148,7 @@ def lift(lifter: Lifter, evidences: Sequence[Evidence], K: Tensor) -> list[Evide
         world[c.person][c.start : c.stop] = lifted.mean[0].cpu().numpy() * seen
         std[c.person][c.start : c.stop] = lifted.log_std[0].exp().cpu().numpy() * seen
     return [
-        dataclasses.replace(e, world_landmarks=w, world_std=s, has_world=e.observed)
+        e if e.world_std is not None else dataclasses.replace(e, world_landmarks=w, world_std=s, has_world=e.observed)
         for e, w, s in zip(evidences, world, std, strict=True)
     ]
 
