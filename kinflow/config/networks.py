@@ -244,7 +244,14 @@ class ReconstructorConfig(Config):
     )
     align_losses: FitLossConfig = dataclasses.field(
         default_factory=lambda: FitLossConfig(
-            parts=0.0, latent=0.0, dynamics=0.0, smoothness=0.0, posterior=0.0, start=0.05
+            parts=0.0,
+            landmarks=4.0,
+            acceleration=3.0,
+            smoothness=0.0,
+            latent=0.0,
+            dynamics=0.0,
+            posterior=0.0,
+            start=0.05,
         )
     )
     std_draws: Annotated[int, Range(2, 4096)] = 8

@@ -142,7 +142,9 @@ class Perceiver:
         if lost and not searched:
             detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
         fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
-        for person in sorted(self._landmarks(fresh, with_mask=True), key=lambda p: -p.next_roi[2]):
+        # Masks tell people apart; of somebody alone none is needed, nor the network with it compiled.
+        several = self.config.masks or len(fresh) + len(tracker.alive()) > 1
+        for person in sorted(self._landmarks(fresh, several), key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
         self._history.append(frames[0])
         for track in tracker.alive():
