@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,16 @@ from ..skeleton import BLAZEPOSE_TO_SMPL
 from .options import Progress, RunOptions
 from .overlay import write_overlay
 from .staging import staging
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict
+
+    class WriteKeywords(TypedDict, total=False):
+        """What :meth:`Result.write` takes beside the folder and the progress."""
+
+        draw: bool
+        export: str | Sequence[str]
+
 
 _PIECE = 512  # frames that the body is posed in at once
 
