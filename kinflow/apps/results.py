@@ -27,6 +27,7 @@ from ..metrics import pck, torso_length
 from ..motion import Motion
 from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
+from .layouts import check_layout
 from .options import Progress, RunOptions
 from .overlay import write_overlay
 from .staging import staging
@@ -34,10 +35,14 @@ from .staging import staging
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
 
+    from .layouts import Layout
+
     class WriteKeywords(TypedDict, total=False):
         """What :meth:`Result.write` takes beside the folder and the progress."""
 
         draw: bool
+        layout: Layout
+        keypoints: bool
         export: str | Sequence[str]
 
 
@@ -69,6 +74,8 @@ class Result:
         out: str | Path,
         *,
         draw: bool = True,
+        layout: Layout = "overlay",
+        keypoints: bool = False,
         export: str | Sequence[str] = (),
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -79,16 +86,20 @@ class Result:
         Args:
             out: the folder.
             draw: whether the overlay is drawn.
+            layout: what stands beside it in the picture: "overlay" (nothing), "original-overlay", "overlay-side",
+                "side-by-side" (the frame as it was, the overlay, the people from the side).
+            keypoints: draw the detected 2D keypoints over it.
             export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
             progress: called as the overlay advances.
 
         Raises:
-            UsageError: an unknown format.
+            UsageError: an unknown format or layout.
             MissingAssetError: a format's library is not installed.
             OutputError: the folder cannot be written, or the disk is full.
         """
         out = check_path("out", out)
         formats = check_formats(export) if export else ()
+        check_layout(layout)
         info = dict(self.info, timings=dict(self.info["timings"]))
         with staging(out) as stage:
             for motion, person in zip(self.motions, info["people"], strict=True):
@@ -97,7 +108,7 @@ class Result:
                 with timed(info["timings"], "overlay"):
                     write_overlay(
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
-                        batch_size=self.options.batch_size, progress=progress,
+                        layout=layout, keypoints=keypoints, batch_size=self.options.batch_size, progress=progress,
                     )  # fmt: skip
             exported: list[str] = []
             if formats:

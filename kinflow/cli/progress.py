@@ -51,11 +51,11 @@ class StageProgress:
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if stage not in self._tasks:
+            self._bars.start()  # not before there is something to show; again is nothing
             self._tasks[stage] = self._bars.add_task(LABELS.get(stage, stage), total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def __enter__(self) -> StageProgress:
-        self._bars.start()
         return self
 
     def __exit__(

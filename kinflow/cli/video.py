@@ -26,6 +26,7 @@ examples:
   kinflow-video walk.mp4 -o out --start 2 --end 6   four seconds of it
   kinflow-video frames/ -o out --fov 65             a folder of numbered images, wide lens
   kinflow-video walk.mp4 -o out --refine            slower, closer to the pixels
+  kinflow-video walk.mp4 -o out --layout side-by-side   the clip, the overlay and the people from the side
   kinflow-video walk.mp4 -o out --export glb,bvh    for Blender and game engines, too
   kinflow-video a.mp4 b.mp4 takes/ -o out           many clips: out/a, out/b, ...; again: goes on where it stopped
   kinflow-video walk.mp4 -o out --keypoints op/     2D keypoints of OpenPose, COCO or MediaPipe instead of our own
@@ -39,6 +40,7 @@ exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file or exp
 6 some of many clips failed (the others are done), 130 interrupted, 143 terminated
 """
 
+LAYOUTS = ("overlay", "original-overlay", "overlay-side", "side-by-side")
 QUALITY = {"best": ("heavy", "true"), "fast": ("full", "false")}  #: to perception.landmarks and perception.parts
 
 
@@ -72,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--layout", choices=LAYOUTS, help="what the overlay's picture holds: the overlay alone, the clip or a view from the side beside it, or all three (default: overlay)")  # fmt: skip
+    out.add_argument("--draw-keypoints", action="store_true", help="draw the 2D keypoints over the overlay")
     out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="print errors only")
     out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
@@ -99,6 +103,8 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError("--out: expected a folder, got ''. Name it; . is the folder you are in.")
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
+    if args.no_overlay and (args.layout is not None or args.draw_keypoints):
+        raise UsageError("--no-overlay: there is nothing to lay out or to draw keypoints on. Leave one of them out.")
     overrides = list(args.set)
     landmarks, parts = QUALITY[args.quality or "best"]
     if args.quality is not None:  # --set comes after it, and may ask for parts or do without them
@@ -124,7 +130,9 @@ def _run(args: argparse.Namespace) -> None:
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     clips, many = find_clips(args.clip)
-    writing: WriteKeywords = {"draw": not args.no_overlay, "export": formats}
+    writing: WriteKeywords = {
+        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints, "export": formats,
+    }  # fmt: skip
     if many:
         _run_many(args, clips, options, camera, writing)
         return
