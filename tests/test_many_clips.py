@@ -101,7 +101,7 @@ def test_past_what_fails_and_not_twice(
     assert "broken.mp4" in first["broken"]["error"] and "nobody" in first["white"]["error"]
     assert all("\n" not in o["error"] for o in first.values() if o["error"])
     assert sorted(p.name for p in out.iterdir()) == ["take10", "take2"]
-    assert sorted(p.name for p in (out / "take2").iterdir()) == ["person00.npz", "run.json"]
+    assert sorted(p.name for p in (out / "take2").iterdir()) == ["person00.npz", "run.json", "view.html"]
     assert len(kinflow.Motion.load(out / "take2/person00.npz")) == 10
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 

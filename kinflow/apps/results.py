@@ -30,6 +30,7 @@ from ..skeleton import BLAZEPOSE_TO_SMPL
 from .layouts import check_layout
 from .options import Progress, RunOptions
 from .overlay import write_overlay
+from .page import write_page
 from .staging import staging
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         draw: bool
         layout: Layout
         keypoints: bool
+        view: bool
         export: str | Sequence[str]
 
 
@@ -76,10 +78,12 @@ class Result:
         draw: bool = True,
         layout: Layout = "overlay",
         keypoints: bool = False,
+        view: bool = True,
         export: str | Sequence[str] = (),
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``) and run.json to ``out``; all or none.
+        """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``), view.html (with ``view``) and run.json to ``out``;
+        all or none.
 
         Results of an earlier run in ``out`` are replaced. Returns what run.json holds.
 
@@ -89,6 +93,7 @@ class Result:
             layout: what stands beside it in the picture: "overlay" (nothing), "original-overlay", "overlay-side",
                 "side-by-side" (the frame as it was, the overlay, the people from the side).
             keypoints: draw the detected 2D keypoints over it.
+            view: whether view.html is written, people in 3D beside the overlay (docs/view.md).
             export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
             progress: called as the overlay advances.
 
@@ -110,10 +115,16 @@ class Result:
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
                         layout=layout, keypoints=keypoints, batch_size=self.options.batch_size, progress=progress,
                     )  # fmt: skip
+            names = [Path(p["file"]).stem for p in info["people"]]
+            if view:
+                with timed(info["timings"], "view"):
+                    write_page(
+                        stage / "view.html", self.motions, self.body, title=self.clip.path.name, names=names,
+                        overlay=stage / "overlay.mp4" if draw else None, begin=float(self.clip.timestamps[0]),
+                    )  # fmt: skip
             exported: list[str] = []
             if formats:
                 with timed(info["timings"], "export"):
-                    names = [Path(p["file"]).stem for p in info["people"]]
                     paths = export_motions(self.motions, stage, formats, body=self.body, names=names)
                     exported = [path.name for path in paths]
             total = sum(info["timings"].values())
@@ -121,6 +132,7 @@ class Result:
             info["frames_per_second"] = round(info["clip"]["frames"] / total, 2)
             info["timings"] = {k: round(v, 3) for k, v in info["timings"].items()}
             info["files"] = [p["file"] for p in info["people"]] + (["overlay.mp4"] if draw else [])
+            info["files"] += ["view.html"] if view else []
             info["files"] += [*exported, "run.json"]
             with atomic_write(stage / "run.json") as stream:
                 stream.write((json.dumps(info, indent=1) + "\n").encode())

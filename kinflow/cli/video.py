@@ -34,6 +34,7 @@ examples:
 output in OUT:
   person00.npz ...  pose, shape, trajectory and uncertainty of each person (docs/output.md, field by field)
   overlay.mp4       the meshes over the frames, one colour a person
+  view.html         everybody in 3D in a browser, the overlay beside them: a double click opens it
   run.json          versions, settings, camera, timings, people
 
 exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file or export library, 4 unreadable clip, 5 nobody found,
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--no-view", action="store_true", help="write no view.html")
     out.add_argument("--layout", choices=LAYOUTS, help="what the overlay's picture holds: the overlay alone, the clip or a view from the side beside it, or all three (default: overlay)")  # fmt: skip
     out.add_argument("--draw-keypoints", action="store_true", help="draw the 2D keypoints over the overlay")
     out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
@@ -131,7 +133,7 @@ def _run(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     clips, many = find_clips(args.clip)
     writing: WriteKeywords = {
-        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints, "export": formats,
+        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints, "view": not args.no_view, "export": formats,
     }  # fmt: skip
     if many:
         _run_many(args, clips, options, camera, writing)
