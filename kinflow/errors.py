@@ -2,7 +2,7 @@
 
 Every error a user can cause is a :class:`KinflowError`: one line that says what was wrong and what to do about it.
 Each class carries the exit code with which the commands end (0 fine, 1 failed on the machine's side, 2 usage,
-3 missing asset, 4 unreadable video, 5 nobody found, 6 a benchmark that left something out).
+3 missing asset, 4 unreadable video, 5 nobody found, 6 something that was left out: clips of many, data of a benchmark).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NobodyFoundError(KinflowError):
 
 
 class IncompleteError(KinflowError):
-    """A benchmark part of whose data could not be evaluated; the rest was."""
+    """Work on many things, clips or a benchmark's data, some of which could not be done; the rest was."""
 
     exit_code = 6
 

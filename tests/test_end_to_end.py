@@ -74,7 +74,7 @@ def test_the_3d_is_right(reconstructed: tuple[Path, torch.Tensor]) -> None:
 
 def test_the_files_are_whole(reconstructed: tuple[Path, torch.Tensor]) -> None:
     out, _ = reconstructed
-    assert sorted(p.name for p in out.iterdir()) == ["overlay.mp4", "person00.npz", "run.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["overlay.mp4", "person00.npz", "run.json", "view.html"]
     info = json.loads((out / "run.json").read_text())
     person = kinflow.Motion.load(out / "person00.npz")
     assert info["schema"] == "kinflow.run/1" and info["people"][0]["frames"] == len(person)

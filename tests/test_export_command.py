@@ -260,7 +260,7 @@ def test_a_result_writes_its_exports(tmp_path: Path, body: Body) -> None:
     info = {"timings": {"load": 1.0}, "clip": {"frames": 5}, "people": [{"file": "person00.npz"}]}
     result = Result(None, RunOptions(), [motion], [], body, info)  # type: ignore[arg-type]
     (tmp_path / "people.usdz").touch()  # of an earlier run
-    told = result.write(tmp_path, draw=False, export="glb,bvh")
+    told = result.write(tmp_path, draw=False, view=False, export="glb,bvh")
     names = ["people.glb", "person00.bvh", "person00.npz", "run.json"]
     assert sorted(told["files"]) == names == sorted(p.name for p in tmp_path.iterdir())
     assert told["timings"]["export"] > 0

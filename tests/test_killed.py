@@ -19,7 +19,7 @@ from kinflow.video import VideoWriter
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="waits for a process' signal handlers")
 
-FILES = ["overlay.mp4", "person00.npz", "run.json"]
+FILES = ["overlay.mp4", "person00.npz", "run.json", "view.html"]
 STUBBED = """
 import sys, stub_front_end
 stub_front_end.install()

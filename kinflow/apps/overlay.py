@@ -1,10 +1,11 @@
-"""The overlay: each person's mesh over the frames of the clip."""
+"""The overlay: each person's mesh over the frames of the clip, and what one likes to see beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,10 @@ from ..clip import Clip
 from ..config import RenderConfig
 from ..motion import Motion
 from ..render import overlay, person_colour
+from ..render.lines import draw_keypoints
 from ..video import VideoWriter
+from ..video.sound import add_sound
+from .layouts import Layout, Panels, SideView, check_layout, scaled
 from .options import Progress
 
 
@@ -24,18 +28,35 @@ def write_overlay(
     body: Body,
     *,
     config: RenderConfig | None = None,
+    layout: Layout = "overlay",
+    keypoints: bool = False,
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> None:
-    """Draw each person's mesh over the frames, nearer people in front, and encode the video with the clip's own times.
+    """Draw each person's mesh over the frames, nearer people in front, and encode the video with the clip's own times and
+    its sound.
+
+    Args:
+        path: the mp4.
+        clip, motions, body: what is drawn.
+        config: opacity and rasteriser.
+        layout: what stands beside the overlay, of :data:`~kinflow.apps.layouts.LAYOUTS`.
+        keypoints: draw the landmarks that the motions were fitted to, those of confidence 0.5 and more, over the overlay.
+        batch_size: frames at a time.
+        progress: called as frames are done.
 
     Raises:
+        UsageError: no such layout.
         OutputError: the file cannot be written, or the disk is full.
     """
     config = config or RenderConfig()
+    panels = Panels.of(check_layout(layout), clip.image_size)
+    shrunk = np.array(panels.frame) / clip.image_size
+    K = torch.as_tensor(clip.K) * torch.tensor([*shrunk, 1.0], dtype=torch.float32)[:, None]
+    side = SideView(motions, body, panels.side, config) if "side" in panels.names else None
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
-    done = 0
-    with VideoWriter(path, clip.image_size, clip.fps, clip.config) as writer:
+    done, begin = 0, 0.0
+    with VideoWriter(path, panels.size, clip.fps, clip.config) as writer:
         for batch in clip.batches(batch_size):
             skinned: list[dict[int, Tensor]] = []
             for motion, lookup in zip(motions, rows, strict=True):
@@ -43,11 +64,23 @@ def write_overlay(
                 vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
                 skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
-                present = [(s[int(frame_id)], person_colour(i)) for i, s in enumerate(skinned) if int(frame_id) in s]
-                drawn = overlay(image, present, body.faces, clip.K, config) if present else image
-                writer.write(drawn, timestamp)
+                number = int(frame_id)
+                present = {i: s[number] for i, s in enumerate(skinned) if number in s}
+                picture = scaled(image, panels.frame)
+                drawn = overlay(picture, [(v, person_colour(i)) for i, v in present.items()], body.faces, K, config)
+                if keypoints:
+                    for person in present:
+                        motion, row = motions[person], rows[person][number]
+                        if motion.observed[row]:
+                            draw_keypoints(drawn, motion.keypoints2d[row] * shrunk, motion.confidence[row])
+                shown = {"original": picture, "overlay": drawn}
+                if side is not None:
+                    shown["side"] = side.draw(number, present)
+                begin = begin if done else float(timestamp)
+                writer.write(np.concatenate([shown[name] for name in panels.names], 1), timestamp)
                 done += 1
             if progress is not None:
                 progress("overlay", done, clip.num_frames)
+    add_sound(path, clip.path, begin)
     if progress is not None:
         progress("overlay", done, done)

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,9 +27,26 @@ from ..metrics import pck, torso_length
 from ..motion import Motion
 from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
+from .layouts import check_layout
 from .options import Progress, RunOptions
 from .overlay import write_overlay
+from .page import write_page
 from .staging import staging
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict
+
+    from .layouts import Layout
+
+    class WriteKeywords(TypedDict, total=False):
+        """What :meth:`Result.write` takes beside the folder and the progress."""
+
+        draw: bool
+        layout: Layout
+        keypoints: bool
+        view: bool
+        export: str | Sequence[str]
+
 
 _PIECE = 512  # frames that the body is posed in at once
 
@@ -59,26 +76,35 @@ class Result:
         out: str | Path,
         *,
         draw: bool = True,
+        layout: Layout = "overlay",
+        keypoints: bool = False,
+        view: bool = True,
         export: str | Sequence[str] = (),
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``) and run.json to ``out``; all or none.
+        """Write person00.npz, person01.npz, ..., overlay.mp4 (with ``draw``), view.html (with ``view``) and run.json to ``out``;
+        all or none.
 
         Results of an earlier run in ``out`` are replaced. Returns what run.json holds.
 
         Args:
             out: the folder.
             draw: whether the overlay is drawn.
+            layout: what stands beside it in the picture: "overlay" (nothing), "original-overlay", "overlay-side",
+                "side-by-side" (the frame as it was, the overlay, the people from the side).
+            keypoints: draw the detected 2D keypoints over it.
+            view: whether view.html is written, people in 3D beside the overlay (docs/view.md).
             export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
             progress: called as the overlay advances.
 
         Raises:
-            UsageError: an unknown format.
+            UsageError: an unknown format or layout.
             MissingAssetError: a format's library is not installed.
             OutputError: the folder cannot be written, or the disk is full.
         """
         out = check_path("out", out)
         formats = check_formats(export) if export else ()
+        check_layout(layout)
         info = dict(self.info, timings=dict(self.info["timings"]))
         with staging(out) as stage:
             for motion, person in zip(self.motions, info["people"], strict=True):
@@ -87,12 +113,18 @@ class Result:
                 with timed(info["timings"], "overlay"):
                     write_overlay(
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
-                        batch_size=self.options.batch_size, progress=progress,
+                        layout=layout, keypoints=keypoints, batch_size=self.options.batch_size, progress=progress,
+                    )  # fmt: skip
+            names = [Path(p["file"]).stem for p in info["people"]]
+            if view:
+                with timed(info["timings"], "view"):
+                    write_page(
+                        stage / "view.html", self.motions, self.body, title=self.clip.path.name, names=names,
+                        overlay=stage / "overlay.mp4" if draw else None, begin=float(self.clip.timestamps[0]),
                     )  # fmt: skip
             exported: list[str] = []
             if formats:
                 with timed(info["timings"], "export"):
-                    names = [Path(p["file"]).stem for p in info["people"]]
                     paths = export_motions(self.motions, stage, formats, body=self.body, names=names)
                     exported = [path.name for path in paths]
             total = sum(info["timings"].values())
@@ -100,6 +132,7 @@ class Result:
             info["frames_per_second"] = round(info["clip"]["frames"] / total, 2)
             info["timings"] = {k: round(v, 3) for k, v in info["timings"].items()}
             info["files"] = [p["file"] for p in info["people"]] + (["overlay.mp4"] if draw else [])
+            info["files"] += ["view.html"] if view else []
             info["files"] += [*exported, "run.json"]
             with atomic_write(stage / "run.json") as stream:
                 stream.write((json.dumps(info, indent=1) + "\n").encode())

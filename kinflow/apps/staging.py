@@ -15,7 +15,7 @@ from ..errors import KinflowError, OutputError
 __all__ = ["RESULTS", "check_writable", "staging"]
 
 RESULTS = (
-    *("person[0-9][0-9]*.npz", "overlay.mp4", "run.json", "people.glb", "people.usda", "people.usdz"),
+    *("person[0-9][0-9]*.npz", "overlay.mp4", "view.html", "run.json", "people.glb", "people.usda", "people.usdz"),
     *("person[0-9][0-9].bvh", "person[0-9][0-9].trc", "person[0-9][0-9].csv"),
 )
 """What a run leaves in a folder, its exports too: the next run's results never stand beside an earlier one's."""

@@ -20,7 +20,7 @@ from ..devices import find_device
 from ..errors import NobodyFoundError, UsageError, check_type
 from ..evidence import Evidence
 from ..motion import Motion
-from ..perception import read_keypoints, watch
+from ..perception import Perceiver, read_keypoints, watch
 from ..reconstruction import Reconstructor
 from .options import Progress, RunOptions
 from .results import Result, describe, timed
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass
+class Loaded:
+    """Networks that runs have loaded, for those that follow them; empty to begin with."""
+
+    perceivers: dict[tuple[PerceptionConfig, torch.device], Perceiver] = dataclasses.field(default_factory=dict)
+    reconstructors: dict[tuple[str, str, torch.device], Reconstructor] = dataclasses.field(default_factory=dict)
 
 
 def _spelt_out(function: F) -> F:
@@ -82,6 +90,7 @@ def run(
     options: RunOptions | None = None,
     *,
     progress: Progress | None = None,
+    loaded: Loaded | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Result:
     """Reconstruct the people of a clip and say how it went.
@@ -90,6 +99,7 @@ def run(
         clip: an open clip, or the path of one to be read whole and without a known camera.
         options: how; fields given as keywords replace those of the record.
         progress: called as stages advance.
+        loaded: keep what is loaded for the next run, or take it from the last: the same record for all of them.
 
     Raises:
         VideoError, NobodyFoundError, UsageError, MissingAssetError: see :func:`reconstruct`.
@@ -105,15 +115,14 @@ def run(
     device = find_device(options.device)
     # Networks draw random weights before they load their own: the caller's random numbers shall not notice.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return _run(clip, options, device, progress)
+        return _run(clip, options, device, progress, Loaded() if loaded is None else loaded)
 
 
-def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progress | None) -> Result:
+def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progress | None, loaded: Loaded) -> Result:
     timings: dict[str, float] = {}
     with timed(timings, "load"):
-        body = Body.open() if options.body_path is None else Body.from_file(options.body_path, model_type=options.body)
-        reconstructor = Reconstructor.load(body=body.to(device), device=device)
-    evidences, too_short_s, runtime = _evidences(clip, options, device, timings, progress)
+        reconstructor = _reconstructor(options, device, loaded)
+    evidences, too_short_s, runtime = _evidences(clip, options, device, timings, progress, loaded)
     if clip.damage:
         log.warning("%s", clip.damage)
     if not evidences:
@@ -121,6 +130,14 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
     info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, runtime, timings)
     return Result(clip, options, motions, evidences, reconstructor.body, info)
+
+
+def _reconstructor(options: RunOptions, device: torch.device, loaded: Loaded) -> Reconstructor:
+    key = (options.body, str(options.body_path), device)
+    if key not in loaded.reconstructors:
+        body = Body.open() if options.body_path is None else Body.from_file(options.body_path, model_type=options.body)
+        loaded.reconstructors[key] = Reconstructor.load(body=body.to(device), device=device)
+    return loaded.reconstructors[key]
 
 
 class _Seen(NamedTuple):
@@ -148,6 +165,7 @@ def _evidences(
     device: torch.device,
     timings: dict[str, float],
     progress: Progress | None,
+    loaded: Loaded,
 ) -> _Seen:
     """What is seen of each person, by kinflow's own eyes or by another tool's."""
     perception = options.config.perception
@@ -163,7 +181,9 @@ def _evidences(
         needed: PerceptionConfig = dataclasses.replace(
             perception, masks=perception.masks and options.refine, parts=perception.parts and options.refine
         )
-        perceiver = watch(clip, needed, device, options.batch_size, report)
+        again = loaded.perceivers.get((needed, device))
+        perceiver = watch(clip, needed, device, options.batch_size, report, again)
+        loaded.perceivers[needed, device] = perceiver
         seen = _Seen(perceiver.finish(), perceiver.too_short_s, perceiver.runtime)
     else:
         done = 0

@@ -39,8 +39,8 @@ def run_command(
             args = parser.parse_args(argv)
             settle_threads()
             action(args)
-    except KeyboardInterrupt:
-        return _end(parser.prog, interrupted, EXIT_CODES[received[-1]] if received else 130)
+    except KeyboardInterrupt as stopped:  # some say themselves what was left behind
+        return _end(parser.prog, str(stopped) or interrupted, EXIT_CODES[received[-1]] if received else 130)
     except KinflowError as error:
         return _end(parser.prog, str(error), error.exit_code)
     except OSError as error:

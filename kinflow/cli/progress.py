@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..apps.many import Outcome
 
 LABELS = {
     "perceive": "seeing people",
@@ -47,17 +51,32 @@ class StageProgress:
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if stage not in self._tasks:
+            self._bars.start()  # not before there is something to show; again is nothing
             self._tasks[stage] = self._bars.add_task(LABELS.get(stage, stage), total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def __enter__(self) -> StageProgress:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+
+def clip_table(outcomes: Sequence[Outcome], out: str) -> None:
+    """Print what became of each of many clips, and where their folders are."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for column in ("clip", "people", "frames", "seconds", "status"):
+        table.add_column(column, justify="left" if column in ("clip", "status") else "right", overflow="fold")
+    for outcome in outcomes:
+        info = outcome.info
+        counts = ("-", "-") if info is None else (str(len(info["people"])), str(info["clip"]["frames"]))
+        status = {"done": "done", "kept": "done before", "failed": f"failed: {outcome.error}"}[outcome.status]
+        table.add_row(Text(outcome.folder.name), *counts, f"{outcome.seconds:.1f}", Text(status))
+    console.print(table)
+    console.print(f"written to {out}, a folder for each clip", markup=False)
 
 
 def summary(info: dict[str, Any], out: str) -> None:

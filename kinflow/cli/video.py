@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import IncompleteError, UsageError
 from .command import new_parser, run_command
+
+if TYPE_CHECKING:
+    from ..apps.options import RunOptions
+    from ..apps.results import WriteKeywords
+    from ..cameras import Camera
 
 EPILOG = """\
 examples:
@@ -17,18 +26,22 @@ examples:
   kinflow-video walk.mp4 -o out --start 2 --end 6   four seconds of it
   kinflow-video frames/ -o out --fov 65             a folder of numbered images, wide lens
   kinflow-video walk.mp4 -o out --refine            slower, closer to the pixels
+  kinflow-video walk.mp4 -o out --layout side-by-side   the clip, the overlay and the people from the side
   kinflow-video walk.mp4 -o out --export glb,bvh    for Blender and game engines, too
+  kinflow-video a.mp4 b.mp4 takes/ -o out           many clips: out/a, out/b, ...; again: goes on where it stopped
   kinflow-video walk.mp4 -o out --keypoints op/     2D keypoints of OpenPose, COCO or MediaPipe instead of our own
 
 output in OUT:
   person00.npz ...  pose, shape, trajectory and uncertainty of each person (docs/output.md, field by field)
   overlay.mp4       the meshes over the frames, one colour a person
+  view.html         everybody in 3D in a browser, the overlay beside them: a double click opens it
   run.json          versions, settings, camera, timings, people
 
 exit codes: 0 fine, 1 could not be written, 2 usage, 3 missing model file or export library, 4 unreadable clip, 5 nobody found,
-130 interrupted, 143 terminated
+6 some of many clips failed (the others are done), 130 interrupted, 143 terminated
 """
 
+LAYOUTS = ("overlay", "original-overlay", "overlay-side", "side-by-side")
 QUALITY = {"best": ("heavy", "true"), "fast": ("full", "false")}  #: to perception.landmarks and perception.parts
 
 
@@ -38,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         "Turn a clip into moving 3D people: pose, shape and trajectory of everyone in view.",
         EPILOG,
     )
-    p.add_argument("clip", metavar="CLIP", help="a video file, an image, or a folder of numbered images")
-    p.add_argument("-o", "--out", metavar="OUT", required=True, help="folder for the results; made if need be")
+    p.add_argument("clip", metavar="CLIP", nargs="+", help="a video file, an image, a folder of numbered images, or a folder of videos; several are done one after the other")  # fmt: skip
+    p.add_argument("-o", "--out", metavar="OUT", required=True, help="folder for the results; made if need be. Of many clips each has a folder of its own in it")  # fmt: skip
     part = p.add_argument_group("what to look at")
     part.add_argument("--start", type=float, metavar="S", help="begin here, in seconds")
     part.add_argument("--end", type=float, metavar="S", help="end here, in seconds")
@@ -62,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--no-view", action="store_true", help="write no view.html")
+    out.add_argument("--layout", choices=LAYOUTS, help="what the overlay's picture holds: the overlay alone, the clip or a view from the side beside it, or all three (default: overlay)")  # fmt: skip
+    out.add_argument("--draw-keypoints", action="store_true", help="draw the 2D keypoints over the overlay")
     out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="print errors only")
     out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
@@ -75,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
+    from ..apps.many import find_clips
     from ..apps.options import RunOptions
     from ..apps.staging import check_writable
     from ..apps.video import run
-    from ..cameras import Camera, FieldOfView, Focal
+    from ..cameras import FieldOfView, Focal
     from ..clip import Clip
     from ..config import PipelineConfig, load_config
     from ..formats.exports import check_formats
@@ -88,6 +105,8 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError("--out: expected a folder, got ''. Name it; . is the folder you are in.")
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
+    if args.no_overlay and (args.layout is not None or args.draw_keypoints):
+        raise UsageError("--no-overlay: there is nothing to lay out or to draw keypoints on. Leave one of them out.")
     overrides = list(args.set)
     landmarks, parts = QUALITY[args.quality or "best"]
     if args.quality is not None:  # --set comes after it, and may ask for parts or do without them
@@ -112,14 +131,62 @@ def _run(args: argparse.Namespace) -> None:
     check_writable(args.out)
     quiet = args.quiet or args.json
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
+    clips, many = find_clips(args.clip)
+    writing: WriteKeywords = {
+        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints, "view": not args.no_view, "export": formats,
+    }  # fmt: skip
+    if many:
+        _run_many(args, clips, options, camera, writing)
+        return
     with StageProgress(enabled=not quiet) as progress:
-        clip = Clip.open(args.clip, start=args.start, end=args.end, camera=camera, config=options.config.video)
+        clip = Clip.open(clips[0], start=args.start, end=args.end, camera=camera, config=options.config.video)
         result = run(clip, options, progress=progress)
-        info = result.write(args.out, draw=not args.no_overlay, export=formats, progress=progress)
+        info = result.write(args.out, **writing, progress=progress)
     if args.json:
         print(json.dumps(info))
     elif not args.quiet:
         summary(info, args.out)
+
+
+def _run_many(
+    args: argparse.Namespace, clips: list[Path], options: RunOptions, camera: Camera, writing: WriteKeywords
+) -> None:
+    from ..apps.many import run_many
+    from .progress import StageProgress, clip_table
+
+    quiet = args.quiet or args.json
+    with contextlib.ExitStack() as bars:
+
+        def on_clip(clip: Path, number: int) -> StageProgress:
+            bars.close()  # the last clip's are done
+            if not quiet:
+                print(f"{clip} ({number + 1} of {len(clips)})", file=sys.stderr)
+            return bars.enter_context(StageProgress(enabled=not quiet))
+
+        try:
+            outcomes = run_many(
+                clips, Path(args.out), options, start=args.start, end=args.end, camera=camera, writing=writing,
+                on_clip=on_clip,
+            )  # fmt: skip
+        except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt(
+                "interrupted; what was finished stays, the same command goes on from there."
+            ) from stopped
+    failed = [o for o in outcomes if o.status == "failed"]
+    if args.json:
+        told = [dataclasses.asdict(o) | {"clip": str(o.clip), "folder": str(o.folder)} for o in outcomes]
+        print(json.dumps({"clips": told}))
+    elif not args.quiet:
+        clip_table(outcomes, args.out)
+    if failed:
+        why = (
+            "; ".join(str(o.error).rstrip(".") for o in failed)
+            if args.quiet
+            else ", ".join(o.clip.name for o in failed)
+        )
+        raise IncompleteError(
+            f"{len(failed)} of {len(outcomes)} clips failed: {why}. The same command tries them again and keeps the others."
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,17 @@ from ..motion import Motion
 from ..rotations import rotmat_to_quat_wxyz, rotvec_to_rotmat, slerp
 from ..skeleton import SMPL_PARENTS
 
-__all__ = ["CAMERA_TO_Y_UP", "MAX_FPS", "Character", "at_even_rate", "characters", "exported_root", "resampled"]
+__all__ = [
+    "CAMERA_TO_Y_UP",
+    "MAX_FPS",
+    "Character",
+    "at_even_rate",
+    "characters",
+    "exported_root",
+    "file_axes",
+    "on_ground",
+    "resampled",
+]
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +133,24 @@ def exported_root(motion: Motion, body: Body) -> tuple[Array, Array]:
     pelvis = _numpy(body.rest_joints(torch.tensor(motion.betas).to(body.device, body.dtype)))[0]
     root = rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)).numpy()
     return CAMERA_TO_Y_UP @ root, (motion.transl + pelvis) @ CAMERA_TO_Y_UP.T - pelvis
+
+
+def file_axes(motion: Motion, body: Body) -> tuple[Array, Array]:
+    """The rigid motion from camera axes to those of the files, a frame each: points p are at ``R @ p + t``.
+
+    Returns:
+        R (T, 3, 3), t (T, 3) m.
+    """
+    root, transl = exported_root(motion, body)
+    pelvis = _numpy(body.rest_joints(torch.tensor(motion.betas).to(body.device, body.dtype)))[0]
+    seen = rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)).numpy()
+    turn = root @ np.swapaxes(seen, -1, -2)
+    return turn, transl + pelvis - np.einsum("tij,tj->ti", turn, motion.transl + pelvis)
+
+
+def on_ground(motion: Motion) -> bool:
+    """Whether y = 0 is the ground in the axes of the files, and their y the world's up; else they are the camera's."""
+    return getattr(motion, "ground", None) is not None
 
 
 def characters(

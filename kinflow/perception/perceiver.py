@@ -393,9 +393,15 @@ def watch(
     device: torch.device,
     batch_size: int,
     progress: Callable[[int, int | None], None] | None,
+    again: Perceiver | None = None,
 ) -> Perceiver:
-    """A perceiver that has looked at the whole clip; arguments and errors are those of :func:`perceive`."""
-    perceiver = Perceiver(config, device)
+    """A perceiver that has looked at the whole clip; arguments and errors are those of :func:`perceive`.
+
+    ``again``: one of this configuration and device that has looked at another clip, whose networks serve once more.
+    """
+    if again is not None:
+        again.reset()
+    perceiver = Perceiver(config, device) if again is None else again
     done = 0
     for batch in clip.batches(batch_size):
         perceiver.update(batch.images, batch.timestamps, batch.frame_ids)

@@ -22,6 +22,26 @@ from ..errors import VideoError
 
 log = logging.getLogger(__name__)
 
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+    }
+)
+"""Which files of a folder are taken for clips; a file that is named outright may be called anything."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _NOT_FILMS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "txt"})
 """Demuxers that take any text for a film."""
