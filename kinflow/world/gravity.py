@@ -20,8 +20,10 @@ from .tilt import Tilt
 
 CORRELATED_S = 0.5
 """Errors of frames closer than this are alike: their evidence is counted once."""
-SYSTEMATIC_DEG = 2.0
-"""What more frames do not mend: how bodies lean as reconstructed."""
+LEAN_DEG = 3.5
+"""By how much somebody is reconstructed as leaning, all the clip long."""
+SYSTEMATIC_DEG = 1.5
+"""What neither more frames nor more people mend."""
 HEIGHT_M = 0.02
 """Noise of a sole's height over its plane, beside that of its depth."""
 DEPTH = 0.02
@@ -91,11 +93,15 @@ def directions(count: int) -> Tensor:
     return torch.stack((r * angle.cos(), y, r * angle.sin()), -1)
 
 
-def tilt_score(people: Sequence[Sighted], up: Tensor) -> Tensor:
-    """Log evidence of the poses for directions (G, 3) -> (G,), nats."""
+def tilt_score(people: Sequence[Sighted], up: Tensor, leans: Tensor | None = None) -> Tensor:
+    """Log evidence of the poses for directions (G, 3) -> (G,), nats; ``leans (P, 2)`` rad, sideways and forwards, are by how much
+    each person is reconstructed as leaning."""
     total = up.new_zeros(len(up))
-    for person in people:
+    for number, person in enumerate(people):
         local = up @ person.root_rotmat.to(up)  # (N, G, 3): up in each pelvis' frame
+        if leans is not None:
+            local = local + torch.stack((leans[number, 0], 0 * leans[number, 0], leans[number, 1]))
+            local = torch.nn.functional.normalize(local, dim=-1)
         tilt = Tilt(*(value.to(up)[:, None] for value in person.tilt))
         total = total + (person.weight.to(up)[:, None] * tilt.log_prob(local)).sum(0)
     return total
@@ -134,19 +140,22 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
     else:
         grid = directions(GRID)
         base = grid[int(tilt_score(people, grid).argmax())]
-    # Two angles about the best direction, the height, and everybody's scale.
-    starts = torch.zeros(3 + len(people), dtype=torch.float64)
+    # Two angles about the best direction, the height, and everybody's scale and lean.
+    count = len(people)
+    starts = torch.zeros(3 + 3 * count, dtype=torch.float64)
     frame = basis(base)
 
     def unpack(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         turned = rotvec_to_rotmat(x[0] * frame[0] + x[1] * frame[1]) @ base
-        return (base if known_up is not None else turned), x[2], x[3:]
+        return (base if known_up is not None else turned), x[2], x[3 : 3 + count]
 
     def loss(x: Tensor) -> Tensor:
         up, offset, scales = unpack(x)
         total = 0.5 * (scales / SCALE).square().sum() + 1e-6 * x.square().sum()
         if known_up is None:
-            total = total - tilt_score(people, up[None])[0]
+            leans = x[3 + count :].unflatten(0, (count, 2))
+            total = total - tilt_score(people, up[None], leans)[0]
+            total = total + 0.5 * (leans / math.radians(LEAN_DEG)).square().sum()
         for person, scale, feet in zip(people, scales, with_feet, strict=True):
             if feet:
                 each, _ = on_ground(person, up, offset, scale)
@@ -157,8 +166,8 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
     if has_ground:
         start[2] = _first_offset(people, base)
     if not has_ground:
-        x, covariance = _maximum(lambda y: loss(torch.cat((y, starts[2:]))), start[:2])
-        up, _, scales = unpack(torch.cat((x, starts[2:])))
+        x, covariance = _maximum(loss, start)
+        up, _, _ = unpack(x)
         std = _degrees(covariance)
         if known_up is None and std > UNKNOWN_DEG:
             return None

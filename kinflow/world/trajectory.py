@@ -10,15 +10,15 @@ from torch import Tensor
 from .chains import solve_chain
 from .feet import contact_probability, lowest_probability, slow_across
 
-ACROSS_M = 0.015
+ACROSS_M = 0.03
 """Noise of the pelvis' place across the line of sight, in each frame; ALONG, along it, a share of the distance, in each part
 of a second, for errors in depth are alike in time: :data:`COUNTED` a second."""
-ALONG = 0.04
+ALONG = 0.01
 COUNTED = 4.0
 STILL_M = 0.004
 """How far a region that stands moves in a frame of 1/30 s; MISSED_M: from where on it is taken for one that does not stand."""
-MISSED_M = 0.012
-LEVEL_M = 0.006
+MISSED_M = 0.03
+LEVEL_M = 0.01
 """How far a standing region's lowest point is from the ground."""
 SINK_M = 0.002
 """How far a sole sinks into the ground."""
