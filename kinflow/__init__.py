@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and the API page see of the names that _
     from .motion import Motion as Motion
     from .perception import perceive as perceive
     from .prior import MotionPrior as MotionPrior
+    from .world import place as place
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _PUBLIC = {
     "Motion": "kinflow.motion",
     "Body": "kinflow.body",
     "MotionPrior": "kinflow.prior",
+    "place": "kinflow.world",
     "KinflowError": "kinflow.errors",
 }
 __all__ = [*_PUBLIC, "__version__"]

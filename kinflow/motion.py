@@ -21,7 +21,8 @@ Rows: TypeAlias = slice | Sequence[int] | np.ndarray
 class Motion(Record):
     """One person's moving body, a row for every frame from first to last sighting.
 
-    Rotations and positions are in camera axes (x right, y down, z forward) and metres. The arrays are read-only:
+    Rotations and positions are in camera axes (x right, y down, z forward) and metres, but for the fields of the world (y up,
+    the ground at 0), which :func:`kinflow.place` fills in. The arrays are read-only:
     ``dataclasses.replace(motion, transl=...)`` makes another motion, ``motion[10:20]`` one of some of the rows.
 
     >>> motion = Motion.load("out/person00.npz")  # doctest: +SKIP
@@ -61,9 +62,33 @@ class Motion(Record):
     joints3d_depth_std: np.ndarray | None = array(
         "T 24", "float32", "The same along the line of sight; absent where they are alike.", optional=True
     )
+    global_orient_world: np.ndarray | None = array(
+        "T 3", "float32", "Rotation vector of the pelvis, body to world, rad.", optional=True
+    )
+    transl_world: np.ndarray | None = array(
+        "T 3",
+        "float32",
+        "Translation of the body in the world's axes, m, with feet that stand held still.",
+        optional=True,
+    )
+    T_world2cam: np.ndarray | None = array(
+        "T 4 4", "float32", "Rigid transform of points in the world to camera axes, m.", optional=True
+    )
+    ground: np.ndarray | None = array(
+        "4", "float32", "Plane of the ground in the world: unit normal n and d, n . x + d = 0, m.", optional=True
+    )
+    world_std: np.ndarray | None = array(
+        "2", "float32", "Standard deviation of the up direction, rad, and of the camera's height, m.", optional=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        world = {
+            name: getattr(self, name) is not None for name in ("global_orient_world", "transl_world", "T_world2cam")
+        }
+        if len(set(world.values())) > 1:
+            lacking = ", ".join(name for name, there in world.items() if not there)
+            raise ShapeError(f"{lacking}: expected with the other fields of the world, got None. Give all or none.")
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), np.ndarray):
                 view = value.view()  # whoever gave the array may go on writing to it
@@ -133,6 +158,36 @@ class Motion(Record):
         body = self._body(body, "light")  # its points are the full mesh's
         with torch.no_grad():
             return body.keypoints(joint_set, *self._parameters(index, body)).cpu().numpy()
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is in the world: :func:`kinflow.place` puts it there."""
+        return self.transl_world is not None
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Points (T, ..., 3) m of the body, or fixed to it, from camera axes to the world's, float32.
+
+        Not by ``T_world2cam``, which knows nothing of what the feet say: along the line of sight people are moved.
+
+        Raises:
+            UsageError: a motion that is not placed.
+
+        >>> motion.to_world(motion.joints3d).shape  # doctest: +SKIP
+        (210, 24, 3)
+        """
+        if self.global_orient_world is None or self.transl_world is None:
+            raise UsageError(
+                "motion: expected one in the world, got one in camera axes alone. Place it: kinflow.place."
+            )
+        lead = [1] * (points.ndim - 2)
+        pelvis = self.joints3d[:, 0].astype(np.float64)
+        roots = (torch.tensor(v, dtype=torch.float64) for v in (self.global_orient_world, self.global_orient))
+        ours, cameras = (rotvec_to_rotmat(r).numpy() for r in roots)
+        turn = cameras @ ours.swapaxes(1, 2)  # row vectors: camera to body to world
+        away = points - pelvis.reshape(-1, *lead, 3)
+        flat = away.reshape(len(self), -1, 3) @ turn
+        place = self.transl_world + (pelvis - self.transl)
+        return (flat.reshape(points.shape) + place.reshape(-1, *lead, 3)).astype(np.float32)
 
     def pose_rotmat(self, frames: Rows | int | None = None) -> torch.Tensor:
         """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "DenoiserTrainingConfig": "test_config_effects_training.py",
     "LifterTrainingConfig": "test_config_effects_training.py",
     "ReconstructorTrainingConfig": "test_config_effects_training.py",
+    "TiltConfig": "test_world.py",
     "SourcesConfig": "test_training_sources.py",
     "DataSetConfig": "test_training_sources.py",
     "FramesDataSetConfig": "test_training_sources.py",

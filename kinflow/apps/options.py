@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..config import PipelineConfig
 from ..errors import UsageError, check_type
+from ..world import check_camera_motion, direction
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
         refine: bool
         keypoints: str | Path | None
         seed: int
+        world: bool
+        camera_motion: str | Path
+        up: tuple[float, float, float] | None
         config: PipelineConfig
 
 
@@ -50,6 +54,10 @@ class RunOptions:
         keypoints: 2D keypoints of another tool to use instead of kinflow's own detector
             (:func:`kinflow.perception.read_keypoints`).
         seed: of the random draws behind ``joints3d_std``.
+        world: put people into the world (:func:`kinflow.place`), for their files and exports.
+        camera_motion: how the camera moves, for the world: "auto", "static", "moving", or a file of its poses (COLMAP text,
+            TUM, 3DPW's layout).
+        up: which way is up in the first frame's camera axes, where that is known.
         config: further settings by part. A :class:`kinflow.Clip` that is open already brings its own ``video`` part.
 
     Raises:
@@ -64,11 +72,22 @@ class RunOptions:
     refine: bool = False
     keypoints: str | Path | None = None
     seed: int = 0
+    world: bool = True
+    camera_motion: str | Path = "auto"
+    up: tuple[float, float, float] | None = None
     config: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
 
     def __post_init__(self) -> None:
         check_type("config", self.config, PipelineConfig)
         check_type("refine", self.refine, bool)
+        check_type("world", self.world, bool)
+        check_camera_motion(self.camera_motion)
+        if self.up is not None:
+            direction(self.up)
+        if not self.world and (self.up is not None or str(self.camera_motion) != "auto"):
+            raise UsageError(
+                "world: expected the world with camera_motion or up, which nothing else asks for. Leave one out."
+            )
         for name in ("max_people", "batch_size", "seed"):
             if name != "max_people" or self.max_people is not None:
                 check_type(name, getattr(self, name), Integral)

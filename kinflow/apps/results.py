@@ -27,6 +27,7 @@ from ..metrics import pck, torso_length
 from ..motion import Motion
 from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
+from ..world import World
 from .layouts import check_layout
 from .options import Progress, RunOptions
 from .overlay import write_overlay
@@ -201,6 +202,7 @@ def describe(
     weights: Mapping[str, Any],
     runtime: str | None,
     timings: dict[str, float],
+    world: World | None = None,
 ) -> dict[str, Any]:
     """The content of run.json."""
     people = []
@@ -238,6 +240,7 @@ def describe(
             "decoder": clip.decoder,
         },
         "camera": {"K": [[round(float(v), 4) for v in row] for row in clip.K]},
+        "world": None if world is None else world.describe(),
         "body": motions[0].body,
         "weights": dict(weights),
         "config": to_dict(options.config),

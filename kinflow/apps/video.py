@@ -22,6 +22,7 @@ from ..evidence import Evidence
 from ..motion import Motion
 from ..perception import Perceiver, read_keypoints, watch
 from ..reconstruction import Reconstructor
+from ..world import World, locate, stand
 from .options import Progress, RunOptions
 from .results import Result, describe, timed
 
@@ -128,7 +129,10 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
     if not evidences:
         raise NobodyFoundError(f"{clip.path}: {_why_nobody(too_short_s, len(clip.frame_ids), options)}")
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
-    info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, runtime, timings)
+    world = None
+    if options.world:
+        motions, world = _placed(motions, clip, options, reconstructor.body, timings, progress)
+    info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, runtime, timings, world)
     return Result(clip, options, motions, evidences, reconstructor.body, info)
 
 
@@ -235,3 +239,22 @@ def _motions(
                     lambda done, total, i=i: report("refine", i * total + done, len(evidences) * total), options.seed,
                 )  # fmt: skip
     return motions
+
+
+def _placed(
+    motions: list[Motion],
+    clip: Clip,
+    options: RunOptions,
+    body: Body,
+    timings: dict[str, float],
+    progress: Progress | None,
+) -> tuple[list[Motion], World]:
+    """Everybody in the world."""
+    report = progress or (lambda stage, done, total: None)
+    frames = len(clip.frame_ids)
+    with timed(timings, "world"):
+        report("world", 0, frames)
+        world = locate(motions, clip, camera=options.camera_motion, up=options.up, body=body)
+        placed = stand(motions, world, body=body)
+        report("world", frames, frames)
+    return placed, world

@@ -27,6 +27,7 @@ LABELS = {
     "perceive": "seeing people",
     "reconstruct": "reconstructing",
     "refine": "refining",
+    "world": "finding ground",
     "overlay": "drawing overlay",
     "sequences": "sequences",
     "prior": "measuring",

@@ -63,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels")
     one.add_argument("--fov", type=float, metavar="DEG", help="field of view along the longer side, in degrees")
     one.add_argument("--intrinsics", metavar="FX,FY,CX,CY|FILE", help="camera matrix: four numbers, or a file with a 3x3 matrix")  # fmt: skip
+    world = p.add_argument_group(
+        "world (default: gravity, ground and the camera's motion are told from people and background)"
+    )
+    world.add_argument("--camera", metavar="auto|static|moving|FILE", help="how the camera moves; FILE: its poses, as COLMAP's images.txt, TUM, or 3DPW's layout (default: auto)")  # fmt: skip
+    world.add_argument("--up", metavar="X,Y,Z", help="which way is up in the first frame's camera axes; 0,-1,0 is a level camera")  # fmt: skip
+    world.add_argument("--no-world", action="store_true", help="leave people in camera axes alone")
     body = p.add_argument_group("body")
     body.add_argument("--body", choices=("open", "smpl", "smplh", "smplx"), default="open", help="body model (default: open, packaged)")  # fmt: skip
     body.add_argument("--body-path", metavar="FILE", help="your copy of the licensed model")
@@ -120,7 +126,7 @@ def _run(args: argparse.Namespace) -> None:
     options = RunOptions(
         max_people=args.max_people, device=args.device, batch_size=args.batch_size, body=args.body,
         body_path=args.body_path, refine=args.refine, keypoints=args.keypoints, seed=args.seed,
-        config=config,
+        world=not args.no_world, camera_motion=args.camera or "auto", up=_numbers(args.up), config=config,
     )  # fmt: skip
     camera: Camera = args.intrinsics
     if args.focal is not None:
@@ -187,6 +193,17 @@ def _run_many(
         raise IncompleteError(
             f"{len(failed)} of {len(outcomes)} clips failed: {why}. The same command tries them again and keeps the others."
         )
+
+
+def _numbers(text: str | None) -> tuple[float, float, float] | None:
+    """Three numbers of ``--up``."""
+    if text is None:
+        return None
+    try:
+        x, y, z = (float(v) for v in text.split(","))
+    except ValueError:
+        raise UsageError(f"--up: expected three numbers X,Y,Z in camera axes, got {text!r}. Try --up=0,-1,0.") from None
+    return x, y, z
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .networks import (
     LifterConfig,
     ReconstructorConfig,
     RefineConfig,
+    TiltConfig,
     TrainingLossConfig,
 )
 from .pipeline import PerceptionConfig, PipelineConfig, RenderBackend, RenderConfig, VideoConfig
@@ -54,6 +55,7 @@ __all__ = [
     "RenderBackend",
     "RenderConfig",
     "SourcesConfig",
+    "TiltConfig",
     "TrainConfig",
     "TrainingLossConfig",
     "VideoConfig",

@@ -210,6 +210,20 @@ class LifterConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class TiltConfig(Config):
+    """The density of up in the pelvis' frame: :mod:`kinflow.world.tilt`.
+
+    Attributes:
+        width: hidden units a layer; layers: how many.
+        components: von Mises-Fisher densities in the mixture, beside the uniform one.
+    """
+
+    width: Width = 96
+    layers: Layers = 2
+    components: Annotated[int, Range(1, 64)] = 3
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructorConfig(Config):
     """The frame encoder, the latent filter, and what turns their Gaussians into motion.
 

@@ -128,7 +128,13 @@ class Character:
 
 
 def exported_root(motion: Motion, body: Body) -> tuple[Array, Array]:
-    """Orientation (T, 3, 3) of the pelvis and translation (T, 3) m in the axes of the files: the one place that knows them."""
+    """Orientation (T, 3, 3) of the pelvis and translation (T, 3) m in the axes of the files: the one place that knows them.
+
+    The world's where the motion is in it; else the camera's, turned y up.
+    """
+    if motion.global_orient_world is not None and motion.transl_world is not None:
+        turned = rotvec_to_rotmat(torch.tensor(motion.global_orient_world, dtype=torch.float64)).numpy()
+        return turned, motion.transl_world.astype(np.float64)
     # A body turns about its pelvis, which at zero pose need not lie at the origin.
     pelvis = _numpy(body.rest_joints(torch.tensor(motion.betas).to(body.device, body.dtype)))[0]
     root = rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)).numpy()

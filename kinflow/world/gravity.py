@@ -1,0 +1,242 @@
+"""Gravity and ground of one clip, from all its people over time.
+
+Two kinds of evidence, put together in one posterior: which way is up for bodies in such poses
+(:mod:`kinflow.world.tilt`), and that whoever is carried by the ground touches it with the lowest point of the soles, so
+that those points lie on one plane that is square to up. Depth is what one camera tells worst, so points may miss the
+plane along their rays; and each person may be some per cent nearer or farther than reconstructed, all the clip long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..rotations import rotvec_to_rotmat
+from .tilt import Tilt
+
+CORRELATED_S = 0.5
+"""Errors of frames closer than this are alike: their evidence is counted once."""
+LEAN_DEG = 3.5
+"""By how much somebody is reconstructed as leaning, all the clip long."""
+SYSTEMATIC_DEG = 1.5
+"""What neither more frames nor more people mend."""
+HEIGHT_M = 0.02
+"""Noise of a sole's height over its plane, beside that of its depth."""
+DEPTH = 0.02
+"""Noise of a frame's depth, a share of it; SCALE: of a person's, the clip long."""
+SCALE = 0.04
+ON_GROUND = 0.7
+"""Prior share of the frames in which the lowest sole carries."""
+SPREAD_M = 1.0
+"""Lowest soles of frames that are not on the ground lie anywhere within this above it."""
+GRID = 1500
+UNKNOWN_DEG = 25.0
+"""A direction that is less certain than this is not told."""
+SCARCE = 0.35
+"""Least share of on-ground frames for a ground to be told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sighted:
+    """What one person says of gravity and ground; N frames, in axes that do not turn with the camera.
+
+    Attributes:
+        root_rotmat: (N, 3, 3), pelvis to those axes.
+        tilt: density of up in the pelvis' frame, (N, ...).
+        soles: (N, P, 3) m, points of the soles.
+        rays: (N, 3) unit vectors from the camera to the person. depth: (N,) m.
+        centres: (N, 3) m, the camera's places.
+        weight: (N,) 0..1, how far a frame counts: its share of :data:`CORRELATED_S`, times how surely it was seen.
+        feet: (N,) 0..1, how surely its feet were seen.
+    """
+
+    root_rotmat: Tensor
+    tilt: Tilt
+    soles: Tensor
+    rays: Tensor
+    depth: Tensor
+    centres: Tensor
+    weight: Tensor
+    feet: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """Gravity and ground in the axes of what was sighted.
+
+    Attributes:
+        up: (3,) unit vector.
+        offset: m; the ground is where ``up . x + offset = 0``, so that it is the height of the origin. None: not known.
+        up_std_deg: standard deviation of up, degrees (in each of the two directions).
+        offset_std: m, of the offset; None where that is.
+        scales: one a person, by which its distance is off as seen from the ground.
+        share: of the frames with feet in sight, those that stand on it.
+    """
+
+    up: Tensor
+    offset: float | None
+    up_std_deg: float
+    offset_std: float | None
+    scales: tuple[float, ...]
+    share: float
+
+
+def directions(count: int) -> Tensor:
+    """About even directions (count, 3) on the sphere: Fibonacci's spiral."""
+    i = torch.arange(count, dtype=torch.float64) + 0.5
+    y, angle = 1 - 2 * i / count, i * math.pi * (3 - math.sqrt(5))
+    r = (1 - y * y).sqrt()
+    return torch.stack((r * angle.cos(), y, r * angle.sin()), -1)
+
+
+def tilt_score(people: Sequence[Sighted], up: Tensor, leans: Tensor | None = None) -> Tensor:
+    """Log evidence of the poses for directions (G, 3) -> (G,), nats; ``leans (P, 2)`` rad, sideways and forwards, are by how much
+    each person is reconstructed as leaning."""
+    total = up.new_zeros(len(up))
+    for number, person in enumerate(people):
+        local = up @ person.root_rotmat.to(up)  # (N, G, 3): up in each pelvis' frame
+        if leans is not None:
+            local = local + torch.stack((leans[number, 0], 0 * leans[number, 0], leans[number, 1]))
+            local = torch.nn.functional.normalize(local, dim=-1)
+        tilt = Tilt(*(value.to(up)[:, None] for value in person.tilt))
+        total = total + (person.weight.to(up)[:, None] * tilt.log_prob(local)).sum(0)
+    return total
+
+
+def plane_errors(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Height (N,) m of the lowest sole of each frame over a plane, and its standard deviation (N,)."""
+    about = person.soles - person.centres[:, None]
+    heights = (log_scale.exp() * about + person.centres[:, None]) @ up + offset
+    lowest = heights.gather(1, heights.detach().argmin(1, keepdim=True))[:, 0]
+    along = (person.rays @ up) * DEPTH * person.depth
+    return lowest, (HEIGHT_M**2 + along.square()).sqrt()
+
+
+def on_ground(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Log likelihood (N,) of the lowest soles, and the probability (N,) that each stands on the plane."""
+    error, std = plane_errors(person, up, offset, log_scale)
+    stands = math.log(ON_GROUND) - 0.5 * (error / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+    # Off the ground is above it, with the same soft edge; below it nobody is.
+    above = torch.special.log_ndtr(error / std)
+    floats = math.log(1 - ON_GROUND) - math.log(SPREAD_M) + above
+    both = torch.logaddexp(stands, torch.logaddexp(floats, torch.full_like(floats, -9.0)))
+    return both, torch.exp(stands - both)
+
+
+def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Ground | None:
+    """The most probable gravity and ground of what was sighted; None where nothing tells up from down.
+
+    Args:
+        people: N >= 1 frames each.
+        known_up: (3,), where gravity is known already: then only the ground is looked for.
+    """
+    with_feet = [bool((p.feet * p.weight).sum() > 0) for p in people]
+    if known_up is not None:
+        base = torch.nn.functional.normalize(known_up.double(), dim=-1)
+    else:
+        grid = directions(GRID)
+        base = grid[int(tilt_score(people, grid).argmax())]
+    # Two angles about the best direction, the height, and everybody's scale and lean.
+    count = len(people)
+    starts = torch.zeros(3 + 3 * count, dtype=torch.float64)
+    frame = basis(base)
+
+    def unpack(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        turned = rotvec_to_rotmat(x[0] * frame[0] + x[1] * frame[1]) @ base
+        return (base if known_up is not None else turned), x[2], x[3 : 3 + count]
+
+    def loss(x: Tensor) -> Tensor:
+        up, offset, scales = unpack(x)
+        total = 0.5 * (scales / SCALE).square().sum() + 1e-6 * x.square().sum()
+        if known_up is None:
+            leans = x[3 + count :].unflatten(0, (count, 2))
+            total = total - tilt_score(people, up[None], leans)[0]
+            total = total + 0.5 * (leans / math.radians(LEAN_DEG)).square().sum()
+        for person, scale, feet in zip(people, scales, with_feet, strict=True):
+            if feet:
+                each, _ = on_ground(person, up, offset, scale)
+                total = total - (person.weight * person.feet * each).sum()
+        return total
+
+    start, has_ground = starts.clone(), any(with_feet)
+    if has_ground:
+        start[2] = _first_offset(people, base)
+    if not has_ground:
+        x, covariance = _maximum(loss, start)
+        up, _, _ = unpack(x)
+        std = _degrees(covariance)
+        if known_up is None and std > UNKNOWN_DEG:
+            return None
+        return Ground(up, None, 0.0 if known_up is not None else std, None, (1.0,) * len(people), 0.0)
+    x, covariance = _maximum(loss, start)
+    up, offset, scales = unpack(x)
+    if known_up is None and _degrees(covariance) > UNKNOWN_DEG:
+        return None
+    counted, stands = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for person, scale, feet in zip(people, scales, with_feet, strict=True):
+        if feet:
+            each = person.weight * person.feet
+            counted, stands = counted + each.sum(), stands + (each * on_ground(person, up, offset, scale)[1]).sum()
+    share = float(stands / counted)
+    std = 0.0 if known_up is not None else _degrees(covariance)
+    ones = (1.0,) * len(people)
+    if share < SCARCE:
+        return Ground(up, None, std, None, ones, share)
+    # A body's size is guessed from its proportions: everybody together may be off by as much as one alone. And up that is off by
+    # what frames do not mend lifts the ground under people at a distance.
+    distance = float(torch.cat([p.depth for p in people]).median())
+    leaning = 0.0 if known_up is not None else math.radians(SYSTEMATIC_DEG) * distance
+    height_std = math.hypot(float(covariance[2, 2].sqrt()), SCALE * float(offset.abs()), leaning)
+    return Ground(up, float(offset), std, height_std, tuple(scales.exp().tolist()), share)
+
+
+def basis(up: Tensor) -> tuple[Tensor, Tensor]:
+    """Two unit vectors square to ``up`` and to each other."""
+    helper = torch.eye(3, dtype=up.dtype)[int(up.abs().argmin())]
+    first = torch.nn.functional.normalize(torch.linalg.cross(up, helper), dim=-1)
+    return first, torch.linalg.cross(up, first)
+
+
+def _first_offset(people: Sequence[Sighted], up: Tensor) -> float:
+    """Where most of the lowest soles are: the height with the most frames within 8 cm above it."""
+    lows = torch.cat([(p.soles @ up).amin(1) for p in people])
+    weight = torch.cat([p.weight * p.feet for p in people])
+    near = ((lows[None] - lows[:, None]).abs() < 0.08).to(weight) @ weight if len(lows) <= 2000 else weight
+    return -float(lows[int((near * (weight > 0)).argmax())])
+
+
+def _degrees(covariance: Tensor) -> float:
+    """Standard deviation of up in degrees, of a covariance of its two angles in rad, with what frames do not average away."""
+    variance = max(0.0, float(covariance[0, 0] + covariance[1, 1]) / 2)
+    return math.hypot(math.degrees(math.sqrt(variance)), SYSTEMATIC_DEG)
+
+
+def _maximum(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 30) -> tuple[Tensor, Tensor]:
+    """Where a smooth ``loss`` of a few numbers is least, by damped Newton steps, and the inverse of its curvature there."""
+    x, damping = start, 1e-3
+    value = float(loss(x))
+    curvature = torch.eye(len(x), dtype=x.dtype)
+    for _ in range(iterations):
+        x = x.detach().requires_grad_()
+        gradient = torch.autograd.grad(loss(x), x)[0]
+        x = x.detach()
+        curvature = torch.autograd.functional.hessian(loss, x)
+        values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
+        moved = False
+        while damping < 1e6:
+            step = vectors @ ((vectors.mT @ gradient) / (values.abs() + damping * values.abs().amax()))
+            tried = float(loss(x - step))
+            if tried < value:
+                moved, damping = True, max(damping / 10, 1e-9)
+                small = value - tried < 1e-7 * (1 + abs(value))
+                x, value = x - step, tried
+                break
+            damping = max(10 * damping, 1e-6)
+        if not moved or small:
+            break
+    values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
+    return x, (vectors / values.clamp_min(1e-6)) @ vectors.mT

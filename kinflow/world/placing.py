@@ -1,0 +1,394 @@
+"""Out of the camera: people on the ground, in one world for all of a clip."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..body import Body
+from ..clip import Clip
+from ..errors import ShapeError, UsageError, check_type
+from ..motion import Motion
+from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from ..skeleton import FEET, NUM_BODY
+from .camera_files import CameraPath, read_camera_path
+from .feet import Soles, soles_of
+from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
+from .steps import Stepping, carried, scaled
+from .tilt import Tilt, load_tilt
+from .trajectory import solve_path
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+_FRAMES = 400
+"""Frames a person from which gravity is found, evenly taken; more of them say the same again."""
+_PIECE = 512
+_SURE = 0.5
+"""Confidence of a foot's landmark from which it counts as seen."""
+SHORT_S = 0.25
+"""Less of people than this in all is no motion, and its ground a guess."""
+
+CameraMotion = str | os.PathLike[str]
+"""``"auto"``, ``"static"``, ``"moving"``, or a file of camera poses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Where a clip's camera stands: gravity-aligned axes, x to the first camera's right, y up, z towards it, metres.
+
+    The origin is on the ground below the first frame's camera, which so looks along -z.
+
+    Attributes:
+        frame_ids: (N,) of the clip's frames.
+        T_world2cam: (N, 4, 4).
+        camera: how its motion was told: ``static``, ``moving``, or the file's layout.
+        up_from: ``people``, ``given``, ``file``, or ``assumed`` where nothing told it.
+        up_std_deg: standard deviation of up, degrees; None where it is assumed.
+        height: of the first frame's camera over the ground, m; height_std: its standard deviation. None: no ground.
+        scale: metres a unit of the camera's path; None where it does not move or is in metres.
+        scales: one a person, by which its distance is off as seen from the ground.
+        notes: what a user should know, a line each.
+    """
+
+    frame_ids: NDArray[np.int64]
+    T_world2cam: Array
+    camera: str
+    up_from: str
+    up_std_deg: float | None
+    height: float | None
+    height_std: float | None
+    scale: float | None
+    scales: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json says of it."""
+
+        def rounded(value: float | None) -> float | None:
+            return None if value is None else round(float(value), 3)
+
+        up = self.T_world2cam[0, :3, 1]
+        return {
+            "camera": self.camera,
+            "up_from": self.up_from,
+            "up": [round(float(v), 4) for v in up],
+            "up_std_deg": rounded(self.up_std_deg),
+            "camera_height_m": rounded(self.height),
+            "camera_height_std_m": rounded(self.height_std),
+            "path_scale": rounded(self.scale),
+            "notes": list(self.notes),
+        }
+
+
+def place(
+    motions: Sequence[Motion],
+    clip: Clip | None = None,
+    *,
+    camera: CameraMotion = "auto",
+    up: Sequence[float] | None = None,
+    body: Body | None = None,
+) -> list[Motion]:
+    """Put people into the world: the same motions with their fields of the world filled in.
+
+    Args:
+        motions: of one clip.
+        clip: it; needed where the camera may move. Without one it is static.
+        camera: ``"auto"``, ``"static"``, ``"moving"``, or a file of camera poses (:func:`~kinflow.world.camera_files.read_camera_path`).
+        up: which way is up in the first frame's camera axes, where that is known: (3,).
+        body: that the motions belong to; the open one by default.
+
+    Raises:
+        UsageError: nobody, motions of several bodies, or an ``up`` that is no direction.
+        FormatError: a camera file that does not belong to the clip, or is none.
+        MissingAssetError: no such file, or a moving camera where OpenCV is not installed.
+
+    >>> people = place(kinflow.reconstruct("clip.mp4"), kinflow.Clip.open("clip.mp4"))  # doctest: +SKIP
+    >>> people[0].transl_world.shape  # doctest: +SKIP
+    (210, 3)
+    """
+    return stand(motions, locate(motions, clip, camera=camera, up=up, body=body), body=body)
+
+
+# -- the camera -----------------------------------------------------------------------------------------------------------
+
+
+def locate(
+    motions: Sequence[Motion],
+    clip: Clip | None = None,
+    *,
+    camera: CameraMotion = "auto",
+    up: Sequence[float] | None = None,
+    body: Body | None = None,
+) -> World:
+    """Where the camera is in the world; arguments and errors as of :func:`place`."""
+    body = _body(motions, body)
+    given = None if up is None else direction(up)
+    ids = _frame_ids(motions, clip)
+    path = _camera_path(camera, motions, clip, len(ids))
+    notes = list(path.notes)
+    people = [_Posed.of(m, body) for m in motions]
+    known = None
+    if given is not None:
+        known = torch.from_numpy(path.T_ref2cam[0, :3, :3].T @ given)
+    elif path.up is not None:
+        known = torch.from_numpy(path.up)
+    scale = None
+    if not path.metric:
+        path, scale, told = _in_metres(path, people, ids, known)
+        notes += told
+    seconds = sum(float(p.observed.sum()) * p.step for p in people)
+    found: Ground | None = None
+    if seconds >= SHORT_S or known is not None or any(int(p.observed.sum()) for p in people):
+        found = find_ground([p.sighted(path, ids) for p in people], known)
+    ones = (1.0,) * len(people)
+    if found is None:
+        found = Ground(torch.from_numpy(-path.T_ref2cam[0, 1, :3]), None, 0.0, None, ones, 0.0)
+        source, std = "assumed", None
+        notes.append("nobody's pose tells which way is up: the camera is taken as level; --up says better")
+    else:
+        source = "people" if known is None else ("file" if given is None else "given")
+        std = found.up_std_deg if known is None else None
+        if seconds < SHORT_S:
+            notes.append(f"{seconds:.2f} s of people tell gravity and ground by their poses alone, roughly")
+    if found.offset is None:
+        notes.append(
+            f"no ground was found: feet that stand are seen in {100 * found.share:.0f} % of the frames; heights are relative"
+        )
+    for note in notes:
+        log.warning("world: %s", note)
+    return _world(path, found, ids, source, std, scale, notes, people)
+
+
+def _world(
+    path: CameraPath, found: Ground, ids: NDArray[np.int64], source: str, std: float | None, scale: float | None,
+    notes: Sequence[str], people: Sequence[_Posed],
+) -> World:  # fmt: skip
+    """Axes and origin of the world, from up and ground in the reference's axes."""
+    first = path.T_ref2cam[0]
+    y = found.up.numpy()
+    z = -first[2, :3]  # backwards, as the first camera looks
+    z = z - (z @ y) * y
+    if np.linalg.norm(z) < 0.05:  # it looks straight up or down: what is upwards in the image is forwards
+        z = first[1, :3] * np.sign(first[2, :3] @ y) * -1
+        z = z - (z @ y) * y
+    z = z / np.linalg.norm(z)
+    centre = -first[:3, :3].T @ first[:3, 3]
+    offset = found.offset
+    if offset is None:  # heights from the lowest soles on, so that viewers have something to stand on
+        lows = torch.cat([(p.world_soles(path, ids) @ found.up).amin((1, 2)) for p in people])
+        offset = -float(lows.quantile(0.05))
+    height = float(centre @ y) + offset
+    T_ref2world = np.eye(4)
+    T_ref2world[:3, :3] = np.stack((np.cross(y, z), y, z))
+    T_ref2world[:3, 3] = -T_ref2world[:3, :3] @ (centre - height * y)
+    known = found.offset is not None
+    return World(
+        ids, path.T_ref2cam @ np.linalg.inv(T_ref2world), path.source, source, std, height if known else None,
+        found.offset_std if known else None, scale, found.scales, tuple(notes),
+    )  # fmt: skip
+
+
+def _in_metres(
+    path: CameraPath, people: Sequence[_Posed], ids: NDArray[np.int64], known: Tensor | None
+) -> tuple[CameraPath, float | None, tuple[str, ...]]:
+    """A path whose places are not known, or in unknown units, in metres; its scale; and what to tell of it."""
+    sightings = [p.sighted(path, ids) for p in people]
+    blind = [
+        dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings
+    ]  # no plane before there are places
+    found = find_ground(blind, known)
+    up = found.up if found is not None else torch.from_numpy(-path.T_ref2cam[0, 1, :3])
+    x, _ = basis(up)
+    to_y_up = torch.stack((x, up, torch.linalg.cross(x, up)))
+    stepping = [p.stepping(path, ids, to_y_up) for p in people]
+    if not path.T_ref2cam[:, :3, 3].any():
+        return carried(path, stepping, to_y_up), None, ()
+    path, scale = scaled(path, stepping, to_y_up)
+    if scale is None:
+        return path, None, ("nobody's feet tell the scale of the camera's path: it is taken as metres",)
+    return path, scale, ()
+
+
+def _camera_path(camera: CameraMotion, motions: Sequence[Motion], clip: Clip | None, frames: int) -> CameraPath:
+    if camera == "static" or (camera == "auto" and clip is None):
+        return CameraPath.static(frames)
+    if camera in ("auto", "moving"):
+        from .moving import watch_background
+
+        if clip is None:
+            raise UsageError("camera: expected the clip whose camera moves, got none. Give it, or camera='static'.")
+        return watch_background(clip, motions, asked=camera == "moving")
+    return read_camera_path(camera, frames)
+
+
+# -- the people -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Posed:
+    """One person's motion with what of it meets the ground, in camera axes; float64 tensors (T, ...)."""
+
+    frame_ids: NDArray[np.int64]
+    timestamps: Tensor
+    observed: NDArray[np.bool_]
+    root_rotmat: Tensor
+    body_rotmat: Tensor
+    pelvis: Tensor
+    soles: Tensor  # (T, 4, P, 3)
+    contacts: Tensor
+    feet: Tensor
+    rest_pelvis: Tensor
+
+    @property
+    def step(self) -> float:
+        """Seconds from frame to frame."""
+        return float(self.timestamps.diff().median()) if len(self.timestamps) > 1 else 1 / 30
+
+    @classmethod
+    def of(cls, motion: Motion, body: Body) -> _Posed:
+        betas = torch.tensor(motion.betas).to(body.device, body.dtype)
+        soles: Soles = soles_of(body, betas)
+        rotations, points, pelvis = [], [], []
+        with torch.no_grad():
+            for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
+                pose = motion.pose_rotmat(rows).to(body.device, body.dtype)
+                turned, placed = body.transforms(betas, pose, torch.tensor(motion.transl[rows]).to(pose))
+                rotations.append(pose.double().cpu())
+                points.append(soles.posed(turned, placed).double().cpu())
+                pelvis.append(placed[:, 0].double().cpu())
+            rest = body.rest_joints(betas)[0].double().cpu()
+        inside = (motion.keypoints2d[:, FEET] > 0) & (motion.keypoints2d[:, FEET] < motion.image_size)
+        seen = (motion.confidence[:, FEET] >= _SURE) & inside.all(-1)
+        rotmat = torch.cat(rotations)
+        return cls(
+            motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
+            rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(points), torch.tensor(motion.contacts).double(),
+            torch.from_numpy(seen.mean(-1)), rest,
+        )  # fmt: skip
+
+    def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
+        """T_ref2cam (T, 4, 4) of its frames."""
+        return torch.from_numpy(path.T_ref2cam[np.searchsorted(ids, self.frame_ids)])
+
+    def world_soles(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
+        """Points of the soles (T, 4, P, 3) in the reference's axes."""
+        return _back(self.cameras(path, ids), self.soles)
+
+    def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
+        """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
+        turn = to_y_up @ self.cameras(path, ids)[:, :3, :3].mT
+        soles = (self.soles - self.pelvis[:, None, None]) @ turn[:, None].mT
+        rows = torch.from_numpy(np.searchsorted(ids, self.frame_ids))
+        pelvis = (turn @ self.pelvis[..., None])[..., 0]
+        return Stepping(rows, self.timestamps, torch.tensor(self.observed), pelvis, soles)
+
+    def sighted(self, path: CameraPath, ids: NDArray[np.int64]) -> Sighted:
+        """What the observed frames say of gravity and ground, in the reference's axes."""
+        rows = np.flatnonzero(self.observed)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_FRAMES, len(rows))).round().astype(int))]
+        cameras = self.cameras(path, ids)[rows]
+        turn = cameras[:, :3, :3].mT
+        depth = self.pelvis[rows].norm(dim=-1)
+        share = self.step * float(self.observed.sum()) / max(len(rows), 1) / CORRELATED_S
+        with torch.no_grad():
+            tilt = load_tilt()(self.body_rotmat[rows])
+        return Sighted(
+            turn @ self.root_rotmat[rows], Tilt(*tilt), _back(cameras, self.soles[rows]).flatten(1, 2),
+            (turn @ (self.pelvis[rows] / depth[:, None])[..., None])[..., 0], depth,
+            -(turn @ cameras[:, :3, 3:])[..., 0], torch.full((len(rows),), min(1.0, share), dtype=torch.float64),
+            self.feet[rows],
+        )  # fmt: skip
+
+
+def _back(cameras: Tensor, points: Tensor) -> Tensor:
+    """Points (T, ..., 3) out of the axes of cameras (T, 4, 4)."""
+    lead = [1] * (points.dim() - 2)
+    shift = cameras[:, :3, 3].reshape(-1, *lead, 3)
+    return (points - shift) @ cameras[:, :3, :3].reshape(-1, *([1] * (points.dim() - 3)), 3, 3)
+
+
+def stand(motions: Sequence[Motion], world: World, *, body: Body | None = None) -> list[Motion]:
+    """Solve everybody's path in a world: the motions with their fields of the world filled in.
+
+    Raises:
+        ShapeError: frames that the world does not have.
+    """
+    body = _body(motions, body)
+    return [_stood(m, _Posed.of(m, body), world, s) for m, s in zip(motions, world.scales, strict=True)]
+
+
+def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion:
+    at = np.searchsorted(world.frame_ids, person.frame_ids).clip(max=len(world.frame_ids) - 1)
+    if not np.array_equal(world.frame_ids[at], person.frame_ids):
+        raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
+    cameras = torch.from_numpy(world.T_world2cam[at])
+    turn = cameras[:, :3, :3].mT
+    centres = -(turn @ cameras[:, :3, 3:])[..., 0]
+    seen = (turn @ (scale * person.pelvis)[..., None])[..., 0] + centres
+    offsets = (person.soles - person.pelvis[:, None, None]) @ cameras[:, None, :3, :3]
+    depth = scale * person.pelvis.norm(dim=-1)
+    solved = solve_path(
+        seen, torch.nn.functional.normalize(seen - centres, dim=-1), depth, offsets, person.timestamps,
+        certainty=torch.tensor(np.where(person.observed, 1.0, 0.1)), contacts=person.contacts,
+        ground=world.height is not None,
+    )  # fmt: skip
+    root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
+    placed = world.height is not None
+    std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
+    return dataclasses.replace(
+        motion,
+        global_orient_world=root.numpy(),
+        transl_world=(solved.pelvis - person.rest_pelvis).numpy(),
+        T_world2cam=cameras.numpy(),
+        ground=np.array([0.0, 1.0, 0.0, 0.0]) if placed else None,
+        world_std=std if placed and world.up_std_deg is not None else None,
+        contacts=solved.contacts.numpy(),
+    )
+
+
+# -- checks ---------------------------------------------------------------------------------------------------------------
+
+
+def _body(motions: Sequence[Motion], body: Body | None) -> Body:
+    if not motions:
+        raise UsageError("motions: expected at least one person, got none.")
+    for motion in motions:
+        check_type("motions", motion, Motion)
+        if not len(motion) or not motion.observed.any():
+            raise ShapeError("motions: expected at least one observed frame of each person, got none. Leave it out.")
+    if body is None:
+        if any(m.body != "open" for m in motions):
+            raise UsageError(f"body: the motions belong to {motions[0].body!r}. Pass body=Body.from_file(PATH).")
+        return Body.open("light")
+    check_type("body", body, Body)
+    for motion in motions:
+        if motion.body != body.name:
+            raise UsageError(f"body: a motion belongs to {motion.body!r}, got {body.name!r}. Pass its own.")
+    return body
+
+
+def direction(up: Sequence[float]) -> Array:
+    """A unit vector (3,) of three numbers. Raises UsageError: they are none, or all zero."""
+    try:
+        value = np.asarray(up, np.float64)
+    except (TypeError, ValueError):
+        value = np.empty(0)
+    if value.shape != (3,) or not np.isfinite(value).all() or np.linalg.norm(value) < 1e-6:
+        raise UsageError(f"up: expected a direction X,Y,Z in camera axes (a level camera's is 0,-1,0), got {up!r}.")
+    return value / np.linalg.norm(value)
+
+
+def _frame_ids(motions: Sequence[Motion], clip: Clip | None) -> NDArray[np.int64]:
+    if clip is not None:
+        return clip.frame_ids
+    return np.unique(np.concatenate([m.frame_ids for m in motions]))
