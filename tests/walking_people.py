@@ -32,6 +32,7 @@ def a_walk(
         a_motion(frames), person_id=person_id, body=body.name, betas=betas, timestamps=times,
         frame_ids=np.rint(start_s * fps).astype(int) + np.arange(frames), global_orient=rotvec[:, 0],
         body_pose=rotvec[:, 1:], transl=steps.transl.numpy(), joints3d=joints.numpy(),
+        **{f.name: None for f in dataclasses.fields(Motion) if f.metadata["optional"]},  # not placed in a world
     )  # fmt: skip
 
 
