@@ -162,7 +162,8 @@ def test_sources_that_cannot_be(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     np.savez(tmp_path / "person00.npz", poses=np.zeros((3, 72)))
     assert "expected schema kinflow.motion/1" in fails(capsys, 2, tmp_path, "--to", "csv")
     motion = a_walk(body, 4)
-    values: dict[str, Any] = {f.name: getattr(motion, f.name) for f in dataclasses.fields(Motion)}
+    fields = {f.name: getattr(motion, f.name) for f in dataclasses.fields(Motion)}
+    values: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     values["transl"] = np.full((4, 3), np.nan)
     np.savez(tmp_path / "person00.npz", schema=Motion.SCHEMA, **values)
     assert "transl: expected finite values" in fails(capsys, 2, tmp_path, "--to", "csv")
