@@ -142,10 +142,15 @@ def longest(people: list[Evidence]) -> Evidence | None:
 
 
 def systems(
-    case: Case, reconstructor: Reconstructor, networks: list[str], refine: bool, regions: dict[str, list[np.ndarray]]
+    case: Case,
+    reconstructor: Reconstructor,
+    networks: list[str],
+    refine: bool,
+    regions: dict[str, list[np.ndarray]],
+    ablate: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Errors of every row of the table on one clip; a row is absent where nobody was found. ``regions`` collects the shares of
-    :func:`shares` by row."""
+    :func:`shares` by row; ``ablate`` adds rows of parts left out."""
     out = {}
     for network in networks:
         config = PerceptionConfig(landmarks=network, masks=refine, parts=refine)
@@ -160,14 +165,39 @@ def systems(
         out[f"lifted landmarks, {network}"] = errors(points, evidence, evidence.observed, case)
         (motion,) = reconstructor.reconstruct([evidence], case.clip.K)
         stages = {f"kinflow, {network}": motion}
+        if ablate:
+            stages |= {f"{name}, {network}": made for name, made in ablated(evidence, case, reconstructor).items()}
         if refine:
             stages[f"kinflow --refine, {network}"] = reconstructor.refine([motion], [evidence])[0]
         for name, made in stages.items():
             parameters = (torch.from_numpy(made.betas)[None], made.pose_rotmat(), torch.from_numpy(made.transl))
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
             out[name] = errors(points, made, made.observed, case)
-            if (found := shares(case, made)) is not None:
+            if name.startswith("kinflow") and (found := shares(case, made)) is not None:
                 regions.setdefault(name, []).append(found)
+    return out
+
+
+def ablated(evidence: Evidence, case: Case, reconstructor: Reconstructor) -> dict[str, Motion]:
+    """Motions with parts of the reconstruction left out."""
+    whole = reconstructor.config
+    flat = np.full((len(evidence), 33, 2), 0.08, np.float32)
+    flat[~evidence.observed] = 0
+    (raw,) = reconstructor.reconstruct(
+        [dataclasses.replace(evidence, world_std=flat)], case.clip.K
+    )  # not lifted any more
+    out = {"without the lifter": raw}
+    try:
+        reconstructor.config = dataclasses.replace(whole, align=dataclasses.replace(whole.align, iterations=0))
+        (out["without the fit"],) = reconstructor.reconstruct([evidence], case.clip.K)
+        still = dataclasses.replace(whole.align_losses, acceleration=0.0)
+        reconstructor.config = dataclasses.replace(whole, align_losses=still)
+        (out["without the joints' acceleration"],) = reconstructor.reconstruct([evidence], case.clip.K)
+        blind = dataclasses.replace(whole.align_losses, landmarks=0.0)
+        reconstructor.config = dataclasses.replace(whole, align_losses=blind)
+        (out["fitted to keypoints alone"],) = reconstructor.reconstruct([evidence], case.clip.K)
+    finally:
+        reconstructor.config = whole
     return out
 
 
@@ -210,6 +240,7 @@ def main() -> None:
         "--networks", nargs="+", choices=("full", "heavy"), default=["full", "heavy"], help="landmark networks"
     )
     p.add_argument("--refine", action="store_true", help="rows with --refine as well")
+    p.add_argument("--ablate", action="store_true", help="rows of parts left out as well")
     p.add_argument("--out", type=Path, help="JSON of every clip's figures")
     args = p.parse_args()
     if (args.real is None) != (args.reference is None):
@@ -221,7 +252,7 @@ def main() -> None:
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         if args.rendered:
             cases = rendered(args.data, args.rendered, body, Path(scratch))
-            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions))
+            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions, args.ablate))
                      for c in track(cases, "rendered clips", args.rendered, console=console)]  # fmt: skip
             record["rendered"] = pairs
             console.print(table(f"{args.rendered} rendered clips of test subjects", [r for _, r in pairs]))
@@ -229,7 +260,9 @@ def main() -> None:
                 console.print(calibration(name, found))
             record["regions"] = {name: np.mean(found, 0).tolist() for name, found in regions.items()}
         if args.real is not None:
-            result = systems(real(args.real, args.reference), reconstructor, args.networks, args.refine, {})
+            result = systems(
+                real(args.real, args.reference), reconstructor, args.networks, args.refine, {}, args.ablate
+            )
             record["real"] = result
             console.print(table(f"{args.real.name}, real, one view of four", [result]))
     console.print(f"weights {reconstructor.weights}", style="dim")

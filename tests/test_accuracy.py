@@ -67,9 +67,11 @@ def test_one_rendered_clip(tmp_path: Path) -> None:
     with torch.no_grad():
         (one,) = accuracy.rendered(tmp_path / "mocap.npz", 1, body, tmp_path)
         regions: dict[str, list[np.ndarray]] = {}
-        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions)
+        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions, ablate=True)
     assert one.points.shape == (accuracy.FRAMES, 12, 3)
-    assert {"world landmarks, heavy", "kinflow, heavy"} <= set(rows)
+    assert {"world landmarks, heavy", "kinflow, heavy", "without the lifter, full", "without the fit, heavy"} <= set(
+        rows
+    )
     assert all(0.9 < row["seen"] <= 1 and row["PA-MPJPE"] < 120 for row in rows.values())
     printed = accuracy.table("clips", [rows, rows])
     assert printed.row_count == len(rows)

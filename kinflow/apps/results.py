@@ -150,11 +150,13 @@ def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
         timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began
 
 
-def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) -> dict[str, float | int | None]:
+def fit_to_keypoints(
+    motion: Motion, body: Body, min_confidence: float = 0.5, threshold: float = 0.2
+) -> dict[str, float | int | None]:
     """How well the reprojected body sits on the confident keypoints of its twelve limb joints, over the observed frames.
 
     Returns:
-        ``pck``: share within 0.2 of the torso (mid-shoulder to mid-hip of the keypoints, px); ``pck_points``: how many
+        ``pck``: share within ``threshold`` of the torso (mid-shoulder to mid-hip of the keypoints, px); ``pck_points``: how many
         counted; ``reprojection_px``: their median distance. None where no keypoint is confident.
     """
     rows = motion.observed
@@ -166,7 +168,7 @@ def fit_to_keypoints(motion: Motion, body: Body, min_confidence: float = 0.5) ->
     pixels = project(torch.from_numpy(np.concatenate(pieces)), torch.tensor(motion.K))
     keypoints = torch.from_numpy(motion.keypoints2d[rows])
     confidence = torch.from_numpy(motion.confidence[rows])[:, limbs]
-    correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), 0.2, min_confidence)
+    correct, counted = pck(pixels, keypoints[:, limbs], confidence, torso_length(keypoints), threshold, min_confidence)
     if not counted.any():
         return {"pck": None, "pck_points": 0, "reprojection_px": None}
     distance = (pixels - keypoints[:, limbs]).norm(dim=-1)[confidence >= min_confidence]
