@@ -6,6 +6,7 @@ from kinflow import __version__
 
 COMMANDS = {
     "kinflow-video": "turn a clip into moving 3D people",
+    "kinflow-view": "look at results from all sides, in rerun or a browser",
     "kinflow-export": "write motions as GLB, BVH, USD, AMASS, SMPL, TRC or CSV",
     "kinflow-smooth": "clean noisy SMPL poses and fill missing frames",
     "kinflow-bench": "measure kinflow on 3DPW, EMDB, clips and motion capture",

@@ -22,7 +22,7 @@ from swings import save_swings
 from test_end_to_end import render_walk
 from walker import rotvecs, walk
 
-from kinflow.cli import bench, export, smooth, train, video
+from kinflow.cli import bench, export, smooth, train, video, view
 from kinflow.config import (
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
@@ -41,7 +41,7 @@ PAGES = [
     ROOT / "examples/README.md",
     ROOT / "CONTRIBUTING.md",
 ]
-PARSERS = {f"kinflow-{m.__name__.rpartition('.')[2]}": m.parser for m in (video, export, smooth, bench, train)}
+PARSERS = {f"kinflow-{m.__name__.rpartition('.')[2]}": m.parser for m in (video, view, export, smooth, bench, train)}
 FPS, FRAMES = 10, 27
 
 

@@ -105,7 +105,7 @@ def test_help_names_settings_that_exist() -> None:
         load_config(config, overrides=named)
 
 
-@pytest.mark.parametrize("command", ["video", "export", "smooth", "train"])
+@pytest.mark.parametrize("command", ["video", "view", "export", "smooth", "train"])
 def test_every_command_tells_its_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         importlib.import_module(f"kinflow.cli.{command}").main(["--version"])

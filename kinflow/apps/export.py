@@ -12,7 +12,7 @@ from ..formats.exports import check_formats, export
 from ..motion import Motion
 from .staging import staging
 
-__all__ = ["export_result", "read_motions"]
+__all__ = ["body_of", "export_result", "read_motions"]
 
 _PERSON = re.compile(r"person\d+\.npz")
 
@@ -59,7 +59,7 @@ def export_result(
     """
     chosen = check_formats(to)
     motions = read_motions(source)
-    body = _body(motions, body_path)
+    body = body_of(motions, body_path)
     folder = source if source.is_dir() else source.parent
     out = folder if out is None else out
     scene = "people" if source.is_dir() else source.stem
@@ -86,12 +86,17 @@ def export_result(
     }
 
 
-def _body(motions: dict[str, Motion], body_path: Path | None) -> Body:
+def body_of(motions: dict[str, Motion], body_path: Path | None) -> Body:
+    """The body that motions, by name, belong to.
+
+    Raises:
+        UsageError: bodies of several kinds, a licensed one without its file, or a file for the open body.
+    """
     kinds = {motion.body: name for name, motion in motions.items()}
     if len(kinds) > 1:
         told = ", ".join(f"{name} to {kind!r}" for kind, name in kinds.items())
         raise UsageError(
-            f"body: expected motions of one body, got some that belong to others: {told}. Export them apart."
+            f"body: expected motions of one body, got some that belong to others: {told}. Give those of one at a time."
         )
     (kind,) = kinds
     if kind == "open":

@@ -67,7 +67,8 @@
       const passed = ((stamp - ticked) / 1000) * speed;
       // The film keeps the time while it runs, for its sound's sake; else the page's own clock does.
       const running = filmReady && !film.paused && !film.seeking && film.readyState > 2 && !film.ended;
-      const next = running ? filmTime() : now + Math.min(0.5, Math.max(0, passed));
+      const counted = now + Math.min(0.5, Math.max(0, passed));
+      const next = running ? filmTime() : filmReady && film.ended ? Math.max(counted, filmTime()) : counted;
       if (next >= last) {
         now = last;
         play(false);
