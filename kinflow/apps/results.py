@@ -60,6 +60,7 @@ class Result:
         out: str | Path,
         *,
         draw: bool = True,
+        ground: bool = False,
         export: str | Sequence[str] = (),
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Result:
         Args:
             out: the folder.
             draw: whether the overlay is drawn.
+            ground: draw a grid of metres on the ground into it.
             export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
             progress: called as the overlay advances.
 
@@ -88,7 +90,7 @@ class Result:
                 with timed(info["timings"], "overlay"):
                     write_overlay(
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
-                        batch_size=self.options.batch_size, progress=progress,
+                        batch_size=self.options.batch_size, ground=ground, progress=progress,
                     )  # fmt: skip
             exported: list[str] = []
             if formats:

@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of kinflow/config/pipeline.py, for example perception.min_duration_s=0.5; may be repeated")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    out.add_argument("--ground", action="store_true", help="draw a grid of metres on the ground into the overlay")
     out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="print errors only")
     out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
@@ -94,6 +95,8 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError("--out: expected a folder, got ''. Name it; . is the folder you are in.")
     if args.start is not None and args.end is not None and args.end <= args.start:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
+    if args.ground and (args.no_world or args.no_overlay):
+        raise UsageError("--ground: expected an overlay and the world, got --no-world or --no-overlay. Leave one out.")
     overrides = list(args.set)
     landmarks, parts = QUALITY[args.quality or "best"]
     if args.quality is not None:  # --set comes after it, and may ask for parts or do without them
@@ -121,7 +124,7 @@ def _run(args: argparse.Namespace) -> None:
     with StageProgress(enabled=not quiet) as progress:
         clip = Clip.open(args.clip, start=args.start, end=args.end, camera=camera, config=options.config.video)
         result = run(clip, options, progress=progress)
-        info = result.write(args.out, draw=not args.no_overlay, export=formats, progress=progress)
+        info = result.write(args.out, draw=not args.no_overlay, ground=args.ground, export=formats, progress=progress)
     if args.json:
         print(json.dumps(info))
     elif not args.quiet:
