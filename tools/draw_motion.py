@@ -4,7 +4,8 @@
 
 An overlay looks right while the body leans, faces backwards or sits in mid-air; from the side and from above that shows.
 OUT is a folder that kinflow-video wrote; OUT/personNN_views.png are written. The views are in the camera's axes, level where
-the camera was: "side" looks from the camera's left, "top" from above with the camera below the picture's lower edge.
+the camera was: "side" looks from the camera's left, "top" from above with the camera below the picture's lower edge. "world"
+is the side again, of people who were put into the world: gravity is down, and the shadow lies on the ground.
 """
 
 from __future__ import annotations
@@ -81,6 +82,21 @@ def pictures(body: Body, motion: Motion, rows: Sequence[int], view: View) -> np.
     return draw_mesh(scene, body.faces, View(view.yaw, view.pitch, reach), (HEIGHT, HEIGHT), SKIN)
 
 
+def world_pictures(body: Body, motion: Motion, rows: Sequence[int], view: View) -> np.ndarray:
+    """The body in the world (N, H, H, 3): upright as it was, over the ground with its shadow; it moves up and down, not along."""
+    camera = motion[rows].vertices(None, body)
+    vertices = torch.from_numpy(motion[rows].to_world(camera))
+    pelvis = torch.from_numpy(motion[rows].to_world(motion.joints3d[rows]))[:, :1]
+    middle = torch.cat(
+        (pelvis[..., :1], pelvis[..., 1:2].mean(0, keepdim=True).expand_as(pelvis[..., :1]), pelvis[..., 2:]), -1
+    )
+    reach = 2.15 * float((vertices - pelvis).norm(dim=-1).max())
+    floor = None if motion.ground is None else -float(middle[0, 0, 1])
+    return draw_mesh(
+        vertices - middle, body.faces, View(view.yaw, view.pitch, reach), (HEIGHT, HEIGHT), SKIN, floor=floor
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; returns the exit code."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,8 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = chosen[file]
             parts = [overlay_crops(frames, motion, rows)]
             parts += [pictures(body, motion, rows, view) for view in VIEWS.values()]
+            if motion.placed:
+                parts.append(world_pictures(body, motion, rows, SIDE))
+            titles = ("overlay", *VIEWS, *(["world"] if motion.placed else []))
             times = [f"{motion.timestamps[r]:.2f} s, frame {motion.frame_ids[r]}" for r in rows]
-            sheet = contact_sheet(np.concatenate(parts), len(rows), file.stem, times, ("overlay", *VIEWS))
+            sheet = contact_sheet(np.concatenate(parts), len(rows), file.stem, times, titles)
             print(save_figure(sheet, file.with_name(f"{file.stem}_views.png"), palette=None))
     except KinflowError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from ..clip import Clip
 from ..config import RenderConfig
 from ..motion import Motion
 from ..render import overlay, person_colour
+from ..render.ground import draw_grid, grid_opacity
 from ..render.lines import draw_keypoints
 from ..video import VideoWriter
 from ..video.sound import add_sound
@@ -31,6 +32,7 @@ def write_overlay(
     layout: Layout = "overlay",
     keypoints: bool = False,
     batch_size: int = 8,
+    ground: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Draw each person's mesh over the frames, nearer people in front, and encode the video with the clip's own times and
@@ -43,6 +45,7 @@ def write_overlay(
         layout: what stands beside the overlay, of :data:`~kinflow.apps.layouts.LAYOUTS`.
         keypoints: draw the landmarks that the motions were fitted to, those of confidence 0.5 and more, over the overlay.
         batch_size: frames at a time.
+        ground: a grid of metres on the ground lies under them, in the frames in which somebody tells where it is.
         progress: called as frames are done.
 
     Raises:
@@ -55,6 +58,10 @@ def write_overlay(
     K = torch.as_tensor(clip.K) * torch.tensor([*shrunk, 1.0], dtype=torch.float32)[:, None]
     side = SideView(motions, body, panels.side, config) if "side" in panels.names else None
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
+    cameras = {
+        int(f): m.T_world2cam[t] for m in motions if m.T_world2cam is not None for t, f in enumerate(m.frame_ids)
+    }
+    lines: tuple[np.ndarray, Tensor] | None = None
     done, begin = 0, 0.0
     with VideoWriter(path, panels.size, clip.fps, clip.config) as writer:
         for batch in clip.batches(batch_size):
@@ -66,8 +73,13 @@ def write_overlay(
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
                 number = int(frame_id)
                 present = {i: s[number] for i, s in enumerate(skinned) if number in s}
-                picture = scaled(image, panels.frame)
-                drawn = overlay(picture, [(v, person_colour(i)) for i, v in present.items()], body.faces, K, config)
+                picture = beneath = scaled(image, panels.frame)
+                camera = cameras.get(number) if ground else None
+                if camera is not None:
+                    if lines is None or not np.array_equal(lines[0], camera):  # once, of a camera that stands still
+                        lines = camera, grid_opacity(camera, K.numpy(), panels.frame)
+                    beneath = draw_grid(picture, lines[1])
+                drawn = overlay(beneath, [(v, person_colour(i)) for i, v in present.items()], body.faces, K, config)
                 if keypoints:
                     for person in present:
                         motion, row = motions[person], rows[person][number]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         draw: bool
         layout: Layout
         keypoints: bool
+        ground: bool
         view: bool
         export: str | Sequence[str]
 
@@ -80,6 +81,7 @@ class Result:
         layout: Layout = "overlay",
         keypoints: bool = False,
         view: bool = True,
+        ground: bool = False,
         export: str | Sequence[str] = (),
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class Result:
                 "side-by-side" (the frame as it was, the overlay, the people from the side).
             keypoints: draw the detected 2D keypoints over it.
             view: whether view.html is written, people in 3D beside the overlay (docs/view.md).
+            ground: draw a grid of metres on the ground into it.
             export: formats to write as well, by :func:`kinflow.formats.exports.export`: ``"glb,bvh"`` or a list.
             progress: called as the overlay advances.
 
@@ -114,7 +117,8 @@ class Result:
                 with timed(info["timings"], "overlay"):
                     write_overlay(
                         stage / "overlay.mp4", self.clip, self.motions, self.body, config=self.options.config.render,
-                        layout=layout, keypoints=keypoints, batch_size=self.options.batch_size, progress=progress,
+                        layout=layout, keypoints=keypoints, batch_size=self.options.batch_size, ground=ground,
+                        progress=progress,
                     )  # fmt: skip
             names = [Path(p["file"]).stem for p in info["people"]]
             if view:

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--no-view", action="store_true", help="write no view.html")
     out.add_argument("--layout", choices=LAYOUTS, help="what the overlay's picture holds: the overlay alone, the clip or a view from the side beside it, or all three (default: overlay)")  # fmt: skip
     out.add_argument("--draw-keypoints", action="store_true", help="draw the 2D keypoints over the overlay")
+    out.add_argument("--ground", action="store_true", help="draw a grid of metres on the ground into the overlay")
     out.add_argument("--export", metavar="LIST", help="write the motions in other formats as well: some of glb,bvh,usd,amass,smpl,trc,csv (kinflow-export --help)")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="print errors only")
     out.add_argument("--json", action="store_true", help="print run.json on standard output, nothing else")
@@ -113,6 +114,8 @@ def _run(args: argparse.Namespace) -> None:
         raise UsageError(f"--end: expected more than --start ({args.start}), got {args.end}.")
     if args.no_overlay and (args.layout is not None or args.draw_keypoints):
         raise UsageError("--no-overlay: there is nothing to lay out or to draw keypoints on. Leave one of them out.")
+    if args.ground and (args.no_world or args.no_overlay):
+        raise UsageError("--ground: expected an overlay and the world, got --no-world or --no-overlay. Leave one out.")
     overrides = list(args.set)
     landmarks, parts = QUALITY[args.quality or "best"]
     if args.quality is not None:  # --set comes after it, and may ask for parts or do without them
@@ -139,7 +142,8 @@ def _run(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
     clips, many = find_clips(args.clip)
     writing: WriteKeywords = {
-        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints, "view": not args.no_view, "export": formats,
+        "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints,
+        "ground": args.ground, "view": not args.no_view, "export": formats,
     }  # fmt: skip
     if many:
         _run_many(args, clips, options, camera, writing)

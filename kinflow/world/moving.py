@@ -35,8 +35,13 @@ LEFT = 0.55
 LONGEST = 30
 FEWEST = 24
 """Corners below which a background tells nothing."""
-PARALLAX = 2.0
-"""Px of :data:`LONGER_SIDE`: mean miss of a pure rotation over a key frame's span from which the camera is taken to move on."""
+PARALLAX = 0.8
+"""Px of :data:`LONGER_SIDE`: median miss of a pure rotation over a key frame's span from which the camera is taken to go
+somewhere; ZOOMED: so does one whose picture grows or shrinks by more, for going forwards does so too. Feet that stand then tell
+that a lens that zooms goes nowhere."""
+ZOOMED = 0.02
+TWO_VIEWS = 4.0
+"""Px: parallax that two views need to tell rotation better than a pure rotation does, whose error is of its size."""
 STILL_DEG = 0.25
 """A camera that never turns by more, and shows no parallax, stands still."""
 BEYOND = 0.12
@@ -104,12 +109,11 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool) -> C
             f"the background shows too few corners in {blind} of {frames} frames to tell how the camera turns; there it is taken "
             "as still. Give --camera a file of its poses"
         )
-    goes = bool(misses) and float(np.median(misses)) > PARALLAX
+    grown = max(zooms, default=0.0)
+    goes = bool(misses) and (float(np.median(misses)) > PARALLAX or grown > ZOOMED)
     angle = float(np.degrees(np.linalg.norm(log_so3(rotmat), axis=-1)).max())
     if not goes and angle < STILL_DEG and not asked:
         return CameraPath.static(frames, tuple(notes))
-    if zooms and max(zooms) > 0.05:
-        notes.append("the lens seems to zoom; distances are those of the focal length given")
     return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes))
 
 
@@ -212,7 +216,7 @@ def turn_of(window: Window, K: Array, longer_side: int) -> Turned:
         rotmat.append(turn)
         zoom.append(factor)
     turned = Turned(np.stack(rotmat), np.array(zoom), miss * px)
-    if turned.miss <= PARALLAX:
+    if turned.miss <= TWO_VIEWS:
         return turned
     between = _two_views(rays, 1 / px)
     return turned if between is None else dataclasses.replace(turned, rotmat=between)
@@ -270,7 +274,7 @@ def _two_views(rays: Array, pixel: float) -> Array | None:
     placed = cv2.triangulatePoints(np.eye(3, 4), np.hstack((turn, shift)), rays[0][good].T, rays[-1][good].T)
     points = (placed[:3] / placed[3]).T
     sound = np.isfinite(points).all(1) & (points[:, 2] > 0.5)
-    points, seen = points[sound], rays[:, good][:, sound]
+    points, seen = np.ascontiguousarray(points[sound]), rays[:, good][:, sound]
     if len(points) < FEWEST:
         return None
     out, end = [eye], log_so3(turn)
@@ -278,7 +282,14 @@ def _two_views(rays: Array, pixel: float) -> Array | None:
         share = number / (len(rays) - 1)
         turned, moved = (share * end)[:, None].copy(), (share * shift).copy()
         ok, turned, moved = cv2.solvePnP(
-            points, seen[number], eye, None, turned, moved, useExtrinsicGuess=True, flags=cv2.SOLVEPNP_ITERATIVE
+            points,
+            np.ascontiguousarray(seen[number]),
+            eye,
+            None,
+            turned,
+            moved,
+            useExtrinsicGuess=True,
+            flags=cv2.SOLVEPNP_ITERATIVE,
         )
         out.append(exp_so3(turned[:, 0]) if ok else exp_so3(share * end))
     return np.stack(out)
