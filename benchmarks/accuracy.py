@@ -12,7 +12,7 @@ Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the
 0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
 each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it; accel is the acceleration error about the hips
-(``kinflow-bench clip`` scores alike). Mean over clips with its standard error. A third table says of rendered clips how many
+(``kinflow-bench clip`` scores alike); root is the angle by which the pelvis is turned wrongly. Mean over clips with its standard error. A third table says of rendered clips how many
 of SMPL's joints lie in the regions that their predicted deviations fill to 50 and 90 %, in space and along the line of sight.
 """
 
@@ -46,6 +46,7 @@ from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import inside
 from kinflow.reconstruction.geometry import ray_rotmat
+from kinflow.rotations import geodesic_distance
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
 from kinflow.training.streams.render_and_perceive import draw_scene
 from kinflow.video import VideoWriter
@@ -55,19 +56,20 @@ NAMES = tuple(BLAZEPOSE[i] for i in POINTS)
 SEED = 7_000_000
 """First seed of the rendered clips; training's shards use small ones and those from 1,000,000 on."""
 FRAMES = 32
-METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "seen")
+METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "root", "seen")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A clip with its truth: ``points`` (T, 12, 3) m in camera axes at ``frame_ids`` (T,); of renders SMPL's ``joints``
-    (T, 24, 3) too."""
+    (T, 24, 3) and the pelvis' rotation ``root`` (T, 3, 3) too."""
 
     name: str
     clip: Clip
     points: Tensor
     frame_ids: np.ndarray
     joints: Tensor | None = None
+    root: Tensor | None = None
 
 
 def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]:
@@ -92,7 +94,14 @@ def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]
                 video.write(image, float(time))
         points = body.landmarks(betas, scene.pose_rotmat, scene.transl)[:, POINTS]
         joints = body.joints(betas, scene.pose_rotmat, scene.transl)
-        yield Case(scene.source, Clip.open(path, camera=scene.K), points, np.arange(len(images)), joints)
+        yield Case(
+            scene.source,
+            Clip.open(path, camera=scene.K),
+            points,
+            np.arange(len(images)),
+            joints,
+            scene.pose_rotmat[:, 0],
+        )
         made += 1
 
 
@@ -173,6 +182,9 @@ def systems(
             parameters = (torch.from_numpy(made.betas)[None], made.pose_rotmat(), torch.from_numpy(made.transl))
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
             out[name] = errors(points, made, made.observed, case)
+            if case.root is not None:
+                turn = geodesic_distance(made.pose_rotmat()[:, 0], case.root[made.frame_ids])
+                out[name]["root"] = float(turn[made.observed].mean().rad2deg())
             if name.startswith("kinflow") and (found := shares(case, made)) is not None:
                 regions.setdefault(name, []).append(found)
     return out
@@ -214,12 +226,15 @@ def calibration(name: str, found: list[np.ndarray]) -> Table:
 
 def table(title: str, results: list[dict[str, dict[str, float]]]) -> Table:
     """One row a system, one column a metric: mean and standard error over clips."""
-    out = Table("mm; accel m/s²", *METRICS, title=title)
+    out = Table("mm; accel m/s²; root degrees", *METRICS, title=title)
     for name in dict.fromkeys(name for result in results for name in result):
         cells = []
         for metric in METRICS:
-            values = np.array([r[name][metric] for r in results if name in r])
+            values = np.array([r[name].get(metric, math.nan) for r in results if name in r])
             values = values[np.isfinite(values)]
+            if not len(values):
+                cells.append("")
+                continue
             spread = (
                 f" ± {values.std(ddof=1) / math.sqrt(len(values)):.1f}" if len(values) > 1 and metric != "seen" else ""
             )

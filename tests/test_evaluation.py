@@ -48,7 +48,7 @@ def man(mini: Path) -> Recording:
 
 
 ALL = torch.ones(FRAMES, dtype=torch.bool)
-STD = torch.full((FRAMES, 24), 0.05)
+STD = torch.full((FRAMES, 24, 2), 0.05)
 
 
 def truth(recording: Recording, protocol: Protocol, bodies: Bodies) -> Prediction:
@@ -153,9 +153,9 @@ def test_predicted_deviations_are_scored_about_the_pelvis(man: Recording, bodies
     noise = std * torch.randn(FRAMES, 24, 3, dtype=D)
     noise[:, 0] = 0.5  # the pelvis' own place is no matter
     noise[:, 1:] += 0.5
-    got = score(with_joints(noise, man, torch.full((FRAMES, 24), std)), man, PROTOCOLS["official24"], bodies)
+    got = score(with_joints(noise, man, torch.full((FRAMES, 24, 2), std)), man, PROTOCOLS["official24"], bodies)
     assert got.mean("cover50") == pytest.approx(50, abs=5.2) and got.mean("cover90") == pytest.approx(90, abs=3.1)
-    sure = score(with_joints(noise, man, torch.full((FRAMES, 24), std / 3)), man, PROTOCOLS["official24"], bodies)
+    sure = score(with_joints(noise, man, torch.full((FRAMES, 24, 2), std / 3)), man, PROTOCOLS["official24"], bodies)
     assert sure.mean("nll") > got.mean("nll") + 1
 
 

@@ -186,7 +186,8 @@ def test_a_table_at_the_end(
     assert main([str(takes), "-o", str(tmp_path / "out"), "--no-overlay"]) == 6
     out, err = capsys.readouterr()
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
-    assert list(rows)[:5] == ["clip", "broken", "take2", "take10", "white"]
+    names = ["clip", "broken", "take2", "take10", "white"]
+    assert [name for name in rows if name in names] == names  # long messages go over several lines
     assert rows["take2"][1:3] == ["1", "10"] and rows["take2"][4] == "done" and rows["broken"][4] == "failed:"
     last = err.splitlines()[-1]
     assert last.startswith("kinflow-video: 2 of 4 clips failed: broken.mp4, white.mp4.") and "Traceback" not in err

@@ -36,12 +36,14 @@ def descend(
     second = [torch.zeros_like(x) for x in free]
     with torch.enable_grad():
         for iteration in range(iterations):
-            gradients = torch.autograd.grad(loss(iteration), list(free), allow_unused=True)
+            for x in free:
+                x.grad = None
+            loss(iteration).backward()  # type: ignore[no-untyped-call]  # autograd.grad knows no checkpoints
             share = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
             grown = [1 - beta ** (iteration + 1) for beta in _BETAS]
             with torch.no_grad():
-                for x, rate, m, v, gradient in zip(free, rates, first, second, gradients, strict=True):
-                    if gradient is None:
+                for x, rate, m, v in zip(free, rates, first, second, strict=True):
+                    if (gradient := x.grad) is None:
                         continue
                     m.lerp_(gradient, 1 - _BETAS[0])
                     v.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
