@@ -17,7 +17,7 @@ from ..motion import Motion
 from ..render import person_colour
 from ..rotations import rotmat_to_quat_wxyz
 from ..skeleton import BLAZEPOSE_TO_SMPL, SMPL_JOINTS, SMPL_PARENTS
-from .characters import Character, characters, file_axes, on_ground
+from .characters import Character, characters, file_axes, ground_height, on_ground
 
 __all__ = ["TIMELINE", "Bodies", "Film", "check_rerun", "log_people", "show", "store"]
 
@@ -31,7 +31,8 @@ CONTACTS = ("left heel", "left toe", "right heel", "right toe")
 FEET = {"left": SMPL_JOINTS.index("left_foot"), "right": SMPL_JOINTS.index("right_foot")}
 CONFIDENT = 0.5
 """Keypoints below it are not shown, as in the overlay."""
-GRID_M = 10
+GRID_M = 2
+"""How far the grid reaches beyond people and camera."""
 _PIECE = 256  # frames that the body is posed in at once
 _SHADES = (1.0, 0.75, 0.55, 0.35)  # of a person's colour, for several curves of theirs
 
@@ -103,10 +104,9 @@ def log_people(
 
     shown = Body.open("light") if body.name == "open" else body
     people = characters(motions, shown, names=names)
-    ground = 0.0 if all(on_ground(m) for m in motions) else None
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
-    if ground is not None:
-        recording.log("world/ground", rr.LineStrips3D(_grid(), colors=[180, 180, 180], radii=0.003), static=True)
+    grid = rr.LineStrips3D(_grid(people, ground_height(motions, shown)), colors=[190, 190, 190], radii=0.003)
+    recording.log("world/ground" if on_ground(motions) else "world/grid", grid, static=True)
     _log_camera(rr, recording, motions, shown)
     if film is not None:
         _log_film(rr, recording, *film)
@@ -118,7 +118,7 @@ def log_people(
 
 
 def _recording(rr: Any, title: str) -> Any:
-    recording = rr.RecordingStream("kinflow", recording_id=title)
+    recording = rr.RecordingStream("kinflow")  # an identity of its own: viewers join recordings of one
     recording.set_log_time_enabled(False)
     recording.set_log_tick_enabled(False)
     recording.send_recording_name(title)
@@ -128,35 +128,36 @@ def _recording(rr: Any, title: str) -> Any:
 def _blueprint() -> Any:
     import rerun.blueprint as rrb
 
-    def curves(name: str, origin: str) -> Any:
-        return rrb.TimeSeriesView(name=name, origin=origin)
+    def curves(name: str, origin: str, **more: Any) -> Any:
+        return rrb.TimeSeriesView(name=name, origin=origin, **more)
+
+    share = rrb.ScalarAxis(range=(0.0, 1.0))
 
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
-                rrb.Spatial3DView(name="people", origin="world", background=[247, 247, 247]),
+                rrb.Spatial3DView(name="people", origin="world", background=[247, 247, 247], line_grid=False),
                 rrb.Spatial2DView(name="camera", origin="world/camera/image"),
             ),
             rrb.Vertical(
                 curves("uncertainty, cm", "plots/uncertainty"),
-                curves("plausibility", "plots/plausibility"),
+                curves("plausibility", "plots/plausibility", axis_y=share),
                 curves("height of feet, m", "plots/feet"),
-                curves("contacts", "plots/contacts"),
+                curves("contacts", "plots/contacts", axis_y=share),
             ),
             column_shares=[3, 2],
         ),
-        rrb.TimePanel(timeline=TIMELINE),
+        rrb.TimePanel(timeline=TIMELINE, play_state="playing", loop_mode="all"),
         collapse_panels=True,
     )
 
 
-def _grid() -> list[list[list[float]]]:
-    """Lines on the ground, a metre apart, around the origin."""
-    lines = []
-    for k in range(-GRID_M, GRID_M + 1):
-        lines.append([[float(k), 0.0, float(-GRID_M)], [float(k), 0.0, float(GRID_M)]])
-        lines.append([[float(-GRID_M), 0.0, float(k)], [float(GRID_M), 0.0, float(k)]])
-    return lines
+def _grid(people: Sequence[Character], height: float) -> list[list[list[float]]]:
+    """Lines a metre apart, below the people and the camera."""
+    at = np.concatenate([np.zeros((1, 3)), *[p.pelvis for p in people]])[:, [0, 2]]
+    (left, back), (right, front) = np.floor(at.min(0)) - GRID_M, np.ceil(at.max(0)) + GRID_M
+    across = [[[x, height, back], [x, height, front]] for x in np.arange(left, right + 1)]
+    return across + [[[left, height, z], [right, height, z]] for z in np.arange(back, front + 1)]
 
 
 def _log_camera(rr: Any, recording: Any, motions: Sequence[Motion], body: Body) -> None:
