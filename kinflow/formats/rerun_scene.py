@@ -33,6 +33,8 @@ CONFIDENT = 0.5
 """Keypoints below it are not shown, as in the overlay."""
 GRID_M = 2
 """How far the grid reaches beyond people and camera."""
+EYE_YAW, EYE_PITCH = 0.6, 0.22
+"""Where the viewer first stands, rad from the camera and above the people."""
 _PIECE = 256  # frames that the body is posed in at once
 _SHADES = (1.0, 0.75, 0.55, 0.35)  # of a person's colour, for several curves of theirs
 
@@ -48,7 +50,7 @@ def check_rerun() -> None:
         )
 
 
-def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
+def store(path: Path, title: str, motions: Sequence[Motion], body: Body, **more: Any) -> None:
     """Write a recording (.rrd); arguments after the title are those of :func:`log_people`. The folder must exist.
 
     The file appears under its name when it is complete.
@@ -58,8 +60,8 @@ def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
     partial = path.with_name(f".{path.name}.part")
     try:
         recording = _recording(rr, title)
-        recording.save(str(partial), default_blueprint=_blueprint())
-        log_people(recording, *scene, **more)
+        recording.save(str(partial), default_blueprint=_blueprint(motions, body))
+        log_people(recording, motions, body, **more)
         recording.flush()
         recording.disconnect()
         partial.replace(path)
@@ -67,13 +69,13 @@ def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
-def show(title: str, *scene: Any, **more: Any) -> None:
+def show(title: str, motions: Sequence[Motion], body: Body, **more: Any) -> None:
     """Open rerun's viewer, a process of its own, on the scene; arguments as for :func:`store`."""
     import rerun as rr
 
     recording = _recording(rr, title)
-    recording.spawn(default_blueprint=_blueprint())
-    log_people(recording, *scene, **more)
+    recording.spawn(default_blueprint=_blueprint(motions, body))
+    log_people(recording, motions, body, **more)
     recording.flush()
     recording.disconnect()
 
@@ -125,18 +127,31 @@ def _recording(rr: Any, title: str) -> Any:
     return recording
 
 
-def _blueprint() -> Any:
+def _blueprint(motions: Sequence[Motion], body: Body) -> Any:
+    """What the viewer shows where, and from where it looks at the people: as view.html does."""
     import rerun.blueprint as rrb
 
     def curves(name: str, origin: str, **more: Any) -> Any:
         return rrb.TimeSeriesView(name=name, origin=origin, **more)
 
+    at = []
+    for motion in motions:
+        turn, shift = file_axes(motion, body)
+        at.append(np.einsum("tij,tj->ti", turn, motion.joints3d[:, 0]) + shift)
+    low, high = np.concatenate(at).min(0), np.concatenate(at).max(0)
+    middle, distance = (low + high) / 2, min(60.0, 3.2 + 0.95 * float(np.linalg.norm(high - low)))
+    towards = file_axes(motions[0], body)[1][0] - middle  # the camera
+    yaw = float(np.arctan2(towards[0], towards[2])) + EYE_YAW
+    away = np.array([np.sin(yaw) * np.cos(EYE_PITCH), np.sin(EYE_PITCH), np.cos(yaw) * np.cos(EYE_PITCH)])
+    eye = rrb.EyeControls3D(position=middle + distance * away, look_target=middle, eye_up=[0.0, 1.0, 0.0])
     share = rrb.ScalarAxis(range=(0.0, 1.0))
 
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
-                rrb.Spatial3DView(name="people", origin="world", background=[247, 247, 247], line_grid=False),
+                rrb.Spatial3DView(
+                    name="people", origin="world", background=[247, 247, 247], line_grid=False, eye_controls=eye
+                ),
                 rrb.Spatial2DView(name="camera", origin="world/camera/image"),
             ),
             rrb.Vertical(
