@@ -194,7 +194,7 @@ def test_who_walks_far_is_followed(light_body: Body) -> None:
 def test_a_ground_is_drawn_where_there_is_one(light_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     motion = a_walk(light_body, 6)
     assert (SideView([motion], light_body, (160, 160)).draw(int(motion.frame_ids[0]), {}) == round(PAPER)).all()
-    monkeypatch.setattr("kinflow.apps.layouts.on_ground", lambda motion: True)
+    monkeypatch.setattr("kinflow.apps.layouts.on_ground", lambda motions: True)
     drawn = SideView([motion], light_body, (160, 160)).draw(int(motion.frame_ids[0]), {})
     assert 0.01 < (drawn < 240).any(-1).mean() < 0.4
 

@@ -124,6 +124,8 @@ def test_what_the_camera_saw(saved: Recording, people: list[Motion]) -> None:
     np.testing.assert_allclose(K, people[0].K, atol=1e-6)
     np.testing.assert_allclose(saved.static("/world/camera", "translation").ravel(), 0, atol=1e-6)
     np.testing.assert_allclose(saved.static("/world/camera", "mat3x3").reshape(3, 3), np.diag([1, -1, -1]), atol=1e-6)
+    grid = saved.static("/world/grid", "strips")  # no ground is known
+    assert np.ptp(grid[..., 1]) == 0 and grid[0, 0, 1] < min(y_up(p.joints3d)[..., 1].min(1).mean() for p in people)
     frames = saved.over_time("/world/camera/image/film", "timestamp")
     np.testing.assert_allclose(list(frames), 0.5 + np.arange(12) / 24, atol=1e-4)
     np.testing.assert_allclose([float(v[0]) * 1e-9 for v in frames.values()], np.arange(12) / 24, atol=1e-4)

@@ -21,6 +21,7 @@ import torch
 from walking_people import a_walk, y_up
 
 from kinflow.apps import page
+from kinflow.apps.layouts import Panels
 from kinflow.apps.options import RunOptions
 from kinflow.apps.page import write_page
 from kinflow.apps.results import Result
@@ -149,6 +150,23 @@ def test_a_film_is_embedded_where_it_fits(
     (tmp_path / "inside.mp4").write_bytes(inside)
     clip = Clip.open(tmp_path / "inside.mp4")
     assert len(clip.timestamps) == 24 and clip.image_size == ((128, 96) if most > 100 else (52, 38))
+
+
+def test_the_film_is_the_overlay_alone(tmp_path: Path, people: list[Motion], body: Body) -> None:
+    with VideoWriter(tmp_path / "overlay.mp4", (160, 48), 24) as video:
+        for _ in range(3):
+            video.write(
+                np.repeat(np.array([40, 200, 90], np.uint8), [64, 64, 32])[None, :, None].repeat(48, 0).repeat(3, 2)
+            )
+    columns = Panels.of("side-by-side", (64, 48)).overlay_columns
+    assert columns == (64, 128) and Panels.of("overlay", (64, 48)).overlay_columns is None
+    write_page(
+        tmp_path / "view.html", people, body, title="a", names=["a", "b"], overlay=tmp_path / "overlay.mp4", begin=0.0,
+        columns=columns,
+    )  # fmt: skip
+    (tmp_path / "inside.mp4").write_bytes(base64.b64decode(data_of(tmp_path / "view.html")["film"]["embedded"]))
+    (batch,) = Clip.open(tmp_path / "inside.mp4").batches(8)
+    assert batch.images.shape == (3, 48, 64, 3) and abs(int(np.median(batch.images)) - 200) < 5
 
 
 def test_a_minute_of_two_people_is_small(tmp_path: Path, body: Body) -> None:

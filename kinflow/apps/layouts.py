@@ -80,6 +80,12 @@ class Panels:
         return cls(names, (width, height), (beside, height))
 
     @property
+    def overlay_columns(self) -> tuple[int, int] | None:
+        """From where to where the overlay reaches; None where it is alone."""
+        left = sum(self.frame[0] for name in self.names[: self.names.index("overlay")] if name == "original")
+        return (left, left + self.frame[0]) if len(self.names) > 1 else None
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the whole picture."""
         return sum(self.side[0] if n == "side" else self.frame[0] for n in self.names), self.frame[1]
@@ -112,7 +118,7 @@ class SideView:
         self.size, self._faces = size, body.faces
         self._config = dataclasses.replace(config or RenderConfig(), opacity=1.0)
         self._axes = [file_axes(m, body) for m in motions]
-        self._ground = bool(motions) and all(on_ground(m) for m in motions)
+        self._ground = on_ground(motions)
         self._base = dataclasses.replace(SIDE, pitch=RAISED) if self._ground else SIDE
         self._views = self._framed(motions)
         self._rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]

@@ -28,7 +28,7 @@ from ..motion import Motion
 from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
 from ..world import World
-from .layouts import check_layout
+from .layouts import Panels, check_layout
 from .options import Progress, RunOptions
 from .overlay import write_overlay
 from .page import write_page
@@ -126,6 +126,7 @@ class Result:
                     write_page(
                         stage / "view.html", self.motions, self.body, title=self.clip.path.name, names=names,
                         overlay=stage / "overlay.mp4" if draw else None, begin=float(self.clip.timestamps[0]),
+                        columns=Panels.of(layout, self.clip.image_size).overlay_columns,
                     )  # fmt: skip
             exported: list[str] = []
             if formats:

@@ -216,7 +216,7 @@
     const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
     const layer = Object.assign(document.createElement("canvas"), { width, height });
     const pen = layer.getContext("2d");
-    const left = 46 * ratio, right = width - 26 * ratio, base = height - 18 * ratio, top = 10 * ratio;
+    const left = 46 * ratio, right = width - 26 * ratio, base = height - (19 + 3 * Math.min(6, people.length)) * ratio, top = 10 * ratio;
     const x = (t) => left + ((t - first) / Math.max(1e-9, last - first)) * (right - left);
     let most = curve.least;
     for (const p of people) for (let i = 0; i < p.times.length; i++) most = Math.max(most, curve.of(p, i));

@@ -216,7 +216,7 @@ float lines(vec2 p) {
   return max(cover.x, cover.y);
 }
 void main() {
-  float ink = max(0.35 * lines(2.0 * place), 0.8 * lines(place));
+  float ink = max(0.3 * lines(2.0 * place), 0.65 * lines(place));
   float fade = 1.0 - smoothstep(0.35, 1.0, length(place - middle.xz) / reach);
   shade = vec4(vec3(0.62), ink * fade);
 }`;

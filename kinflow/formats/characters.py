@@ -28,6 +28,7 @@ __all__ = [
     "characters",
     "exported_root",
     "file_axes",
+    "ground_height",
     "on_ground",
     "resampled",
 ]
@@ -50,6 +51,9 @@ STILL_FPS = 1.0
 """What a single frame is given as its rate where nothing tells one."""
 SAME_BODY_M = 5e-3
 """A motion whose stored joints lie further than this from those of its parameters was made with another body."""
+
+_LOWEST_SHARE = 0.02  # of the frames, whose lowest joint may lie below a grid where no ground is known
+_SOLE_M = 0.05  # how far below a foot's joint its sole lies, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +158,20 @@ def file_axes(motion: Motion, body: Body) -> tuple[Array, Array]:
     return turn, transl + pelvis - np.einsum("tij,tj->ti", turn, motion.transl + pelvis)
 
 
-def on_ground(motion: Motion) -> bool:
+def on_ground(motions: Sequence[Motion]) -> bool:
     """Whether y = 0 is the ground in the axes of the files, and their y the world's up; else they are the camera's."""
-    return getattr(motion, "ground", None) is not None
+    return bool(motions) and all(getattr(motion, "ground", None) is not None for motion in motions)
+
+
+def ground_height(motions: Sequence[Motion], body: Body) -> float:
+    """Height m of a grid to draw: the ground's; where none is known, below nearly every foot, which keeps to no plane."""
+    if on_ground(motions) or not motions:
+        return 0.0
+    lowest = []
+    for motion in motions:
+        turn, shift = file_axes(motion, body)
+        lowest.append((np.einsum("ti,tni->tn", turn[:, 1], motion.joints3d) + shift[:, 1:2]).min(1))
+    return float(np.quantile(np.concatenate(lowest), _LOWEST_SHARE)) - _SOLE_M
 
 
 def characters(

@@ -17,7 +17,7 @@ from ..motion import Motion
 from ..render import person_colour
 from ..rotations import rotmat_to_quat_wxyz
 from ..skeleton import BLAZEPOSE_TO_SMPL, SMPL_JOINTS, SMPL_PARENTS
-from .characters import Character, characters, file_axes, on_ground
+from .characters import Character, characters, file_axes, ground_height, on_ground
 
 __all__ = ["TIMELINE", "Bodies", "Film", "check_rerun", "log_people", "show", "store"]
 
@@ -31,7 +31,10 @@ CONTACTS = ("left heel", "left toe", "right heel", "right toe")
 FEET = {"left": SMPL_JOINTS.index("left_foot"), "right": SMPL_JOINTS.index("right_foot")}
 CONFIDENT = 0.5
 """Keypoints below it are not shown, as in the overlay."""
-GRID_M = 10
+GRID_M = 2
+"""How far the grid reaches beyond people and camera."""
+EYE_YAW, EYE_PITCH = 0.6, 0.22
+"""Where the viewer first stands, rad from the camera and above the people."""
 _PIECE = 256  # frames that the body is posed in at once
 _SHADES = (1.0, 0.75, 0.55, 0.35)  # of a person's colour, for several curves of theirs
 
@@ -47,7 +50,7 @@ def check_rerun() -> None:
         )
 
 
-def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
+def store(path: Path, title: str, motions: Sequence[Motion], body: Body, **more: Any) -> None:
     """Write a recording (.rrd); arguments after the title are those of :func:`log_people`. The folder must exist.
 
     The file appears under its name when it is complete.
@@ -57,8 +60,8 @@ def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
     partial = path.with_name(f".{path.name}.part")
     try:
         recording = _recording(rr, title)
-        recording.save(str(partial), default_blueprint=_blueprint())
-        log_people(recording, *scene, **more)
+        recording.save(str(partial), default_blueprint=_blueprint(motions, body))
+        log_people(recording, motions, body, **more)
         recording.flush()
         recording.disconnect()
         partial.replace(path)
@@ -66,13 +69,13 @@ def store(path: Path, title: str, *scene: Any, **more: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
-def show(title: str, *scene: Any, **more: Any) -> None:
+def show(title: str, motions: Sequence[Motion], body: Body, **more: Any) -> None:
     """Open rerun's viewer, a process of its own, on the scene; arguments as for :func:`store`."""
     import rerun as rr
 
     recording = _recording(rr, title)
-    recording.spawn(default_blueprint=_blueprint())
-    log_people(recording, *scene, **more)
+    recording.spawn(default_blueprint=_blueprint(motions, body))
+    log_people(recording, motions, body, **more)
     recording.flush()
     recording.disconnect()
 
@@ -103,10 +106,9 @@ def log_people(
 
     shown = Body.open("light") if body.name == "open" else body
     people = characters(motions, shown, names=names)
-    ground = 0.0 if all(on_ground(m) for m in motions) else None
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
-    if ground is not None:
-        recording.log("world/ground", rr.LineStrips3D(_grid(), colors=[180, 180, 180], radii=0.003), static=True)
+    grid = rr.LineStrips3D(_grid(people, ground_height(motions, shown)), colors=[190, 190, 190], radii=0.003)
+    recording.log("world/ground" if on_ground(motions) else "world/grid", grid, static=True)
     _log_camera(rr, recording, motions, shown)
     if film is not None:
         _log_film(rr, recording, *film)
@@ -118,45 +120,59 @@ def log_people(
 
 
 def _recording(rr: Any, title: str) -> Any:
-    recording = rr.RecordingStream("kinflow", recording_id=title)
+    recording = rr.RecordingStream("kinflow")  # an identity of its own: viewers join recordings of one
     recording.set_log_time_enabled(False)
     recording.set_log_tick_enabled(False)
     recording.send_recording_name(title)
     return recording
 
 
-def _blueprint() -> Any:
+def _blueprint(motions: Sequence[Motion], body: Body) -> Any:
+    """What the viewer shows where, and from where it looks at the people: as view.html does."""
     import rerun.blueprint as rrb
 
-    def curves(name: str, origin: str) -> Any:
-        return rrb.TimeSeriesView(name=name, origin=origin)
+    def curves(name: str, origin: str, **more: Any) -> Any:
+        return rrb.TimeSeriesView(name=name, origin=origin, **more)
+
+    at = []
+    for motion in motions:
+        turn, shift = file_axes(motion, body)
+        at.append(np.einsum("tij,tj->ti", turn, motion.joints3d[:, 0]) + shift)
+    low, high = np.concatenate(at).min(0), np.concatenate(at).max(0)
+    middle, distance = (low + high) / 2, min(60.0, 3.2 + 0.95 * float(np.linalg.norm(high - low)))
+    towards = file_axes(motions[0], body)[1][0] - middle  # the camera
+    yaw = float(np.arctan2(towards[0], towards[2])) + EYE_YAW
+    away = np.array([np.sin(yaw) * np.cos(EYE_PITCH), np.sin(EYE_PITCH), np.cos(yaw) * np.cos(EYE_PITCH)])
+    eye = rrb.EyeControls3D(position=middle + distance * away, look_target=middle, eye_up=[0.0, 1.0, 0.0])
+    share = rrb.ScalarAxis(range=(0.0, 1.0))
 
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
-                rrb.Spatial3DView(name="people", origin="world", background=[247, 247, 247]),
+                rrb.Spatial3DView(
+                    name="people", origin="world", background=[247, 247, 247], line_grid=False, eye_controls=eye
+                ),
                 rrb.Spatial2DView(name="camera", origin="world/camera/image"),
             ),
             rrb.Vertical(
                 curves("uncertainty, cm", "plots/uncertainty"),
-                curves("plausibility", "plots/plausibility"),
+                curves("plausibility", "plots/plausibility", axis_y=share),
                 curves("height of feet, m", "plots/feet"),
-                curves("contacts", "plots/contacts"),
+                curves("contacts", "plots/contacts", axis_y=share),
             ),
             column_shares=[3, 2],
         ),
-        rrb.TimePanel(timeline=TIMELINE),
+        rrb.TimePanel(timeline=TIMELINE, play_state="playing", loop_mode="all"),
         collapse_panels=True,
     )
 
 
-def _grid() -> list[list[list[float]]]:
-    """Lines on the ground, a metre apart, around the origin."""
-    lines = []
-    for k in range(-GRID_M, GRID_M + 1):
-        lines.append([[float(k), 0.0, float(-GRID_M)], [float(k), 0.0, float(GRID_M)]])
-        lines.append([[float(-GRID_M), 0.0, float(k)], [float(GRID_M), 0.0, float(k)]])
-    return lines
+def _grid(people: Sequence[Character], height: float) -> list[list[list[float]]]:
+    """Lines a metre apart, below the people and the camera."""
+    at = np.concatenate([np.zeros((1, 3)), *[p.pelvis for p in people]])[:, [0, 2]]
+    (left, back), (right, front) = np.floor(at.min(0)) - GRID_M, np.ceil(at.max(0)) + GRID_M
+    across = [[[x, height, back], [x, height, front]] for x in np.arange(left, right + 1)]
+    return across + [[[left, height, z], [right, height, z]] for z in np.arange(back, front + 1)]
 
 
 def _log_camera(rr: Any, recording: Any, motions: Sequence[Motion], body: Body) -> None:

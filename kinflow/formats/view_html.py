@@ -22,17 +22,13 @@ from ..records import atomic_write
 from ..render import person_colour
 from ..rotations import rotmat_to_quat_wxyz
 from ..skeleton import BLAZEPOSE_TO_SMPL, SMPL_PARENTS
-from .characters import Character, characters, file_axes, on_ground
+from .characters import Character, characters, file_axes, ground_height, on_ground
 
 __all__ = ["write_view_html"]
 
 INFLUENCES = 4
 """Joints that move a vertex."""
 SCRIPTS = ("view_scene.js", "view_page.js")
-_LOWEST_SHARE = 0.02
-"""Share of the frames whose lowest joint may lie below the grid, where the ground is not known."""
-_SOLE_M = 0.05
-"""How far below a foot's joint its sole lies, about."""
 _STILL_M = 1e-4
 
 Array = NDArray[Any]
@@ -77,7 +73,7 @@ def write_view_html(
     told = [
         _person(person, motion, person_colour(number)) for person, (motion, _, number) in zip(people, kept, strict=True)
     ]
-    known = bool(kept) and all(on_ground(m) for m, _, _ in kept)
+    known = on_ground([m for m, _, _ in kept])
     source = None if film is None else film.name
     joints, weights = _influences(shown)
     data = {
@@ -90,7 +86,7 @@ def write_view_html(
         "weights": _packed(weights, np.uint8),
         "people": told,
         "camera": _camera([m for m, _, _ in kept], shown),
-        "ground": {"known": known, "height": 0.0 if known else _lowest([m for m, _, _ in kept], shown)},
+        "ground": {"known": known, "height": ground_height([m for m, _, _ in kept], shown)},
         "film": {
             "src": source if not embed else None,
             "embedded": base64.b64encode(film.read_bytes()).decode() if film is not None and embed else None,
@@ -168,15 +164,6 @@ def _span(people: Sequence[Character]) -> list[float]:
     if not people:
         return [0.0, 0.0]
     return [min(float(p.timestamps[0]) for p in people), max(float(p.timestamps[-1]) for p in people)]
-
-
-def _lowest(motions: Sequence[Motion], body: Body) -> float:
-    """A height for the grid where no ground is known: below nearly every foot."""
-    lowest = []
-    for motion in motions:
-        turn, shift = file_axes(motion, body)
-        lowest.append((np.einsum("ti,tni->tn", turn[:, 1], motion.joints3d) + shift[:, 1:2]).min(1))
-    return float(np.quantile(np.concatenate(lowest), _LOWEST_SHARE)) - _SOLE_M if lowest else 0.0
 
 
 def _note(ground: bool, beside: str | None) -> str:
