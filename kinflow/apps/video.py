@@ -210,8 +210,11 @@ def _motions(
     if options.refine:
         with timed(timings, "refine"):
             for i, evidence in enumerate(evidences):  # one by one, so that what a fit replaces is let go
+
+                def fitted(done: int, total: int, before: int = i) -> None:
+                    report("refine", before * total + done, len(evidences) * total)
+
                 motions[i : i + 1] = reconstructor.refine(
-                    motions[i : i + 1], [evidence], options.config.refine, options.config.losses,
-                    lambda done, total, i=i: report("refine", i * total + done, len(evidences) * total), options.seed,
-                )  # fmt: skip
+                    motions[i : i + 1], [evidence], options.config.refine, options.config.losses, fitted, options.seed
+                )
     return motions
