@@ -235,11 +235,11 @@ def _motions(
         with timed(timings, "refine"):
             for i, evidence in enumerate(evidences):  # one by one, so that what a fit replaces is let go
 
-                def told(done: int, total: int, before: int = i) -> None:
+                def fitted(done: int, total: int, before: int = i) -> None:
                     report("refine", before * total + done, len(evidences) * total)
 
                 motions[i : i + 1] = reconstructor.refine(
-                    motions[i : i + 1], [evidence], options.config.refine, options.config.losses, told, options.seed
+                    motions[i : i + 1], [evidence], options.config.refine, options.config.losses, fitted, options.seed
                 )
     return motions
 
