@@ -136,7 +136,8 @@ def _stand(
 
 def box(centre: Sequence[float], size: Sequence[float], colour: np.ndarray) -> Mesh:
     """A box; the centre is x, height over the ground and distance, m."""
-    corners, faces = [], []
+    corners: list[np.ndarray] = []
+    faces: list[list[int]] = []
     for axis in range(3):
         u, v = [a for a in range(3) if a != axis]
         for sign in (-1.0, 1.0):

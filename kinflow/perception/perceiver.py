@@ -323,7 +323,7 @@ class Perceiver:
 
     def finish(self) -> list[Evidence]:
         """The people of the clip, the one seen in most frames first; numbered from 0 in that order."""
-        if self._tracker is None:
+        if self._tracker is None or self._image_size is None:
             return []
         interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
         shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))

@@ -70,10 +70,11 @@ def refusal(rows: Rows, image_size: tuple[int, int], least: float) -> str | None
     """Why a track is taken for no person, or None.
 
     Args:
-        least: agreement that is asked for; the limbs need half of it in their places.
+        least: agreement that is asked for; twice as much where hardly a limb lies in its place. Of who is cut by the frame's
+            border or a door few limbs are in view, and agreement alone decides.
     """
     witness = witness_of(rows, image_size)
-    if witness is None or (witness.agreement >= least and witness.placed >= 0.5 * least):
+    if witness is None or witness.agreement >= (least if witness.placed >= 0.5 * least else 2 * least):
         return None
     return (
         f"BodyPix and BlazePose agree on {100 * witness.agreement:.0f} % of the body, {100 * witness.placed:.0f} % of the limbs lie "
