@@ -19,7 +19,7 @@ from kinflow.perception.appearance import BINS, DIFFERENT, LOOK_SHAPE, look_dist
 from kinflow.perception.bodypix import PartOutput
 from kinflow.perception.identity import cut_at_changes, reunited
 from kinflow.perception.landmarks import Person
-from kinflow.perception.searching import unexplained_regions
+from kinflow.perception.searching import squares, unexplained_regions
 from kinflow.perception.tracking import Row, Rows, Track, Tracker, rows_of
 from kinflow.perception.verification import refusal, witness_of
 from kinflow.skeleton import BODYPIX24, SMPL_JOINTS
@@ -210,6 +210,12 @@ def test_a_trunk_that_nobody_has_is_looked_at() -> None:
     assert len(unexplained_regions(output, 1.0, (0.0, 0.0), (257, 257), [boxed])) == 1
     assert unexplained_regions(labelled((8, 9, 14, 16)), 1.0, (0.0, 0.0), (257, 257), []) == []
     assert unexplained_regions(output, 1.0, (0.0, -200.0), (257, 257), []) == []  # beyond the frame
+
+
+def test_squares_cover_the_frame() -> None:
+    assert squares(480, 270) == [(0, 0, 270, 270), (210, 0, 480, 270)]
+    assert squares(270, 480) == [(0, 0, 270, 270), (0, 210, 270, 480)]
+    assert squares(300, 300) == [(0, 0, 300, 300)] and squares(301, 1) == [(0, 0, 301, 1)]
 
 
 # -- rendered ------------------------------------------------------------------------------------------------------------

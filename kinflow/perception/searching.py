@@ -23,14 +23,15 @@ __all__ = ["squares", "unexplained_regions"]
 PERSON = 0.7  #: least probability of a person in a cell
 LEAST_TRUNK = 4  #: cells of an unexplained trunk: 32 x 8 px of what the network sees
 NEARLY_SQUARE = 1.25  #: sides of frames that are looked at in one
+STRIP = 4  #: times as long as wide
 TORSOS = 4.5  #: the landmark network's region spans so many trunks
 _TRUNK = [i for i, name in enumerate(BODYPIX24) if "torso" in name]
 
 
 def squares(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """As few squares (x0, y0, x1, y1) px as cover the frame; all of it is one where it is nearly square itself."""
+    """As few squares (x0, y0, x1, y1) px as cover the frame; all of it is one where it is nearly square itself, or a strip."""
     side, long = sorted((width, height))
-    if long < NEARLY_SQUARE * side:
+    if not NEARLY_SQUARE * side < long <= STRIP * side:
         return [(0, 0, width, height)]
     starts = np.linspace(0, long - side, -(-long // side)).round().astype(int).tolist()
     return [(x, 0, x + side, side) if width > height else (0, x, side, x + side) for x in starts]
