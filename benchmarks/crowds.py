@@ -25,7 +25,7 @@ from kinflow.skeleton import SMPL_JOINTS
 from kinflow.training.streams.render_and_perceive import draw_stretch
 from kinflow.video import VideoWriter
 
-__all__ = ["FPS", "FRAMES", "IMAGE_SIZE", "Crowd", "draw_crowd", "load_crowd", "save_crowd"]
+__all__ = ["FPS", "FRAMES", "IMAGE_SIZE", "Crowd", "box", "draw_crowd", "load_crowd", "save_crowd"]
 
 IMAGE_SIZE = (480, 270)  #: px
 FOCAL = 430.0  #: px
@@ -134,9 +134,10 @@ def _stand(
 # -- things ------------------------------------------------------------------------------------------------------------
 
 
-def _box(centre: Sequence[float], size: Sequence[float], colour: np.ndarray) -> Mesh:
+def box(centre: Sequence[float], size: Sequence[float], colour: np.ndarray) -> Mesh:
     """A box; the centre is x, height over the ground and distance, m."""
-    corners, faces = [], []
+    corners: list[np.ndarray] = []
+    faces: list[list[int]] = []
     for axis in range(3):
         u, v = [a for a in range(3) if a != axis]
         for sign in (-1.0, 1.0):
@@ -173,9 +174,9 @@ def _colour(rng: np.random.Generator) -> np.ndarray:
 
 def _chair(rng: np.random.Generator, x: float, z: float) -> list[Mesh]:
     colour = _colour(rng)
-    parts = [_box((x, 0.45, z), (0.46, 0.08, 0.46), colour), _box((x, 0.8, z + 0.2), (0.42, 0.6, 0.07), colour)]
+    parts = [box((x, 0.45, z), (0.46, 0.08, 0.46), colour), box((x, 0.8, z + 0.2), (0.42, 0.6, 0.07), colour)]
     legs = [(x + a, 0.21, z + b) for a in (-0.19, 0.19) for b in (-0.19, 0.19)]
-    return [*parts, *(_box(leg, (0.05, 0.42, 0.05), 0.5 * colour) for leg in legs)]
+    return [*parts, *(box(leg, (0.05, 0.42, 0.05), 0.5 * colour) for leg in legs)]
 
 
 def _equipment(rng: np.random.Generator, x: float, z: float) -> list[Mesh]:
@@ -204,13 +205,13 @@ def _sign(rng: np.random.Generator, x: float, z: float) -> list[Mesh]:
 def _lamp(rng: np.random.Generator, x: float, z: float) -> list[Mesh]:
     parts = [((x, 0.8, z), (0.05, 1.5, 0.05)), ((x, 1.6, z), (0.34, 0.3, 0.34)), ((x, 0.03, z), (0.3, 0.06, 0.3))]
     colour = _colour(rng)
-    return [_box(*part, colour * shade) for part, shade in zip(parts, (0.4, 1.0, 0.4), strict=True)]
+    return [box(*part, colour * shade) for part, shade in zip(parts, (0.4, 1.0, 0.4), strict=True)]
 
 
 def _cupboard(rng: np.random.Generator, x: float, z: float) -> list[Mesh]:
     height, colour = rng.uniform(0.8, 1.9), _colour(rng)
-    doors = [_box((x + a, height / 2, z - 0.21), (0.36, 0.85 * height, 0.02), 0.8 * colour) for a in (-0.2, 0.2)]
-    return [_box((x, height / 2, z), (0.9, height, 0.4), colour), *doors]
+    doors = [box((x + a, height / 2, z - 0.21), (0.36, 0.85 * height, 0.02), 0.8 * colour) for a in (-0.2, 0.2)]
+    return [box((x, height / 2, z), (0.9, height, 0.4), colour), *doors]
 
 
 def _coat(rng: np.random.Generator, x: float, z: float, body: Body) -> list[Mesh]:
@@ -241,7 +242,7 @@ def _things(rng: np.random.Generator, body: Body) -> tuple[list[Mesh], tuple[str
         meshes += _coat(rng, x, z, body) if kind == "coat" else makers[kind](rng, x, z)
     if rng.random() < 0.4:
         x = float(rng.uniform(-0.5, 0.5))
-        meshes.append(_box((x, 1.5, 1.9), (0.28, 3.2, 0.28), _colour(rng)))
+        meshes.append(box((x, 1.5, 1.9), (0.28, 3.2, 0.28), _colour(rng)))
         chosen.append("pillar")
     return meshes, tuple(chosen)
 

@@ -78,7 +78,7 @@ def owners_of(people: Sequence[Evidence], crowd: Crowd) -> np.ndarray:
     before: dict[int, int] = {}
     for t in range(frames):
         there = [p for p in range(count) if crowd.visible[p, t] > HIDDEN]
-        seen = np.flatnonzero(out[:, t] == -1)
+        seen = np.flatnonzero(out[:, t] == -1).tolist()
         cost = np.full((len(seen), len(there)), np.inf)
         for j, p in enumerate(there):
             size = np.linalg.norm(np.ptp(crowd.points[p, t], axis=0))
@@ -88,13 +88,13 @@ def owners_of(people: Sequence[Evidence], crowd: Crowd) -> np.ndarray:
                 if inside.sum() >= 4:
                     cost[i, j] = np.linalg.norm(reported[e, t] - crowd.points[p, t], axis=-1)[inside].mean() / size
         for i, e in enumerate(seen):  # who was matched before stays matched
-            p = before.get(int(e))
-            if p in there and cost[i, there.index(p)] < NEAR:
-                cost[i, there.index(p)] -= 1.0
+            last = before.get(e, -1)
+            if last in there and cost[i, there.index(last)] < NEAR:
+                cost[i, there.index(last)] -= 1.0
         possible = np.where(cost < NEAR, cost, 1e3)
         for i, j in zip(*linear_sum_assignment(possible), strict=True):
             if possible[i, j] < NEAR:
-                out[seen[i], t] = before[int(seen[i])] = there[j]
+                out[seen[i], t] = before[seen[i]] = there[j]
     return out
 
 
@@ -116,7 +116,7 @@ def score(people: Sequence[Evidence], crowd: Crowd) -> Score:
         else:
             tracks[int(np.bincount(chain).argmax())] += 1
     wrong, broadside = 0, 0
-    for e, t in zip(rows, times, strict=True):
+    for e, t in zip(rows.tolist(), times.tolist(), strict=True):
         truth = crowd.points[owners[e, t], t]
         size = np.linalg.norm(np.ptp(truth, axis=0))
         at = int(np.searchsorted(people[e].frame_ids, t))

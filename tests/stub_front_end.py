@@ -68,6 +68,7 @@ def install(people: int = 1) -> None:
         return out
 
     perceiver.load_networks = lambda config, device: Networks(None, None, "stub")  # type: ignore[assignment,arg-type]
+    perceiver.refusal = lambda *given: None  # it draws no parts, and its people are people
     perceiver.Perceiver._detect = detect  # type: ignore[method-assign]
     perceiver.Perceiver._landmarks = landmarks  # type: ignore[method-assign]
 

@@ -91,7 +91,7 @@ def test_sightings_go_into_arrays_once_nobody_looks_back_at_them(
     assert watched._tracker is not None
     (track,) = watched._tracker.tracks
     assert [len(rows) for rows in track.old] == [10, 10, 10, 11] and len(track) == 90  # look_back_s is 1.5
-    assert track.old[0].itemsize == 888 + (64 * 64 + 2 * 48 * 48 + 4 * 4) * masks
+    assert track.old[0].itemsize == 888 + (64 * 64 + 2 * 48 * 48 + 4 * 4 + 4 * 2 * 3 * 10) * masks
     (person,), (same,) = watched.finish(), whole
     for name in (
         "frame_ids",

@@ -30,6 +30,12 @@ class PerceptionConfig(Config):
         landmark_threshold: least pose score of a sighting.
         min_roi_px: smaller regions are ignored.
         memory_s: a person may be out of sight this long and stay the same person.
+        reunion_s: who comes back within this time where they may have gone meanwhile, in the same clothes, is the same person
+            still; read where parts are kept.
+        missed_interval_s: this often BodyPix looks at the whole frame for people whom neither the detector nor a track has;
+            0 does without. Read where parts are kept.
+        least_agreement: BodyPix and BlazePose agree on this share of the body, in the median over the track, or it shows no
+            person; 0 keeps everything. Read where masks and parts are kept.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         look_back_s: a person who is found is followed back this far to where they came into view.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
@@ -58,6 +64,9 @@ class PerceptionConfig(Config):
     landmark_threshold: Share = 0.5
     min_roi_px: Magnitude = 40.0
     memory_s: Magnitude = 1.2
+    reunion_s: Magnitude = 2.5
+    missed_interval_s: Magnitude = 0.6
+    least_agreement: Share = 0.25
     min_duration_s: Magnitude = 0.6
     look_back_s: Magnitude = 1.5
     precision: typing.Literal["float32", "bfloat16"] = "float32"

@@ -68,6 +68,7 @@ class Person:
     part_roi: np.ndarray | None = None  #: (4,)
     features: np.ndarray | None = None  #: (33, 48) float16 decoder features at the keypoints
     code: np.ndarray | None = None  #: (1152,) float16 last hidden layer
+    look: np.ndarray | None = None  #: (2, 3, 10) float32 colours of trunk and thighs, see kinflow.perception.appearance
 
 
 def features_at(points: Tensor, pyramid: Tensor) -> Tensor:

@@ -24,7 +24,17 @@ from kinflow.perception.bodypix import PART_STRIDE, PartOutput
 from kinflow.perception.crops import crop_to_frame, frame_to_crop
 from kinflow.skeleton import BODYPIX24
 
-__all__ = ["MAP_SIZE", "PART_SIZE", "facing", "facing_of", "mask_agreement", "part_maps", "upright_roi"]
+__all__ = [
+    "CELL_CENTRES",
+    "MAP_SIZE",
+    "PART_SIZE",
+    "agreement_of",
+    "facing",
+    "facing_of",
+    "mask_agreement",
+    "part_maps",
+    "upright_roi",
+]
 
 PART_SIZE = 257  #: px of the crop that BodyPix sees
 MAP_SIZE = 48  #: cells of the record
@@ -34,7 +44,8 @@ SURE = 0.3  #: least confidence of a limb's landmark that the crop has to show, 
 SURE_LEGS = 0.5  #: ... and of ankles that say where up is
 DOUBT = 4.0  #: so many cells of the torso's front, and of its back, are taken as seen before any are: 3.5 fits best
 _CELLS = (PART_SIZE - 1) // PART_STRIDE + 1
-_CENTRES = (np.stack(np.meshgrid(np.arange(MAP_SIZE), np.arange(MAP_SIZE)), -1).reshape(-1, 2) + 0.5) / MAP_SIZE
+CELL_CENTRES = (np.stack(np.meshgrid(np.arange(MAP_SIZE), np.arange(MAP_SIZE)), -1).reshape(-1, 2) + 0.5) / MAP_SIZE
+"""Of a part map, (MAP_SIZE², 2) in units of its region, row by row."""
 
 
 def upright_roi(keypoints2d: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -86,7 +97,7 @@ def part_maps(
     best, part = probability[:, 1:].max(1)
     regions = np.array(rois, np.float64)
     regions[:, 2] *= _CELLS * PART_STRIDE / PART_SIZE  # the outermost cells are centred on the crop's border pixels
-    places = crop_to_frame(np.broadcast_to(_CENTRES, (len(regions), *_CENTRES.shape)), regions)
+    places = crop_to_frame(np.broadcast_to(CELL_CENTRES, (len(regions), *CELL_CENTRES.shape)), regions)
     inside = ((places >= 0) & (places < np.array(image_size))).all(-1).reshape(-1, MAP_SIZE, MAP_SIZE)
     seen = (person > 0.5) & torch.from_numpy(inside).to(person.device)
     labels = torch.where(seen, part + 1, torch.zeros_like(part)).to(torch.uint8)
@@ -128,15 +139,23 @@ def mask_agreement(evidence: Evidence) -> np.ndarray:
     parts, _, regions = _maps(evidence)
     if evidence.masks is None:
         raise UsageError("evidence: expected person masks, got none. Perceive with perception.masks=true.")
-    places = crop_to_frame(np.broadcast_to(_CENTRES, (len(parts), *_CENTRES.shape)), regions.astype(np.float64))
-    side = evidence.masks.shape[-1]
-    rois = np.where(evidence.rois[:, 2:3] > 0, evidence.rois, np.float32(1))  # rows not observed are zeros
+    size = (int(evidence.image_size[0]), int(evidence.image_size[1]))
+    return agreement_of(parts, regions, evidence.masks, evidence.rois, size)
+
+
+def agreement_of(
+    parts: np.ndarray, regions: np.ndarray, masks: np.ndarray, rois: np.ndarray, image_size: tuple[int, int]
+) -> np.ndarray:
+    """:func:`mask_agreement` of part maps (T, 48, 48) in regions (T, 4) and masks (T, S, S) in regions (T, 4)."""
+    places = crop_to_frame(np.broadcast_to(CELL_CENTRES, (len(parts), *CELL_CENTRES.shape)), regions.astype(np.float64))
+    side = masks.shape[-1]
+    rois = np.where(rois[:, 2:3] > 0, rois, np.float32(1))  # rows not observed are zeros
     cell = np.floor(frame_to_crop(places, rois.astype(np.float64)) * side).astype(int)
-    known = ((places >= 0) & (places < evidence.image_size)).all(-1) & ((cell >= 0) & (cell < side)).all(-1)
+    known = ((places >= 0) & (places < image_size)).all(-1) & ((cell >= 0) & (cell < side)).all(-1)
     column, row = np.moveaxis(cell.clip(0, side - 1), -1, 0)
-    masked = known & (evidence.masks[np.arange(len(parts))[:, None], row, column] > 127)
+    masked = known & (masks[np.arange(len(parts))[:, None], row, column] > 127)
     labelled = known & (parts.reshape(len(parts), -1) > 0)
-    return (masked & labelled).sum(1) / np.maximum((masked | labelled).sum(1), 1)
+    return np.asarray((masked & labelled).sum(1) / np.maximum((masked | labelled).sum(1), 1))
 
 
 def _maps(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,12 +18,15 @@ from kinflow.config import PerceptionConfig
 from kinflow.devices import find_device
 from kinflow.errors import ShapeError, check_shape, check_type
 from kinflow.evidence import Evidence
+from kinflow.perception.appearance import looks
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, weighted_nms
+from kinflow.perception.identity import cut_at_changes, reunited
 from kinflow.perception.landmarks import Person, people_from_output
 from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
+from kinflow.perception.searching import squares, unexplained_regions
 from kinflow.perception.tracking import (
     Row,
     Rows,
@@ -36,6 +39,7 @@ from kinflow.perception.tracking import (
     steady_rows,
     surely_somebody,
 )
+from kinflow.perception.verification import refusal
 
 __all__ = ["Perceiver", "perceive", "watch"]
 
@@ -64,6 +68,7 @@ class Perceiver:
         runtime: what runs the networks, "torch" or "openvino".
         too_short_s: after :meth:`finish`, how long somebody was seen at most who was left out for ``min_duration_s``; 0 for
             nobody.
+        refused: after :meth:`finish`, how many tracks were taken for no person, see :mod:`kinflow.perception.verification`.
 
     >>> perceiver = Perceiver(PerceptionConfig())
     >>> perceiver.update(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.zeros(1, int))
@@ -90,8 +95,9 @@ class Perceiver:
         self._history: deque[Frame] = deque()
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
+        self._labelled_at = -np.inf
         self._tile_turn = 0
-        self.too_short_s = 0.0
+        self.too_short_s, self.refused = 0.0, 0
 
     @torch.inference_mode()
     def update(self, images: np.ndarray, timestamps: np.ndarray, frame_ids: np.ndarray) -> None:
@@ -146,12 +152,35 @@ class Perceiver:
         several = self.config.masks or len(fresh) + len(tracker.alive()) > 1
         for person in sorted(self._landmarks(fresh, several), key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
+        for person in self._missed(image, time, tracker):
+            tracker.admit(index, time, person)
         self._history.append(frames[0])
         for track in tracker.alive():
             if track.found is not None and len(track.rows) - track.found >= CONFIRMED_ROWS:
                 self._look_back(tracker, track, track.found)
                 track.found = None
         self._forget(time)
+
+    def _missed(self, image: Tensor, time: float, tracker: Tracker) -> list[Person]:
+        """People whom BodyPix sees in the whole frame, and whom neither a track nor the detector has; now and then."""
+        segment, interval = self._networks.segment, self.config.missed_interval_s
+        limit = self.config.max_people
+        full = limit is not None and len(tracker.alive()) >= limit
+        if segment is None or interval == 0 or full or time - self._labelled_at < interval - 1e-6:
+            return []
+        self._labelled_at = time
+        height, width = image.shape[:2]
+        found: list[Person] = []
+        for tile in squares(width, height):
+            view, scale, dx, dy = letterbox(image, tile, PART_SIZE)
+            known = [track.last for track in tracker.alive()] + found
+            for roi in unexplained_regions(segment(view[None]), scale, (dx, dy), (width, height), known):
+                if roi[2] < self.config.min_roi_px:
+                    continue
+                (first,) = self._landmarks([(image, roi)], with_mask=True)
+                if tracker.is_person(first):  # the region was a guess: look once more where the landmarks are
+                    found += self._landmarks([(image, first.next_roi)], with_mask=True)
+        return found
 
     def _look_back(self, tracker: Tracker, track: Track, position: int) -> None:
         """Follow a person back in time from the detection, rows[position], through the frames still held.
@@ -281,17 +310,25 @@ class Perceiver:
             rois = np.stack([upright_roi(people[i].keypoints2d, people[i].confidence) for i in some])
             crops = warp_crops([images[i] for i in some], rois, PART_SIZE)
             maps = part_maps(self._networks.segment(2 * crops - 1), rois, self._image_size)
-            for i, *found in zip(some, *maps, strict=True):
-                parts, confidence, roi = found
-                people[i] = dataclasses.replace(people[i], parts=parts, part_confidence=confidence, part_roi=roi)
+            found = [
+                dataclasses.replace(people[i], parts=parts, part_confidence=confidence, part_roi=roi)
+                for i, parts, confidence, roi in zip(some, *maps, strict=True)
+            ]
+            for i, person in zip(some, self._with_looks(crops, found), strict=True):
+                people[i] = person
         return people
+
+    @staticmethod
+    def _with_looks(crops: Tensor, people: list[Person]) -> list[Person]:
+        """The same people with what they wear; crops (N, 3, S, S) in 0..1 are what BodyPix saw of them."""
+        return [dataclasses.replace(p, look=look) for p, look in zip(people, looks(crops, people), strict=True)]
 
     def finish(self) -> list[Evidence]:
         """The people of the clip, the one seen in most frames first; numbered from 0 in that order.
 
         What they were made of is let go: of a long clip it is as large as they are. :meth:`reset` makes ready for another.
         """
-        if self._tracker is None:
+        if self._tracker is None or self._image_size is None:
             return []
         tracks, self._tracker = self._tracker.tracks[::-1], None
         interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
@@ -301,12 +338,20 @@ class Perceiver:
         found: list[Rows] = []
         while tracks:
             found += parted(tracks.pop().all_rows(self._held), breaks)
-        self.too_short_s = 0.0
-        found = join_successors(found, self._times, self.config.memory_s)[::-1]
-        while found:
-            rows = steady_rows(found.pop(), self._times)
+        self.too_short_s, self.refused = 0.0, 0
+        joined = join_successors(found, self._times, self.config.memory_s)[::-1]
+        found, pieces = [], []
+        while joined:
+            pieces.append(cut_at_changes(joined.pop(), self._times))
+        united = reunited(pieces, self._times, self.config.reunion_s)[::-1]
+        pieces.clear()
+        while united:
+            rows = steady_rows(united.pop(), self._times)
             if not len(rows) or not surely_somebody(rows):
                 log.debug("dropped a track of %d frames", len(rows))
+            elif reason := refusal(rows, self._image_size, self.config.least_agreement):
+                log.info("no person, frames %d to %d: %s", *rows["index"][[0, -1]], reason)
+                self.refused += 1
             elif interval * len(rows) < shortest - 1e-6:
                 self.too_short_s = max(self.too_short_s, interval * len(rows))
             else:
@@ -318,7 +363,7 @@ class Perceiver:
     @property
     def _held(self) -> tuple[str, ...]:
         """What the record keeps besides, by its name in :class:`Person`."""
-        parts = ("parts", "part_confidence", "part_roi")
+        parts = ("parts", "part_confidence", "part_roi", "look")
         held = {("mask",): self.config.masks, ("features", "code"): self.config.features, parts: self.config.parts}
         return tuple(name for names, wanted in held.items() if wanted for name in names)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinflow.config import PerceptionConfig
+from kinflow.perception.appearance import DIFFERENT_AT_ONCE, LOOK_SHAPE, look_distance
 from kinflow.perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import MASK_SIZE, Person, mask_overlap, visible_points
@@ -39,6 +40,7 @@ HELD: dict[str, tuple[type, Any]] = {
     "parts": (np.uint8, (MAP_SIZE, MAP_SIZE)),
     "part_confidence": (np.uint8, (MAP_SIZE, MAP_SIZE)),
     "part_roi": (np.float32, 4),
+    "look": (np.float32, LOOK_SHAPE),
 }
 """What a sighting may have besides, and the record keep."""
 
@@ -60,6 +62,8 @@ STEADY_SECONDS = 1.0  #: half the window in which regions must agree in size
 SURE_SCORE = 0.9  #: people's median score is 0.99 and more, that of furniture less than this (measured), ...
 MOSTLY_SEEN = 0.75  #: ... and furniture is lost and found again
 PUT_AWAY = 256  #: so many old sightings of a person go into an array at a time
+LOOK_SIGHTINGS = 12  #: a track's look is the mean of about so many sightings
+LOOK_SURPRISE = 0.25  #: a look of somebody else's surprises as much as a place so far off, in sides of the region
 PAUSE = 3.0  #: a clip pauses where frames are further apart than this, in its median interval
 
 
@@ -102,6 +106,10 @@ class Track:
     found: int | None = 0  #: position in `rows` of a detection that has not been followed backwards yet; None: no such
     old: list[Rows] = dataclasses.field(default_factory=list)  #: the sightings before those in `rows`
     alive: bool = True  #: seen in the last frame that was looked at
+    look: np.ndarray | None = None  #: what is worn, by the latest sightings; None: not known
+
+    def __post_init__(self) -> None:
+        self._learn(self.last)
 
     @property
     def last(self) -> Person:
@@ -116,7 +124,7 @@ class Track:
 
     def backwards(self, position: int, time: float) -> Track:
         """A track that follows the same person back in time from rows[position], seen at `time`: its times are negative."""
-        return Track(self.number, [self.rows[position]], -time)
+        return Track(self.number, [self.rows[position]], -time)  # and of the look at that position
 
     def extend(self, row: Row, time: float) -> None:
         """Append a sighting and update the velocity."""
@@ -127,6 +135,18 @@ class Track:
         self.rows.append(row)
         self.seen_at = time
         self.alive = True
+        self._learn(row.person)
+
+    def _learn(self, person: Person) -> None:
+        if person.look is not None:
+            seen = person.look.astype(np.float64)
+            self.look = seen if self.look is None else self.look + (seen - self.look) / LOOK_SIGHTINGS
+
+    def change(self, person: Person) -> float:
+        """How different somebody looks from the track's person, in units of what is somebody else's; 0 where unknown."""
+        if self.look is None or person.look is None:
+            return 0.0
+        return float(look_distance(self.look, person.look.astype(np.float64))) / DIFFERENT_AT_ONCE
 
     def put_away(self, before: int, held: Collection[str] = ()) -> None:
         """Move the sightings before that frame, at which nobody looks back, to `old`; many at a time while there are more."""
@@ -239,10 +259,12 @@ class Tracker:
 
     @staticmethod
     def _surprise(track: Track, person: Person, time: float) -> float:
-        """How far a sighting lies from where its track should be, in sides of the region; long tracks are trusted more."""
+        """How far a sighting lies from where its track should be, in sides of the region, and how different it looks; long
+        tracks are trusted more.
+        """
         expected = track.predicted_roi(time)
         distance = np.linalg.norm(person.next_roi[:2] - expected[:2]) / max(expected[2], 1.0)
-        return float(distance) + 0.1 / len(track)
+        return float(distance) + 0.1 / len(track) + LOOK_SURPRISE * min(track.change(person), 2.0)
 
     @staticmethod
     def _return_cost(track: Track, person: Person, time: float) -> float:
@@ -252,7 +274,7 @@ class Tracker:
         reach = REACH + REACH_PER_SECOND * (time - track.seen_at)
         distance = float(np.linalg.norm(person.next_roi[:2] - expected[:2])) / side / reach
         ratio = abs(math.log(max(person.next_roi[2], 1.0) / side)) / math.log(SIZE_RATIO)
-        return max(distance, ratio)
+        return max(distance, ratio, track.change(person))
 
 
 def steady_rows(rows: Rows, times: Sequence[float]) -> Rows:

@@ -1,0 +1,173 @@
+"""Who is who over the whole clip: tracks cut where they pass from one person to another, and pieces of one person joined.
+
+The tracker decides frame by frame, by place. Where two people meet, the landmarks of one may slide onto the other through a blend
+of both, which no single frame gives away. The whole track does: what is worn before differs from what is worn afterwards. So
+tracks are cut there, and pieces joined again where place, time and look agree: crosswise, if two people were exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from kinflow.perception.appearance import DIFFERENT, look_distance, typical_look
+from kinflow.perception.tracking import REACH, REACH_PER_SECOND, SIZE_RATIO, Rows
+
+__all__ = ["cut_at_changes", "reunited"]
+
+Piece: TypeAlias = tuple[int, int, Rows]
+"""Number of the track, place in it, sightings."""
+
+CHANGED = 0.5  #: the distance of looks before and after, from which a track is cut; most such cuts are mended again
+SURELY_DIFFERENT = 0.75  #: ... and between the pieces as wholes, from which it stays cut
+LONGEST_BLEND = 1.2  #: s
+GRADUAL = 1.0  #: less of a change is gradual: somebody half hidden, not somebody else
+BLEND = 0.12  #: s on both sides of a change from one person to another that show both, or neither
+WINDOW = 0.6  #: s before and after, over which looks are compared
+APART = 0.5  #: s between cuts
+FEWEST = 3  #: sightings on each side of a cut
+SPEED_OVER = 0.4  #: s, from which the speed at a piece's end is taken
+TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that speed
+
+
+def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
+    """The rows in pieces of one look each; one piece where looks are not known.
+
+    Args:
+        times: s, of all frames; a row's index points into it.
+    """
+    if "look" not in (rows.dtype.names or ()) or len(rows) < 2 * FEWEST:
+        return [rows]
+    at = np.asarray(times)[rows["index"]]
+    total = np.concatenate([np.zeros((1, *rows["look"].shape[1:])), np.cumsum(rows["look"], 0, dtype=np.float64)])
+    places = np.arange(FEWEST, len(rows) - FEWEST + 1)
+    # Who comes back after a while is compared by what was seen last, however long ago.
+    first = np.minimum(np.searchsorted(at, at[places - 1] - WINDOW), places - FEWEST)
+    last = np.maximum(np.searchsorted(at, at[places] + WINDOW, side="right"), places + FEWEST)
+    before, after = ((total[b] - total[a]) / _column(b - a) for a, b in ((first, places), (places, last)))
+    change = look_distance(before, after)
+    cuts: list[int] = []
+    for k in np.argsort(-change):
+        if change[k] < CHANGED:
+            break
+        if all(abs(at[places[k]] - at[c]) > APART and abs(places[k] - c) >= FEWEST for c in cuts):
+            cuts.append(int(places[k]))
+    pieces = np.split(rows, sorted(cuts))
+    while len(pieces) > 1:  # most cuts are mended again: the light changed, or a patterned cloth turned
+        found = np.array([_known_look(piece) for piece in pieces])
+        change = look_distance(found[:-1], found[1:])
+        k = int(change.argmin())
+        if change[k] >= SURELY_DIFFERENT:
+            break
+        pieces[k : k + 2] = [np.concatenate(pieces[k : k + 2])]
+    return pieces
+
+
+def reunited(tracks: Sequence[Sequence[Rows]], times: Sequence[float], reunion_s: float) -> list[Rows]:
+    """Pieces of one person joined, the most alike first: no further apart in time than ``reunion_s``, in place than somebody
+    may have gone meanwhile, and of one look.
+
+    Two short ones are not joined: they may be blends of the same two people. Where looks are not known the tracker has decided.
+
+    Args:
+        tracks: the pieces of each, as :func:`cut_at_changes` leaves them.
+        times: s, of all frames. reunion_s: s.
+    """
+    pieces: list[Piece] = [
+        (number, place, rows) for number, track in enumerate(tracks) for place, rows in enumerate(track)
+    ]
+    at = np.asarray(times)
+    costs = []
+    for i, (_, _, earlier) in enumerate(pieces):
+        for j, (_, _, later) in enumerate(pieces):
+            if i != j and (cost := _apart(earlier, later, at, reunion_s)) < 1.0:
+                costs.append((cost, i, j))
+    follows: dict[int, int] = {}
+    for _, i, j in sorted(costs):
+        if i not in follows and j not in follows.values():
+            follows[i] = j
+    chains = []
+    for first in sorted(set(range(len(pieces))) - set(follows.values())):
+        chain = [first]
+        while chain[-1] in follows:
+            chain.append(follows[chain[-1]])
+        chains.append(chain)
+    chains = _without_excursions(chains, pieces, at)
+    owner = {pieces[k][:2]: c for c, chain in enumerate(chains) for k in chain}
+    found = [np.concatenate([_trimmed(pieces[k], owner, at) for k in sorted(chain)]) for chain in chains]
+    return [rows[np.argsort(rows["index"], kind="stable")] for rows in found if len(rows)]
+
+
+def _without_excursions(chains: list[list[int]], pieces: list[Piece], times: np.ndarray) -> list[list[int]]:
+    """The chains without those that lie, for a moment, between two parts of one other chain in the same track: blends of the
+    person with somebody in front, or, where the change is gradual, the person half hidden, and part of that chain.
+    """
+    of = {k: c for c, chain in enumerate(chains) for k in chain}
+    number = {(track, place): k for k, (track, place, _) in enumerate(pieces)}
+    out = [list(chain) for chain in chains]
+    for c, chain in enumerate(chains):
+        (track, start, first), (other, end, last) = pieces[chain[0]], pieces[chain[-1]]
+        before, after = number.get((track, start - 1)), number.get((other, end + 1))
+        span = float(times[last["index"][-1]] - times[first["index"][0]])
+        if track != other or before is None or after is None or of[before] != of[after] or span > LONGEST_BLEND:
+            continue
+        out[c] = []
+        looks = [_known_look(pieces[k][2]) for k in (before, chain[0], chain[-1], after)]
+        if min(look_distance(*looks[:2]), look_distance(*looks[2:])) < GRADUAL:
+            out[of[before]] += chain
+    return [chain for chain in out if chain]
+
+
+def _trimmed(piece: Piece, owner: dict[tuple[int, int], int], times: np.ndarray) -> Rows:
+    """A piece without the sightings next to where its track goes on as somebody else."""
+    track, place, rows = piece
+    mine, at = owner[track, place], times[rows["index"]]
+    keep = np.ones(len(rows), bool)
+    if owner.get((track, place - 1), mine) != mine:
+        keep &= at >= at[0] + BLEND - 1e-6
+    if owner.get((track, place + 1), mine) != mine:
+        keep &= at <= at[-1] - BLEND + 1e-6
+    return rows[keep]
+
+
+def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> float:
+    """Below 1 where the later piece may go on with the person of the earlier one; the less, the likelier."""
+    gap = float(times[later["index"][0]] - times[earlier["index"][-1]])
+    if gap <= 0 or "look" not in (earlier.dtype.names or ()):
+        return math.inf
+    spans = [float(np.ptp(times[rows["index"][[0, -1]]])) for rows in (earlier, later)]
+    if gap > reunion_s or max(spans) < WINDOW:
+        return math.inf
+    end, start = earlier["next_roi"][-1], later["roi"][0]
+    side = max(float(end[2]), 1.0)
+    ahead = end[:2] + _velocity(earlier, times) * min(gap, TRUSTED)
+    reach = REACH + REACH_PER_SECOND * gap
+    place = float(np.linalg.norm(start[:2] - ahead)) / side / reach
+    size = abs(math.log(max(float(start[2]), 1.0) / side)) / math.log(SIZE_RATIO)
+    looks = [_known_look(rows) for rows in (earlier, later)]
+    if max(place, size) >= 1.0 or not all(look.any() for look in looks):
+        return math.inf
+    change = float(look_distance(*looks))
+    return max(change / DIFFERENT, 0.5 * (change / DIFFERENT + 0.5 * (place + size)))
+
+
+def _known_look(rows: Rows) -> np.ndarray:
+    """All that is known of what a piece's person wears."""
+    return typical_look(rows["look"])
+
+
+def _column(counts: np.ndarray) -> np.ndarray:
+    return counts[:, None, None, None]
+
+
+def _velocity(rows: Rows, times: np.ndarray) -> np.ndarray:
+    """Of the region's centre at the end, px/s."""
+    at = times[rows["index"]]
+    recent = rows[at >= at[-1] - SPEED_OVER]
+    span = float(times[recent["index"][-1]] - times[recent["index"][0]])
+    if span <= 0:
+        return np.zeros(2)
+    return np.asarray((recent["next_roi"][-1, :2] - recent["next_roi"][0, :2]) / span)
