@@ -27,6 +27,10 @@ SLOW_MS, SLOW_WIDTH_MS = 0.45, 0.12
 """The same of its speed."""
 
 
+STANDING, STANDING_WIDTH = 0.78, 0.03
+"""Height of the pelvis over the feet, in lengths of a leg, at which the feet carry as likely as a seat, and how sharply."""
+
+
 class Soles(NamedTuple):
     """Where the soles of a shape are: ``joints (4,)`` that carry heel and toe of left and right, and ``offsets (4, 6, 3)`` m of
     points in those joints' frames."""
@@ -56,6 +60,33 @@ def soles_of(body: Body, betas: Tensor) -> Soles:
         chosen = near[(mean[near] @ towards.T).argmax(0)]
         offsets.append(rest[chosen] - joints[joint])
     return Soles(torch.tensor(_REGIONS, device=mean.device), torch.stack(offsets))
+
+
+_MASS = {
+    "pelvis": 0.14, "spine1": 0.10, "spine2": 0.13, "spine3": 0.13, "head": 0.08, "hip": 0.057, "knee": 0.069, "ankle": 0.028,
+    "foot": 0.007, "shoulder": 0.016, "elbow": 0.021, "wrist": 0.013,
+}  # fmt: skip
+"""Shares of a body's mass by joint, those of limbs on each side: segments' masses (Winter, Biomechanics and Motor Control of
+Human Movement, table 4.1), each split between its ends by where its centre lies."""
+
+
+def centre_of_mass(joints: Tensor) -> Tensor:
+    """About where the mass of a body with these joints (..., 24, 3) m lies: (..., 3)."""
+    shares = joints.new_tensor([_MASS.get(name.removeprefix("left_").removeprefix("right_"), 0.0) for name in SMPL_JOINTS])
+    return (joints * (shares / shares.sum())[:, None]).sum(-2)
+
+
+def carried_by_feet(height: Tensor, leg: float) -> Tensor:
+    """How surely the feet carry a body (...) 0..1 whose pelvis is ``height (...)`` m above them, of legs ``leg`` m long: seats are
+    lower than that."""
+    return torch.sigmoid((height / leg - STANDING) / STANDING_WIDTH)
+
+
+def support(soles: Tensor, up: Tensor) -> Tensor:
+    """The middle (T, 3) m of the regions ``soles (T, 4, P, 3)`` that are about as low as the lowest along ``up (T, 3)``."""
+    height = (soles * up[:, None, None]).sum(-1).amin(-1)
+    low = torch.sigmoid((NEAR_M - (height - height.amin(-1, keepdim=True))) / NEAR_WIDTH_M)
+    return (low[..., None] * soles.mean(-2)).sum(1) / low.sum(1, keepdim=True)
 
 
 def contact_probability(soles: Tensor, ground: float, timestamps: Tensor, prior: Tensor | None = None) -> Tensor:

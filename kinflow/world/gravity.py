@@ -1,7 +1,7 @@
 """Gravity and ground of one clip, from all its people over time.
 
-Two kinds of evidence, put together in one posterior: which way is up for bodies in such poses
-(:mod:`kinflow.world.tilt`), and that whoever is carried by the ground touches it with the lowest point of the soles, so
+Three kinds of evidence, put together in one posterior: which way is up for bodies in such poses
+(:mod:`kinflow.world.tilt`), that they do not fall over: the centre of mass is above the feet that carry it, and that whoever is carried by the ground touches it with the lowest point of the soles, so
 that those points lie on one plane that is square to up. Depth is what one camera tells worst, so points may miss the
 plane along their rays; and each person may be some per cent nearer or farther than reconstructed, all the clip long.
 """
@@ -29,6 +29,8 @@ HEIGHT_M = 0.02
 DEPTH = 0.02
 """Noise of a frame's depth, a share of it; SCALE: of a person's, the clip long."""
 SCALE = 0.04
+BALANCE_M = 0.06
+"""How far the centre of mass is from above the feet that carry it, sideways or forwards; beyond that Cauchy's tails."""
 ON_GROUND = 0.7
 """Prior share of the frames in which the lowest sole carries."""
 SPREAD_M = 1.0
@@ -52,6 +54,8 @@ class Sighted:
         centres: (N, 3) m, the camera's places.
         weight: (N,) 0..1, how far a frame counts: its share of :data:`CORRELATED_S`, times how surely it was seen.
         feet: (N,) 0..1, how surely its feet were seen.
+        balance: (N, 3) m, from the middle of the feet that carry the body to its centre of mass. upright: (N,) 0..1, how surely
+            they do: somebody who sits is carried by the chair.
     """
 
     root_rotmat: Tensor
@@ -62,6 +66,8 @@ class Sighted:
     centres: Tensor
     weight: Tensor
     feet: Tensor
+    balance: Tensor
+    upright: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +133,15 @@ def on_ground(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) ->
     return both, torch.exp(stands - both)
 
 
+def unbalanced(person: Sighted, up: Tensor) -> Tensor:
+    """What speaks against ``up`` in each frame (N,), nats: whoever is carried by the ground is above what carries them.
+
+    Somebody who walks is before and behind it in turns, which evens out.
+    """
+    aside = person.balance - (person.balance @ up)[:, None] * up
+    return torch.log1p(0.5 * aside.square().sum(-1) / BALANCE_M**2)
+
+
 def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Ground | None:
     """The most probable gravity and ground of what was sighted; None where nothing tells up from down.
 
@@ -160,6 +175,8 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
             if feet:
                 each, _ = on_ground(person, up, offset, scale)
                 total = total - (person.weight * person.feet * each).sum()
+                if known_up is None:
+                    total = total + (person.weight * person.feet * person.upright * unbalanced(person, up)).sum()
         return total
 
     start, has_ground = starts.clone(), any(with_feet)

@@ -20,7 +20,7 @@ from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
-from .feet import Soles, soles_of
+from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
 from .steps import Stepping, carried, scaled
 from .tilt import Tilt, load_tilt
@@ -244,10 +244,12 @@ class _Posed:
     root_rotmat: Tensor
     body_rotmat: Tensor
     pelvis: Tensor
+    mass: Tensor
     soles: Tensor  # (T, 4, P, 3)
     contacts: Tensor
     feet: Tensor
     rest_pelvis: Tensor
+    leg: float
 
     @property
     def step(self) -> float:
@@ -258,7 +260,7 @@ class _Posed:
     def of(cls, motion: Motion, body: Body) -> _Posed:
         betas = torch.tensor(motion.betas).to(body.device, body.dtype)
         soles: Soles = soles_of(body, betas)
-        rotations, points, pelvis = [], [], []
+        rotations, points, pelvis, mass = [], [], [], []
         with torch.no_grad():
             for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
                 pose = motion.pose_rotmat(rows).to(body.device, body.dtype)
@@ -266,14 +268,17 @@ class _Posed:
                 rotations.append(pose.double().cpu())
                 points.append(soles.posed(turned, placed).double().cpu())
                 pelvis.append(placed[:, 0].double().cpu())
-            rest = body.rest_joints(betas)[0].double().cpu()
+                mass.append(centre_of_mass(placed).double().cpu())
+            joints = body.rest_joints(betas).double().cpu()
+        rest = joints[0]
+        leg = float(rest[1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
         inside = (motion.keypoints2d[:, FEET] > 0) & (motion.keypoints2d[:, FEET] < motion.image_size)
         seen = (motion.confidence[:, FEET] >= _SURE) & inside.all(-1)
         rotmat = torch.cat(rotations)
         return cls(
             motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
-            rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(points), torch.tensor(motion.contacts).double(),
-            torch.from_numpy(seen.mean(-1)), rest,
+            rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(mass), torch.cat(points),
+            torch.tensor(motion.contacts).double(), torch.from_numpy(seen.mean(-1)), rest, leg,
         )  # fmt: skip
 
     def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
@@ -302,11 +307,17 @@ class _Posed:
         share = self.step * float(self.observed.sum()) / max(len(rows), 1) / CORRELATED_S
         with torch.no_grad():
             tilt = load_tilt()(self.body_rotmat[rows])
+        # Which feet carry is told by the likeliest up of each frame alone.
+        likeliest = tilt.log_weight[:, :-1].argmax(-1)
+        up = (self.root_rotmat[rows] @ tilt.mean[torch.arange(len(rows)), likeliest][..., None])[..., 0]
+        carrier = support(self.soles[rows], up)
+        balance = self.mass[rows] - carrier
+        upright = carried_by_feet(((self.pelvis[rows] - carrier) * up).sum(-1), self.leg)
         return Sighted(
             turn @ self.root_rotmat[rows], Tilt(*tilt), _back(cameras, self.soles[rows]).flatten(1, 2),
             (turn @ (self.pelvis[rows] / depth[:, None])[..., None])[..., 0], depth,
             -(turn @ cameras[:, :3, 3:])[..., 0], torch.full((len(rows),), min(1.0, share), dtype=torch.float64),
-            self.feet[rows],
+            self.feet[rows], (turn @ balance[..., None])[..., 0], upright,
         )  # fmt: skip
 
 
