@@ -21,7 +21,7 @@ from kinflow.cli.video import LAYOUTS as OFFERED
 from kinflow.cli.video import main
 from kinflow.clip import Clip
 from kinflow.errors import OutputError, UsageError
-from kinflow.formats.characters import characters, file_axes
+from kinflow.formats.characters import characters, exported_root, file_axes
 from kinflow.motion import Motion
 from kinflow.render.lines import draw_keypoints, draw_lines
 from kinflow.render.views import PAPER
@@ -176,6 +176,23 @@ def test_from_the_side_people_stand_upright_where_the_exports_have_them(light_bo
     middle = torch.tensor([[0.0, 0.0, -4.0], [0.0, 0.0, -3.0], [0.0, 1.0, -4.0]])
     far, near, high = view._views[int(motion.frame_ids[0])].pixels(middle, size)
     assert near[0] < far[0] and high[1] < far[1]
+
+
+def test_the_side_is_the_cameras_whatever_way_the_world_lies(light_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    motion = a_walk(light_body, 6)
+    vertices = torch.from_numpy(motion.vertices([0], light_body))[0]
+    first = int(motion.frame_ids[0])
+    expected = SideView([motion], light_body, (160, 120)).draw(first, {0: vertices}).astype(int)
+
+    def turned(motion: Motion, body: Body) -> tuple[np.ndarray, np.ndarray]:
+        turn, shift = exported_root(motion, body)
+        pelvis = body.rest_joints(torch.tensor(motion.betas)).numpy()[0]
+        quarter = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+        return quarter @ turn, (shift + pelvis) @ quarter.T - pelvis
+
+    monkeypatch.setattr("kinflow.formats.characters.exported_root", turned)
+    drawn = SideView([motion], light_body, (160, 120)).draw(first, {0: vertices}).astype(int)
+    assert np.abs(drawn - expected).mean() < 0.5
 
 
 def test_who_walks_far_is_followed(light_body: Body) -> None:

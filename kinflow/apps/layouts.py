@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -119,7 +120,10 @@ class SideView:
         self._config = dataclasses.replace(config or RenderConfig(), opacity=1.0)
         self._axes = [file_axes(m, body) for m in motions]
         self._ground = on_ground(motions)
-        self._base = dataclasses.replace(SIDE, pitch=RAISED) if self._ground else SIDE
+        # A world's axes may lie anyhow about the vertical: what counts is where the camera first looks.
+        ahead = self._axes[0][0][0][:, 2] if self._axes and len(self._axes[0][0]) else np.array([0.0, 0.0, -1.0])
+        heading = math.degrees(math.atan2(-ahead[0], -ahead[2]))
+        self._base = dataclasses.replace(SIDE, yaw=SIDE.yaw - heading, pitch=RAISED if self._ground else SIDE.pitch)
         self._views = self._framed(motions)
         self._rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
         self._paper: tuple[View, NDArray[np.uint8]] | None = None
@@ -180,15 +184,13 @@ class SideView:
 
 
 def _draw_grid(image: NDArray[np.uint8], view: View, size: tuple[int, int]) -> None:
-    """Lines on the ground every half metre, those of whole metres stronger."""
-    # The viewer looks along the scene's -x: its x is the picture's depth, its z runs from right to left.
-    reach = view.span * max(1.0, size[0] / size[1]) / 2 + 1.0
-    towards, across = view.centre[2], -view.centre[0]
-    steps = np.arange(np.floor(-reach / GRID_M), np.ceil(reach / GRID_M) + 1)
-    for step, along_x in itertools.product(steps, (False, True)):
-        middle = np.round((across if along_x else towards) / GRID_M)
-        place = float((middle + step) * GRID_M)
-        other = (towards - reach, towards + reach) if along_x else (across - reach, across + reach)
-        ends = [(o, 0.0, place) if along_x else (place, 0.0, o) for o in other]
-        at = view.pixels(torch.tensor(ends), size).numpy()
-        draw_lines(image, at[:1], at[1:], _GRID_STRONG if (middle + step) % 2 == 0 else _GRID)
+    """Lines on the ground every half metre, those of whole metres stronger, around the middle of what is shown."""
+    turn = view.turned(torch.eye(3)).T.numpy()  # from the scene's axes to the picture's
+    middle = np.round(np.array(view.centre) @ turn / GRID_M)
+    reach = math.ceil((view.span * max(1.0, size[0] / size[1]) / 2 + 1.0) / GRID_M)
+    for step, axis in itertools.product(range(-reach, reach + 1), (0, 2)):
+        ends = np.zeros((2, 3))
+        ends[:, axis] = middle[axis] + step
+        ends[:, 2 - axis] = middle[2 - axis] - reach, middle[2 - axis] + reach
+        at = view.pixels(torch.from_numpy(ends * GRID_M).float(), size).numpy()
+        draw_lines(image, at[:1], at[1:], _GRID_STRONG if (middle[axis] + step) % 2 == 0 else _GRID)
