@@ -194,7 +194,9 @@ class Reconstructor:
 
     def lift(self, evidences: Sequence[Evidence], K: Tensor | np.ndarray) -> list[Evidence]:
         """Evidence with its world landmarks put right: :func:`kinflow.reconstruction.lifting.lift`."""
-        return lift(self.lifter, evidences, torch.as_tensor(np.asarray(K), dtype=torch.float32))
+        return lift(
+            self.lifter, evidences, torch.tensor(np.asarray(K), dtype=torch.float32)
+        )  # a motion's K is read-only
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
