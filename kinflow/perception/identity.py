@@ -139,7 +139,7 @@ def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> f
     if gap <= 0 or "look" not in (earlier.dtype.names or ()):
         return math.inf
     spans = [float(np.ptp(times[rows["index"][[0, -1]]])) for rows in (earlier, later)]
-    if gap > reunion_s or max(spans) < WINDOW:
+    if gap > reunion_s or max(spans) < WINDOW - 1e-6:
         return math.inf
     end, start = earlier["next_roi"][-1], later["roi"][0]
     side = max(float(end[2]), 1.0)
