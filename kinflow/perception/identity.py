@@ -34,7 +34,7 @@ TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that s
 
 
 def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
-    """The rows in pieces of one look each; one piece where looks are not known.
+    """The rows in pieces of one look each; one piece where looks are not known, or the track is too short to tell.
 
     Args:
         times: s, of all frames; a row's index points into it.
@@ -42,6 +42,8 @@ def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
     if "look" not in (rows.dtype.names or ()) or len(rows) < 2 * FEWEST:
         return [rows]
     at = np.asarray(times)[rows["index"]]
+    if at[-1] - at[0] < 2 * WINDOW - 1e-6:
+        return [rows]
     total = np.concatenate([np.zeros((1, *rows["look"].shape[1:])), np.cumsum(rows["look"], 0, dtype=np.float64)])
     places = np.arange(FEWEST, len(rows) - FEWEST + 1)
     # Who comes back after a while is compared by what was seen last, however long ago.
@@ -139,7 +141,7 @@ def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> f
     if gap <= 0 or "look" not in (earlier.dtype.names or ()):
         return math.inf
     spans = [float(np.ptp(times[rows["index"][[0, -1]]])) for rows in (earlier, later)]
-    if gap > reunion_s or max(spans) < WINDOW:
+    if gap > reunion_s or max(spans) < WINDOW - 1e-6:
         return math.inf
     end, start = earlier["next_roi"][-1], later["roi"][0]
     side = max(float(end[2]), 1.0)
