@@ -5,7 +5,7 @@
     python benchmarks/world.py --mocap data/mocap60.npz --input truth            # the world stage alone, on true motion
 
 ``--input truth`` gives the world stage the true motion in camera axes; cameras that move are still told from the frames, by
-true motion masked out. ``--camera`` truth hands it the true camera path as well. Clips are kept in ``--keep``, with what the
+true motion masked out. ``--camera truth`` hands it the true camera path as well, in axes and units that tell nothing. Clips are kept in ``--keep``, with what the
 front end made of them, so that the world stage can be run again without it.
 """
 
@@ -15,14 +15,15 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from reporting import commit
-from world_scenes import FRAMES, KINDS, WorldScene, draw_scenes, render
+from torch import Tensor
+from world_scenes import FRAMES, KINDS, Person, WorldScene, draw_scenes, render
 
 from kinflow import metrics
 from kinflow.body import Body
@@ -30,6 +31,7 @@ from kinflow.clip import Clip
 from kinflow.errors import KinflowError
 from kinflow.mocap.clips import load_clips
 from kinflow.motion import Motion
+from kinflow.rotations import rotmat_to_quat_wxyz, rotvec_to_rotmat
 from kinflow.skeleton import SMPL_JOINTS
 from kinflow.world import World, locate, stand
 
@@ -51,8 +53,8 @@ def score(scene: WorldScene, world: World, motions: Sequence[Motion], body: Body
     for motion, person, truth in _paired(scene, motions, body):
         rows = motion.frame_ids
         mine = torch.from_numpy(motion.to_world(motion.joints3d)).double()
-        true = truth[rows].double()
-        times = torch.from_numpy(motion.timestamps)
+        true = truth[torch.from_numpy(rows.copy())].double()
+        times = torch.tensor(motion.timestamps)
         out["WA-MPJPE mm"].append(1000 * float(metrics.world_mpjpe(mine, true, None).mean()))
         out["RTE %"].append(100 * float(metrics.root_translation_error(mine[:, 0], true[:, 0]).mean()))
         sliding = metrics.foot_sliding(mine[:, _FEET], true[:, _FEET], times)
@@ -65,7 +67,7 @@ def score(scene: WorldScene, world: World, motions: Sequence[Motion], body: Body
     return {key: float(np.mean(values)) if values else np.nan for key, values in out.items()}
 
 
-def _paired(scene: WorldScene, motions: Sequence[Motion], body: Body):  # type: ignore[no-untyped-def]
+def _paired(scene: WorldScene, motions: Sequence[Motion], body: Body) -> Iterator[tuple[Motion, Person, Tensor]]:
     """Motions with the person whose pelvis is nearest in the picture."""
     truths = scene.truth(body)
     joints = scene.joints(body)
@@ -90,9 +92,15 @@ def perceived(scene: WorldScene, path: Path) -> list[Motion]:
 
 
 def known_path(scene: WorldScene, folder: Path) -> Path:
-    """The true camera as a file in 3DPW's layout, turned so that it does not give gravity away where it is not asked to."""
-    path = folder / f"{scene.name}_camera.npz"
-    np.savez(path, cam_poses=scene.T_world2cam)
+    """The true camera as a TUM file in axes of its own and half metres: gravity and scale are left to be found."""
+    other = torch.eye(4, dtype=torch.float64)
+    other[:3, :3] = rotvec_to_rotmat(torch.tensor([0.7, -0.3, 1.1], dtype=torch.float64))
+    poses = torch.linalg.inv(torch.from_numpy(scene.T_world2cam))
+    poses[:, :3, 3] *= 2
+    poses = other @ poses
+    quat = rotmat_to_quat_wxyz(poses[:, :3, :3])[:, [1, 2, 3, 0]]
+    path = folder / f"{scene.name}_camera.txt"
+    np.savetxt(path, torch.cat((torch.from_numpy(scene.timestamps)[:, None], poses[:, :3, 3], quat), 1).numpy())
     return path
 
 

@@ -26,7 +26,7 @@ def test_a_sheet_has_a_row_for_each_view(tmp_path: Path) -> None:
     assert draw_motion.main([str(tmp_path), "--columns", "3"]) == 0
     with Image.open(tmp_path / "person00_views.png") as sheet:
         width, height = sheet.size
-    assert (width, height) == (150 + 3 * draw_motion.HEIGHT, 34 + 28 + 5 * draw_motion.HEIGHT)
+    assert (width, height) == (150 + 3 * draw_motion.HEIGHT, 34 + 28 + 4 * draw_motion.HEIGHT)
 
 
 def test_the_overlay_is_shown_at_the_persons_times(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ Human Movement, table 4.1), each split between its ends by where its centre lies
 
 def centre_of_mass(joints: Tensor) -> Tensor:
     """About where the mass of a body with these joints (..., 24, 3) m lies: (..., 3)."""
-    shares = joints.new_tensor([_MASS.get(name.removeprefix("left_").removeprefix("right_"), 0.0) for name in SMPL_JOINTS])
+    shares = joints.new_tensor(
+        [_MASS.get(name.removeprefix("left_").removeprefix("right_"), 0.0) for name in SMPL_JOINTS]
+    )
     return (joints * (shares / shares.sum())[:, None]).sum(-2)
 
 
