@@ -1,6 +1,6 @@
 """Are the right people found, and do they stay the same? Rendered crowds with known truth, and counts on clips.
 
-    python benchmarks/people.py --data data/mocap.npz [--scenes 20] [--split test] [--set memory_s=2] [CLIP ...]
+    python benchmarks/people.py --data data/mocap.npz [--scenes 20] [--split test] [--set perception.memory_s=2] [CLIP ...]
 
 Each scene (benchmarks/crowds.py) is filmed, written as H.264, and seen by ``kinflow.perception.perceive``. In each frame the people
 that were reported are matched with those who are there: by the mean distance of the landmarks that are in the frame and
@@ -151,12 +151,12 @@ def main() -> None:
     p.add_argument("--data", type=Path, help="prepared motion capture; without it no renders")
     p.add_argument("--scenes", type=int, default=20)
     p.add_argument("--split", default="test", choices=list(FIRST_SEED))
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of perception")
+    p.add_argument("--set", action="append", default=[], metavar="perception.NAME=VALUE", help="as kinflow-video takes it")
     p.add_argument("--keep", type=Path, help="folder for the renders")
     p.add_argument("clips", nargs="*", type=Path, metavar="CLIP")
     args = p.parse_args()
     torch.set_num_threads(1)
-    config = load_config(PipelineConfig, None, [f"perception.{s}" for s in args.set]).perception
+    config = load_config(PipelineConfig, None, args.set).perception
     console = Console(width=140)
     names = [f.name for f in dataclasses.fields(Score)]
     if args.data is not None:

@@ -77,7 +77,7 @@ class Motion(Record):
     ground: np.ndarray | None = array(
         "4", "float32", "Plane of the ground in the world: unit normal n and d, n . x + d = 0, m.", optional=True
     )
-    world_std: np.ndarray | None = array(
+    ground_std: np.ndarray | None = array(
         "2", "float32", "Standard deviation of the up direction, rad, and of the camera's height, m.", optional=True
     )
 

@@ -176,7 +176,9 @@ def test_perception(scene: list[np.ndarray]) -> None:
         calls: list[Any] = []
         networks = perceiver._networks
         recorded = {
-            n: functools.partial(record, calls, n, getattr(networks, n)) for n in ("detect", "landmark", "segment")
+            n: functools.partial(record, calls, n, network)
+            for n in ("detect", "landmark", "segment")
+            if (network := getattr(networks, n)) is not None
         }
         perceiver._networks = networks._replace(**recorded)
         calls.append(networks.runtime)

@@ -67,7 +67,7 @@ def test_somebody_who_walks_gives_them_too(body: Body, turn: torch.Tensor) -> No
     height = np.linalg.inv(placed.T_world2cam[0].astype(float))[1, 3]
     assert height == pytest.approx(float(np.median(lowest)), rel=0.08)
     np.testing.assert_array_equal(placed.ground, [0, 1, 0, 0])
-    assert placed.world_std is not None and (placed.world_std > 0).all()
+    assert placed.ground_std is not None and (placed.ground_std > 0).all()
 
 
 def test_gravity_turns_with_the_camera(body: Body) -> None:
@@ -139,7 +139,7 @@ def test_people_who_never_touch_the_ground(body: Body, caplog: pytest.LogCapture
     assert world.height is None and world.height_std is None
     assert "no ground" in world.notes[0] and "no ground" in caplog.text
     placed = stand([motion_seen(body, w.pose_rotmat, risen)], world)[0]
-    assert placed.ground is None and placed.world_std is None and placed.placed
+    assert placed.ground is None and placed.ground_std is None and placed.placed
     assert degrees_off(up_of(placed), -DOWN.numpy()) < 8
 
 
@@ -265,7 +265,7 @@ def test_the_fields_travel_and_come_all_or_none(body: Body, tmp_path: Path) -> N
     motion = standing(body, frames=4)
     placed = kinflow.place([motion])[0]
     again = Motion.load(placed.save(tmp_path / "person.npz"))
-    for name in ("global_orient_world", "transl_world", "T_world2cam", "ground", "world_std"):
+    for name in ("global_orient_world", "transl_world", "T_world2cam", "ground", "ground_std"):
         np.testing.assert_array_equal(getattr(again, name), getattr(placed, name))
         assert getattr(motion, name) is None
     assert placed[1:3].T_world2cam.shape == (2, 4, 4)  # type: ignore[union-attr]

@@ -2,7 +2,7 @@
 
     python tools/calibrate_deviations.py --perceived data/perceived --mocap data/mocap.npz --out kinflow/assets
 
-The clips come from tools/render_and_perceive.py --split validation. Half of their motions choose the scales; the others, which
+The clips come from tools/render_and_perceive.py --split validation --plain. Half of their motions choose the scales; the others, which
 have no say, show what the regions hold: the table printed, and the card. Needed again whenever lifter or fit change.
 """
 

@@ -37,6 +37,10 @@ def main() -> None:
     p.add_argument(
         "--frames", type=int, default=20, help="frames a clip: short, varied clips teach more than long, alike ones"
     )
+    p.add_argument(
+        "--plain", action="store_true",
+        help="motions as captured, at rates of video: what deviations are calibrated on (default: as training has them)",
+    )  # fmt: skip
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--landmarks", choices=("heavy", "full"), default="heavy", help="the landmark network")
     p.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the perception networks")
@@ -54,8 +58,8 @@ def main() -> None:
         if path.exists():
             continue
         began = time.perf_counter()
-        seed = shard + (0 if args.split == "train" else 1_000_000)
-        made = make_shard(clips, args.clips, args.frames, seed, config, device)
+        seed = shard + (0 if args.split == "train" else 1_000_000) + (2_000_000 if args.plain else 0)
+        made = make_shard(clips, args.clips, args.frames, seed, config, device, not args.plain)
         save_perceived(path, made)
         log.info("%s: %.1f frames/s", path, sum(map(len, made)) / (time.perf_counter() - began))
 

@@ -362,7 +362,7 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion
         transl_world=(solved.pelvis - person.rest_pelvis).numpy(),
         T_world2cam=cameras.numpy(),
         ground=np.array([0.0, 1.0, 0.0, 0.0]) if placed else None,
-        world_std=std if placed and world.up_std_deg is not None else None,
+        ground_std=std if placed and world.up_std_deg is not None else None,
         contacts=solved.contacts.numpy(),
     )
 

@@ -175,8 +175,10 @@ def make_shard(
     seed: int,
     config: PerceptionConfig,
     device: torch.device | str = "cpu",
+    varied: bool = True,
 ) -> list[PerceivedClip]:
-    """Render and perceive ``count`` clips; the same seed gives the same clips. ``device``: of the perception networks."""
+    """Render and perceive ``count`` clips; the same seed gives the same clips. ``device``: of the perception networks;
+    ``varied``: as of :func:`draw_scene`."""
     rng = np.random.default_rng(seed)
     body = Body.open(resolution="light")
     # One large person in view: no search for small ones, and a new search only where the person is lost.
@@ -191,7 +193,7 @@ def make_shard(
             tries += 1
             if tries > 20 * count:
                 raise ShapeError(f"clips: {tries} draws gave {len(out)} usable scenes. Check the prepared motion file.")
-            scene = draw_scene(clips, body, rng, frames)
+            scene = draw_scene(clips, body, rng, frames, varied)
             if scene is None:
                 continue
             perceiver.reset()
