@@ -112,6 +112,17 @@ def test_two_people_share_one_ground(body: Body) -> None:
     assert max(abs(v) for v in lows) < 0.02
 
 
+@pytest.mark.parametrize("above", [3.0, 30.0])
+def test_somebody_on_a_roof_is_above_the_others_ground(body: Body, above: float) -> None:
+    """Hundreds of deviations off the ground: seen on a real clip, where second derivatives were no numbers."""
+    near, high = walking(body, TILTED, distance=4.0), walking(body, TILTED, distance=9.0, heading=-0.9)
+    up = (TILTED @ -DOWN).numpy()
+    lifted = {name: getattr(high, name) + (above * up).astype(np.float32) for name in ("transl", "joints3d")}
+    world = locate([near, dataclasses.replace(high, person_id=1, **lifted)])
+    assert world.height is not None and np.isfinite(world.height)
+    assert degrees_off(world.T_world2cam[0, :3, 1], up) < 7
+
+
 def test_a_known_up_is_taken_as_it_is(body: Body) -> None:
     up = (TILTED @ -DOWN).numpy()
     world = locate([walking(body, TILTED)], up=3 * up)

@@ -126,9 +126,11 @@ def plane_errors(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor)
 def on_ground(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Log likelihood (N,) of the lowest soles, and the probability (N,) that each stands on the plane."""
     error, std = plane_errors(person, up, offset, log_scale)
+    # What is e^-30 beside the other has no say; second derivatives of log_ndtr and logaddexp are no numbers far out.
     stands = math.log(ON_GROUND) - 0.5 * (error / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+    stands = stands.clamp_min(-40)
     # Off the ground is above it, with the same soft edge; below it nobody is.
-    above = torch.special.log_ndtr(error / std)
+    above = torch.special.log_ndtr((error / std).clamp(-8, 8))
     floats = math.log(1 - ON_GROUND) - math.log(SPREAD_M) + above
     both = torch.logaddexp(stands, torch.logaddexp(floats, torch.full_like(floats, -9.0)))
     return both, torch.exp(stands - both)
