@@ -151,7 +151,9 @@ def main() -> None:
     p.add_argument("--data", type=Path, help="prepared motion capture; without it no renders")
     p.add_argument("--scenes", type=int, default=20)
     p.add_argument("--split", default="test", choices=list(FIRST_SEED))
-    p.add_argument("--set", action="append", default=[], metavar="perception.NAME=VALUE", help="as kinflow-video takes it")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="perception.NAME=VALUE", help="as kinflow-video takes it"
+    )
     p.add_argument("--keep", type=Path, help="folder for the renders")
     p.add_argument("clips", nargs="*", type=Path, metavar="CLIP")
     args = p.parse_args()
