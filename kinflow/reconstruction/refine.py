@@ -138,7 +138,7 @@ class Refiner:
         with torch.no_grad():
             v = corrected(start, free, kernel)
             fitted = Parameters(
-                self.flow.couplings(v.chart)[0],
+                by_pieces(self.flow.couplings, v.chart),
                 start.z_std,
                 start.root @ rotvec_to_rotmat(v.turn),
                 v.transl,
@@ -156,7 +156,7 @@ class Refiner:
         root = rotvec_to_rotmat(tensor("global_orient"))
         std = tensor("z_std").clamp_min(_LEAST_STD)
         with torch.no_grad():
-            chart = self.flow.couplings.inverse(tensor("z"))[0]
+            chart = by_pieces(self.flow.couplings.inverse, tensor("z"))
         return Start(tensor("z"), std, root, tensor("transl"), tensor("betas"), tensor("contacts"), chart)
 
     def objective(
@@ -301,6 +301,11 @@ class Refiner:
     @cached_property
     def _vertex_parts(self) -> Tensor:
         return surface_parts(self.body)[self._vertex_ids]
+
+
+def by_pieces(couplings: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    """Latents of charts, or charts of latents (T, 63), a few frames at a time: a frame takes 10 kB on the way."""
+    return torch.cat([couplings(rows)[0] for rows in x.split(_PIECE)])
 
 
 def check_people(motions: Sequence[Motion], evidences: Sequence[Evidence]) -> None:
