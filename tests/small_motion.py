@@ -9,8 +9,8 @@ import numpy as np
 from kinflow.motion import Motion
 
 
-def a_motion(frames: int, seed: int = 0) -> Motion:
-    """Of one person in camera axes alone, the third and fourth frame not observed."""
+def a_motion(frames: int, seed: int = 0, *, optional: bool = False) -> Motion:
+    """Of one person in camera axes alone, the third and fourth frame not observed; ``optional``: with every field there is."""
     rng = np.random.default_rng(seed)
 
     def values(field: dataclasses.Field[object]) -> object:
@@ -19,7 +19,7 @@ def a_motion(frames: int, seed: int = 0) -> Motion:
         shape = [frames if d == "T" else int(d) for d in field.metadata["shape"].split()]
         return rng.normal(0, 0.3, shape).astype(field.metadata["dtype"])
 
-    fields = {f.name: values(f) for f in dataclasses.fields(Motion) if not f.metadata["optional"]}
+    fields = {f.name: values(f) for f in dataclasses.fields(Motion) if optional or not f.metadata["optional"]}
     frame_ids = np.arange(10, 10 + frames)
     fields |= {"frame_ids": frame_ids, "timestamps": frame_ids / 24, "observed": ~np.isin(np.arange(frames), (2, 3))}
     return Motion(**fields)  # type: ignore[arg-type]

@@ -24,12 +24,17 @@ def motion() -> Motion:
 
 
 @pytest.mark.parametrize("rows", [slice(2, 5), slice(None, None, 3), slice(-2, None), [1, 4, -1], MASK, MASK.tolist(), slice(3, 3), []], ids=str)  # fmt: skip
-def test_rows_of_all_arrays_are_cut_alike(motion: Motion, rows: object) -> None:
+@pytest.mark.parametrize("optional", [False, True])
+def test_rows_of_all_arrays_are_cut_alike(rows: object, optional: bool) -> None:
+    motion = a_motion(FRAMES, optional=optional)
     part = motion[rows]  # type: ignore[index]
     index = np.arange(FRAMES)[np.empty(0, int) if isinstance(rows, list) and not rows else rows]  # type: ignore[index]
     assert len(part) == len(index)
     for field in dataclasses.fields(Motion):
         whole, cut = getattr(motion, field.name), getattr(part, field.name)
+        if whole is None:
+            assert cut is None and not optional
+            continue
         expected = whole[index] if field.metadata["shape"].startswith("T") else whole
         np.testing.assert_array_equal(cut, expected, err_msg=field.name)
 
