@@ -44,8 +44,7 @@ from kinflow.mocap.clips import load_clips
 from kinflow.motion import Motion
 from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
-from kinflow.reconstruction.deviations import inside
-from kinflow.reconstruction.geometry import ray_rotmat
+from kinflow.reconstruction.deviations import errors_in_view, inside
 from kinflow.rotations import geodesic_distance
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
 from kinflow.training.streams.render_and_perceive import draw_scene
@@ -140,9 +139,8 @@ def shares(case: Case, motion: Motion) -> np.ndarray | None:
     if case.joints is None:
         return None
     truth = case.joints[motion.frame_ids[motion.observed]]
-    error = torch.from_numpy(motion.joints3d[motion.observed]) - truth
-    error[:, 1:] -= error[:, :1].clone()  # about the pelvis; the pelvis' own
-    space, depth = inside(error @ ray_rotmat(truth[:, 0]), torch.from_numpy(motion.deviations()[motion.observed]))
+    error = errors_in_view(torch.from_numpy(motion.joints3d[motion.observed]), truth)
+    space, depth = inside(error, torch.from_numpy(motion.deviations()[motion.observed]))
     return torch.stack((*space, *depth), -1).numpy()
 
 

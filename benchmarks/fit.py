@@ -31,8 +31,7 @@ from kinflow.metrics import acceleration_error, mpjpe, pa_mpjpe
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.batching import collate, cut
-from kinflow.reconstruction.deviations import LEVELS, inside
-from kinflow.reconstruction.geometry import ray_rotmat
+from kinflow.reconstruction.deviations import LEVELS, errors_in_view, inside
 from kinflow.reconstruction.observation import flatten_view
 from kinflow.training.streams.perceived import PerceivedClip, held_out_names, load_perceived
 
@@ -50,7 +49,7 @@ def errors(body: Body, motion: Motion, clip: PerceivedClip) -> dict[str, float]:
     )
     seen = torch.from_numpy(np.array(motion.observed))
     mine, true = points[:, POINTS], truth[:, POINTS]
-    off = (joints - joints[:, :1] - true_joints + true_joints[:, :1]) @ ray_rotmat(true_joints[:, 0])
+    off = errors_in_view(joints, true_joints)
     space, depth = inside(off[seen][:, 1:22], torch.from_numpy(motion.deviations())[seen][:, 1:22])
     times = torch.from_numpy(np.array(motion.timestamps))
     accel = (

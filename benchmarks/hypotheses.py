@@ -32,7 +32,7 @@ from kinflow.evidence import Evidence
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.refine import Variables
-from kinflow.reconstruction.target import gather_target
+from kinflow.reconstruction.target import Target, gather_target
 from kinflow.training.streams.perceived import held_out_names, load_perceived
 
 LIMBS = ((11, 13, 15), (12, 14, 16), (23, 25, 27), (24, 26, 28))
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (start,) = reconstructor.reconstruct([clip.evidence()], clip.K)
         target = gather_target(start, lifted, 0, body.device)
 
-        def judged(motion: Motion, target=target) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        def judged(motion: Motion, target: Target = target) -> dict[str, float]:
             begin = judge.start(motion)
             at = Variables(begin.chart, torch.zeros_like(begin.transl), begin.transl, begin.betas)
             with torch.no_grad():

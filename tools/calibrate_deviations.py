@@ -22,20 +22,16 @@ from kinflow.assets.weights import save_weights
 from kinflow.body import Body
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
-from kinflow.reconstruction.deviations import DeviationsConfig, JointDeviations, inside
-from kinflow.reconstruction.geometry import ray_rotmat
+from kinflow.reconstruction.deviations import DeviationsConfig, JointDeviations, errors_in_view, inside
 from kinflow.skeleton import SMPL_JOINTS
 from kinflow.training.streams.perceived import PerceivedClip, held_out_names, load_perceived
 
 
 def errors_of(motion: Motion, clip: PerceivedClip, body: Body) -> Tensor:
-    """Errors (N, 24, 3) m of the frames seen, in axes that look along the ray to the person: the pelvis' own, the others' about
-    it."""
+    """Errors (N, 24, 3) m of the frames seen."""
     at = motion.frame_ids[motion.observed]
     truth = body.joints(torch.from_numpy(clip.betas)[None], clip.pose_rotmat[at], torch.from_numpy(clip.transl[at]))
-    error = torch.from_numpy(motion.joints3d[motion.observed]) - truth
-    error[:, 1:] -= error[:, :1].clone()
-    return error @ ray_rotmat(truth[:, 0])
+    return errors_in_view(torch.from_numpy(motion.joints3d[motion.observed]), truth)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from ..assets.weights import load_module
 from ..config.ranges import Config
 from ..errors import UsageError
 from ..skeleton import BLAZEPOSE, SMPL_JOINTS
+from .geometry import ray_rotmat
 
 _ABOUT = {
     "pelvis": ("left_hip", "right_hip"), "spine1": ("left_hip", "right_hip"),
@@ -129,6 +130,14 @@ def inside(error: Tensor, std: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor
     space = tuple((squared.sum(-1) <= most).double().mean(0) for most in _SPACE)
     depth = tuple((squared[..., 2] <= most).double().mean(0) for most in _DEPTH)
     return space, depth
+
+
+def errors_in_view(joints: Tensor, truth: Tensor) -> Tensor:
+    """Errors (N, 24, 3) m of joints (N, 24, 3) in axes that look along the ray to the person: the pelvis' own, the others'
+    about it."""
+    error = joints - truth
+    error = torch.cat((error[:, :1], error[:, 1:] - error[:, :1]), 1)
+    return error @ ray_rotmat(truth[:, 0])
 
 
 def load_deviations(path: str | Path | None = None) -> JointDeviations:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ def _opencv() -> Any:
 # -- corners --------------------------------------------------------------------------------------------------------------
 
 
-def follow(clip: Clip, motions: Sequence[Motion]):  # type: ignore[no-untyped-def]
+def follow(clip: Clip, motions: Sequence[Motion]) -> Iterator[Window]:
     """Yield windows over a clip: each begins with the last frame of the one before. Positions are px of the full frame."""
     cv2 = _opencv()
 
