@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from drawn_clips import encode, read
+from drawn_clips import encode, read, spoil
 
 from kinflow.clip import Clip
 from kinflow.config import VideoConfig
@@ -49,11 +49,7 @@ def test_auto_leaves_decord_out_until_a_whole_pass_found_no_damage(clip30: Path,
     next(clip.batches(4))
     read(clip)
     assert clip.decoder == "pyav"
-    data = bytearray(clip30.read_bytes())
-    at = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
-    data[at : at + 200] = np.random.default_rng(2).bytes(200)
-    (tmp_path / "hurt.mp4").write_bytes(data)
-    hurt = Clip.open(tmp_path / "hurt.mp4")
+    hurt = Clip.open(spoil(clip30, tmp_path / "hurt.mp4", range(15, 17)))
     for _ in range(3):
         read(hurt)
         assert hurt.decoder == "pyav" and hurt.damage is not None
