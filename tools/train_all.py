@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--first", type=int, default=0, help="number of the first file of rendered clips")
     p.add_argument("--clips", type=int, default=24, help="clips a file of rendered clips")
     p.add_argument("--frames", type=int, default=20, help="frames a clip")
+    p.add_argument(
+        "--wardrobe", type=Path, help="clothes and photographs for rendered people (tools/build_wardrobe.py)"
+    )
     p.add_argument("--from-packaged", action="store_true", help="start from the packaged weights")
     p.add_argument("--only", nargs="+", choices=["perceived", *(s.name for s in STAGES)], help="these stages alone")
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="STAGE:KEY=VALUE")
@@ -81,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in (args.mocap, args.mocap120):
         if not path.is_file():
             p.error(f"{path}: no such file. Make it with tools/prepare_mocap.py.")
+    if args.wardrobe is not None and not args.wardrobe.is_file():
+        p.error(f"{args.wardrobe}: no such file. Make it with tools/build_wardrobe.py.")
     weights = args.out / "weights"
     weights.mkdir(parents=True, exist_ok=True)
     chosen = set(args.only or ["perceived", *(s.name for s in STAGES)])
@@ -111,7 +116,8 @@ def render(args: argparse.Namespace) -> int:
         command = [sys.executable, "tools/render_and_perceive.py", "--mocap", args.mocap.resolve(), "--out", folder.resolve(),
                    "--clips", args.clips, "--frames", args.frames, "--device", args.device, "--minutes", minutes / (4 if validation else 1),
                    "--split", "validation" if validation else "train", "--shards", 10**5,
-                   "--first", args.first + i, "--stride", args.processes]  # fmt: skip
+                   "--first", args.first + i, "--stride", args.processes,
+                   *(("--wardrobe", args.wardrobe.resolve()) if args.wardrobe else ())]  # fmt: skip
         running.append(start(command))
         if args.processes == 1:  # one after the other
             if code := running.pop().wait():

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..body.surface import vertex_normals
 from ..errors import UsageError, check_shape
 from ..render import interpolate, join_meshes, shade, visible_points
+from ..render.texture import Texture, join_textures
 from ..skeleton import SMPL_JOINTS
 from ..video import VideoWriter
 
@@ -43,7 +44,7 @@ class Look:
     """What a rendered scene looks like, without its geometry.
 
     Attributes:
-        colours: (V, 3) surface colour of each vertex, 0..255.
+        colours: (V, 3) surface colour of each vertex, 0..255, or the texture of the faces.
         background: (H, W, 3) uint8 RGB.
         light: direction towards the lamp, camera axes.
         ambient, diffuse: shares of sky and lamp.
@@ -52,7 +53,7 @@ class Look:
         seed: of the sensor noise.
     """
 
-    colours: np.ndarray
+    colours: np.ndarray | Texture
     background: np.ndarray
     light: tuple[float, float, float] = (-0.4, -0.7, -0.6)
     ambient: float = 0.45
@@ -268,7 +269,11 @@ def join(people: list[tuple[Any, Any, Look]]) -> tuple[Tensor, Tensor, Look]:
     if not people:
         raise UsageError("people: expected at least one mesh, got none.")
     points, triangles = join_meshes([vertices for vertices, _, _ in people], [faces for _, faces, _ in people])
-    colours = np.concatenate([look.colours for _, _, look in people])
+    each = [look.colours for _, _, look in people]
+    painted = [c for c in each if isinstance(c, Texture)]
+    if painted and len(painted) < len(each):
+        raise UsageError("people: expected textures on all meshes or on none. Give all of them vertex colours.")
+    colours = join_textures(painted) if painted else np.concatenate([c for c in each if not isinstance(c, Texture)])
     return points, triangles, replace(people[0][2], colours=colours)
 
 
@@ -276,10 +281,13 @@ def _rendered(vertices: Any, faces: Any, K: Any, image_size: tuple[int, int], lo
     points = torch.as_tensor(vertices, dtype=torch.float32)
     triangles = torch.as_tensor(faces, dtype=torch.int64)
     dims = check_shape("vertices", points, "T V 3", "A single frame is vertices[None].")
-    check_shape("look.colours", look.colours, f"{dims['V']} 3", "Dress the mesh that is rendered: clothes(...).")
+    if isinstance(look.colours, Texture):
+        check_shape("faces", triangles, f"{len(look.colours.face_uv)} 3", "Give the mesh that the texture is of.")
+    else:
+        check_shape("look.colours", look.colours, f"{dims['V']} 3", "Dress the mesh that is rendered: clothes(...).")
     check_shape("look.background", look.background, f"{image_size[1]} {image_size[0]} 3")
     cameras = torch.as_tensor(K, dtype=torch.float32).expand(dims["T"], 3, 3)
-    colours = torch.as_tensor(look.colours, dtype=torch.float32)
+    paint = look.colours if isinstance(look.colours, Texture) else torch.as_tensor(look.colours, dtype=torch.float32)
     generator = torch.Generator().manual_seed(look.seed)
     behind = torch.as_tensor(look.background, dtype=torch.float32)
     grain = torch.randn(behind.shape[:2], generator=generator)[..., None] * look.noise
@@ -292,7 +300,7 @@ def _rendered(vertices: Any, faces: Any, K: Any, image_size: tuple[int, int], lo
             part = points[begin : begin + _CHUNK]
             seen = visible_points(part, triangles, cameras[begin : begin + _CHUNK], image_size, cull_backfaces=True)
             normals = interpolate(seen, vertex_normals(part, triangles), triangles)
-            surface = interpolate(seen, colours, triangles)
+            surface = paint.colours(seen) if isinstance(paint, Texture) else interpolate(seen, paint, triangles)
             lit = shade(normals, surface, light=look.light, ambient=look.ambient, diffuse=look.diffuse)
             picks = order[begin : begin + part.shape[0]]
             images = torch.stack([empty[i] for i in picks])

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...body import Body
 from ...cameras import Focal, intrinsics, project
 from ...config import PerceptionConfig
-from ...datasets.synthetic import random_look, render_frames
+from ...datasets.synthetic import background, random_look, render_frames
+from ...datasets.wardrobe import Wardrobe
 from ...errors import ShapeError
 from ...evidence import Evidence
 from ...mocap.clips import MotionClip
@@ -40,6 +41,7 @@ class Scene:
     image_size: tuple[int, int]
     timestamps: np.ndarray  # (T,)
     source: str
+    R_world2cam: Tensor  # (3, 3), the world's y up
 
 
 RATES = (6, 8, 10, 12, 15, 15, 20, 24, 30, 30, 60)
@@ -49,6 +51,10 @@ EXCHANGED = 0.35
 """Share of clips with the upper body of one motion on the legs of another."""
 LYING = 0.06
 """Share of clips seen by a camera of any roll: people who lie, hang and tumble."""
+PHOTOGRAPHED = 0.75
+"""Share of dressed clips before a photograph."""
+HIDDEN = 0.2
+"""Share of dressed clips in which something stands before a part of the person."""
 
 
 def draw_stretch(
@@ -122,18 +128,75 @@ def draw_scene(
         if float(reach.max()) <= fill:
             break
     transl = moved + centre - body.joints(betas[None], pose, None)[:, 0]
-    return Scene(pose, transl, betas, K, (width, height), np.arange(frames) * step / clip.fps, clip.name)
+    return Scene(pose, transl, betas, K, (width, height), np.arange(frames) * step / clip.fps, clip.name, to_camera)
 
 
-def perceive_scene(scene: Scene, body: Body, perceiver: Perceiver, rng: np.random.Generator) -> PerceivedClip | None:
-    """Render a scene and run the front end over it; None when it found nobody, or not in half of the frames."""
-    identity = torch.eye(3).expand(1, 24, 3, 3)
-    betas = scene.betas[None]
-    rest = body.vertices(betas, identity, None)[0].numpy()
-    landmarks = body.landmarks(betas, identity, None)[0].numpy()
-    look = random_look(scene.image_size, body.part_labels.numpy(), rest, rng, landmarks)
+def film_scene(
+    scene: Scene, bodies: tuple[Body, Body], rng: np.random.Generator, wardrobe: Wardrobe | None = None
+) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8 of a scene.
+
+    Args:
+        bodies: the light and the full open body.
+        wardrobe: dresses the full body and gives photographs to stand before; without one the light body is painted
+            vertex by vertex and stands before drawn backgrounds.
+    """
+    light, full = bodies
+    identity, betas = torch.eye(3).expand(1, 24, 3, 3), scene.betas[None]
+    rest = light.vertices(betas, identity, None)[0].numpy()
+    landmarks = light.landmarks(betas, identity, None)[0].numpy()
+    look = random_look(scene.image_size, light.part_labels.numpy(), rest, rng, landmarks)
+    if wardrobe is None:
+        vertices = light.vertices(betas, scene.pose_rotmat, scene.transl)
+        return render_frames(vertices, light.faces, scene.K, scene.image_size, look)
+    body, texture = wardrobe.dress(full, rng)
+    look = dataclasses.replace(look, colours=texture)
+    if (
+        rng.random() < PHOTOGRAPHED
+        and (photograph := wardrobe.photograph(scene.R_world2cam, scene.K, scene.image_size, rng)) is not None
+    ):
+        look = dataclasses.replace(look, background=photograph)
     vertices = body.vertices(betas, scene.pose_rotmat, scene.transl)
     images = render_frames(vertices, body.faces, scene.K, scene.image_size, look)
+    if rng.random() < HIDDEN:
+        stand_before(images, project(light.joints(betas, scene.pose_rotmat, scene.transl), scene.K).numpy(), rng)
+    return graded(images, rng)
+
+
+def stand_before(images: np.ndarray, pixels: np.ndarray, rng: np.random.Generator) -> None:
+    """Put a still, upright thing before a part of the person; in place.
+
+    Args:
+        images: (T, H, W, 3) uint8.
+        pixels: (T, 24, 2) px, the joints.
+    """
+    height, width = images.shape[1:3]
+    low, high = pixels.min((0, 1)), pixels.max((0, 1))
+    size = (high - low) * rng.uniform(0.12, 0.5, 2) + 2
+    centre = pixels[int(rng.integers(len(pixels))), int(rng.integers(24))] + rng.normal(size=2) * 0.1 * (high - low)
+    x0, y0 = np.clip(centre - size / 2, 0, (width - 1, height - 1)).astype(int)
+    x1, y1 = np.clip(centre + size / 2, (x0 + 1, y0 + 1), (width, height)).astype(int)
+    thing = background((x1 - x0, y1 - y0), rng)
+    images[:, y0:y1, x0:x1] = thing
+
+
+def graded(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The frames with another exposure, contrast and white balance."""
+    tone = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.15))
+    table = (255 * np.clip(tone * np.exp(rng.normal(0, 0.06, 3)), 0, 1)).astype(np.uint8)
+    return np.stack([table[images[..., c], c] for c in range(3)], -1)
+
+
+def perceive_scene(
+    scene: Scene,
+    bodies: tuple[Body, Body],
+    perceiver: Perceiver,
+    rng: np.random.Generator,
+    wardrobe: Wardrobe | None = None,
+) -> PerceivedClip | None:
+    """Film a scene (see :func:`film_scene`) and run the front end over it; None when it found nobody, or not in half of
+    the frames."""
+    images = film_scene(scene, bodies, rng, wardrobe)
     frame_ids = np.arange(len(images))
     perceiver.update(images, scene.timestamps, frame_ids)
     found = perceiver.finish()
@@ -176,11 +239,12 @@ def make_shard(
     config: PerceptionConfig,
     device: torch.device | str = "cpu",
     varied: bool = True,
+    wardrobe: Wardrobe | None = None,
 ) -> list[PerceivedClip]:
     """Render and perceive ``count`` clips; the same seed gives the same clips. ``device``: of the perception networks;
-    ``varied``: as of :func:`draw_scene`."""
+    ``varied``: as of :func:`draw_scene`; ``wardrobe``: as of :func:`film_scene`."""
     rng = np.random.default_rng(seed)
-    body = Body.open(resolution="light")
+    bodies = Body.open("light"), Body.open("full")
     # One large person in view: no search for small ones, and a new search only where the person is lost.
     one = dataclasses.replace(
         config, max_people=1, masks=False, parts=False, tile_interval_s=1e6, detector_interval_s=1e6
@@ -193,11 +257,11 @@ def make_shard(
             tries += 1
             if tries > 20 * count:
                 raise ShapeError(f"clips: {tries} draws gave {len(out)} usable scenes. Check the prepared motion file.")
-            scene = draw_scene(clips, body, rng, frames, varied)
+            scene = draw_scene(clips, bodies[0], rng, frames, varied)
             if scene is None:
                 continue
             perceiver.reset()
-            clip = perceive_scene(scene, body, perceiver, rng)
+            clip = perceive_scene(scene, bodies, perceiver, rng, wardrobe)
             if clip is not None:
                 out.append(clip)
     return out
