@@ -36,7 +36,7 @@ from torch import Tensor
 from kinflow.body import Body
 from kinflow.clip import Clip
 from kinflow.config import PerceptionConfig
-from kinflow.datasets.synthetic import random_look, render_frames
+from kinflow.datasets.wardrobe import Wardrobe
 from kinflow.evaluation.clips import Reference, score_points
 from kinflow.evidence import Evidence
 from kinflow.metrics import similarity_align
@@ -47,7 +47,7 @@ from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import errors_in_view, inside
 from kinflow.rotations import geodesic_distance
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
-from kinflow.training.streams.render_and_perceive import draw_scene
+from kinflow.training.streams.render_and_perceive import draw_scene, film_scene
 from kinflow.video import VideoWriter
 
 POINTS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
@@ -71,9 +71,10 @@ class Case:
     root: Tensor | None = None
 
 
-def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]:
+def rendered(data: Path, count: int, folder: Path, wardrobe: Wardrobe | None = None) -> Iterator[Case]:
     """Clips of the test split, each from its own seed."""
-    clips = load_clips(data, "test")
+    clips, bodies = load_clips(data, "test"), (Body.open("light"), Body.open("full"))
+    body = bodies[0]
     made, seed = 0, SEED
     while made < count:
         rng = np.random.default_rng(seed)
@@ -81,16 +82,12 @@ def rendered(data: Path, count: int, body: Body, folder: Path) -> Iterator[Case]
         scene = draw_scene(clips, body, rng, FRAMES, varied=False)
         if scene is None:
             continue
-        betas, identity = scene.betas[None], torch.eye(3).expand(1, 24, 3, 3)
-        rest = body.vertices(betas, identity, None)[0].numpy()
-        marks = body.landmarks(betas, identity, None)[0].numpy()
-        look = random_look(scene.image_size, body.part_labels.numpy(), rest, rng, marks)
-        vertices = body.vertices(betas, scene.pose_rotmat, scene.transl)
-        images = render_frames(vertices, body.faces, scene.K, scene.image_size, look)
+        images = film_scene(scene, bodies, rng, wardrobe)
         path = folder / f"{made:03d}.mp4"
         with VideoWriter(path, scene.image_size, 1 / float(np.diff(scene.timestamps).mean())) as video:
             for image, time in zip(images, scene.timestamps, strict=True):
                 video.write(image, float(time))
+        betas = scene.betas[None]
         points = body.landmarks(betas, scene.pose_rotmat, scene.transl)[:, POINTS]
         joints = body.joints(betas, scene.pose_rotmat, scene.transl)
         yield Case(
@@ -177,7 +174,7 @@ def systems(
         if refine:
             stages[f"kinflow --refine, {network}"] = reconstructor.refine([motion], [evidence])[0]
         for name, made in stages.items():
-            parameters = (torch.from_numpy(made.betas)[None], made.pose_rotmat(), torch.from_numpy(made.transl))
+            parameters = (torch.tensor(made.betas)[None], made.pose_rotmat(), torch.tensor(made.transl))
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
             out[name] = errors(points, made, made.observed, case)
             if case.root is not None:
@@ -247,6 +244,11 @@ def main() -> None:
         "--data", type=Path, default=Path("data/mocap.npz"), help="prepared capture (tools/prepare_mocap.py)"
     )
     p.add_argument("--rendered", type=int, default=40, help="rendered clips (default: 40)")
+    p.add_argument(
+        "--wardrobe", type=Path,
+        help="dress the people (tools/build_wardrobe.py): clothes and photographs that training knows, motions and people that it "
+        "does not; without it they are painted, before drawn backgrounds",
+    )  # fmt: skip
     p.add_argument("--real", type=Path, help="the real clip, and ...")
     p.add_argument("--reference", type=Path, help="... its triangulated landmarks")
     p.add_argument(
@@ -264,11 +266,13 @@ def main() -> None:
     regions: dict[str, list[np.ndarray]] = {}
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         if args.rendered:
-            cases = rendered(args.data, args.rendered, body, Path(scratch))
+            wardrobe = None if args.wardrobe is None else Wardrobe.open(args.wardrobe)
+            cases = rendered(args.data, args.rendered, Path(scratch), wardrobe)
             pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions, args.ablate))
                      for c in track(cases, "rendered clips", args.rendered, console=console)]  # fmt: skip
             record["rendered"] = pairs
-            console.print(table(f"{args.rendered} rendered clips of test subjects", [r for _, r in pairs]))
+            dressed = " dressed," if wardrobe else ""
+            console.print(table(f"{args.rendered}{dressed} rendered clips of test subjects", [r for _, r in pairs]))
             for name, found in regions.items():
                 console.print(calibration(name, found))
             record["regions"] = {name: np.mean(found, 0).tolist() for name, found in regions.items()}

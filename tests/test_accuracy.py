@@ -65,7 +65,7 @@ def test_one_rendered_clip(tmp_path: Path) -> None:
     save_clips(tmp_path / "mocap.npz", [clip])
     body = Body.open("light")
     with torch.no_grad():
-        (one,) = accuracy.rendered(tmp_path / "mocap.npz", 1, body, tmp_path)
+        (one,) = accuracy.rendered(tmp_path / "mocap.npz", 1, tmp_path)
         regions: dict[str, list[np.ndarray]] = {}
         rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions, ablate=True)
     assert one.points.shape == (accuracy.FRAMES, 12, 3)
