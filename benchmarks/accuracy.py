@@ -12,7 +12,8 @@ Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the
 0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
 each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it; accel is the acceleration error about the hips
-(``kinflow-bench clip`` scores alike); root is the angle by which the pelvis is turned wrongly. Mean over clips with its standard error. A third table says of rendered clips how many
+(``kinflow-bench clip`` scores alike); root is the angle by which the pelvis is turned wrongly; contact is the F1 of
+heels and toes that stand still, told by their speed, of clips with neighbouring frames near enough to tell. Mean over clips with its standard error. A third table says of rendered clips how many
 of SMPL's joints lie in the regions that their predicted deviations fill to 50 and 90 %, in space and along the line of sight.
 """
 
@@ -23,7 +24,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +48,27 @@ from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import errors_in_view, inside
 from kinflow.rotations import geodesic_distance
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
+from kinflow.training.streams.projected import foot_contacts_of
 from kinflow.training.streams.render_and_perceive import draw_scene, film_scene
 from kinflow.video import VideoWriter
 
+HIDES = ("frames hidden", "the same frames seen")
 POINTS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
 NAMES = tuple(BLAZEPOSE[i] for i in POINTS)
 SEED = 7_000_000
 """First seed of the rendered clips; training's shards use small ones and those from 1,000,000 on."""
 FRAMES = 32
-METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "root", "seen")
+METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "root", "contact", "seen")
+HIDDEN_METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "deviation", "observed")
+KEPT_HIDDEN = ("frame_ids", "timestamps")
+HIDDEN_S = 1.0
+"""How long people are hidden at most, a third of their clip where that is less (``--hidden``)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A clip with its truth: ``points`` (T, 12, 3) m in camera axes at ``frame_ids`` (T,); of renders SMPL's ``joints``
-    (T, 24, 3) and the pelvis' rotation ``root`` (T, 3, 3) too."""
+    (T, 24, 3), the pelvis' rotation ``root`` (T, 3, 3) and the feet's ``contacts`` (T, 4), where they can be told, too."""
 
     name: str
     clip: Clip
@@ -69,6 +76,7 @@ class Case:
     frame_ids: np.ndarray
     joints: Tensor | None = None
     root: Tensor | None = None
+    contacts: Tensor | None = None
 
 
 def rendered(data: Path, count: int, folder: Path, wardrobe: Wardrobe | None = None) -> Iterator[Case]:
@@ -88,15 +96,17 @@ def rendered(data: Path, count: int, folder: Path, wardrobe: Wardrobe | None = N
             for image, time in zip(images, scene.timestamps, strict=True):
                 video.write(image, float(time))
         betas = scene.betas[None]
-        points = body.landmarks(betas, scene.pose_rotmat, scene.transl)[:, POINTS]
+        landmarks = body.landmarks(betas, scene.pose_rotmat, scene.transl)
+        contacts, known = foot_contacts_of(landmarks[None], torch.from_numpy(scene.timestamps)[None])
         joints = body.joints(betas, scene.pose_rotmat, scene.transl)
         yield Case(
             scene.source,
             Clip.open(path, camera=scene.K),
-            points,
+            landmarks[:, POINTS],
             np.arange(len(images)),
             joints,
             scene.pose_rotmat[:, 0],
+            contacts[0] if bool(known) else None,
         )
         made += 1
 
@@ -141,6 +151,33 @@ def shares(case: Case, motion: Motion) -> np.ndarray | None:
     return torch.stack((*space, *depth), -1).numpy()
 
 
+def f1(found: np.ndarray, true: Tensor) -> float:
+    """Harmonic mean of precision and recall; NaN where there is nothing to find."""
+    truth = true.numpy()
+    return 2 * float((found & truth).sum()) / float(found.sum() + truth.sum()) if truth.any() else math.nan
+
+
+def hide(evidence: Evidence) -> tuple[Evidence, np.ndarray]:
+    """The evidence with nothing seen in the middle of its clip, and the rows (T,) hidden that were seen before."""
+    times = evidence.timestamps
+    length = min(HIDDEN_S, (times[-1] - times[0]) / 3)
+    away = np.abs(times - (times[0] + times[-1]) / 2) <= length / 2
+    gone = {}
+    for field in dataclasses.fields(evidence):
+        value = getattr(evidence, field.name)
+        if field.name not in KEPT_HIDDEN and isinstance(value, np.ndarray) and value.shape[:1] == away.shape:
+            gone[field.name] = np.where(away.reshape(-1, *[1] * (value.ndim - 1)), np.zeros_like(value), value)
+    return dataclasses.replace(evidence, **gone), away & evidence.observed
+
+
+def said(motion: Motion, rows: np.ndarray) -> dict[str, float]:
+    """What the motion says of frames: the joints' deviation about the pelvis in mm, and whether it calls them seen."""
+    return {
+        "deviation": 1000 * float(motion.joints3d_std[rows, 1:].mean()),
+        "observed": float(motion.observed[rows].mean()),
+    }
+
+
 def longest(people: list[Evidence]) -> Evidence | None:
     return max(people, key=lambda e: int(e.observed.sum()), default=None)
 
@@ -152,6 +189,7 @@ def systems(
     refine: bool,
     regions: dict[str, list[np.ndarray]],
     ablate: bool = False,
+    hidden: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Errors of every row of the table on one clip; a row is absent where nobody was found. ``regions`` collects the shares of
     :func:`shares` by row; ``ablate`` adds rows of parts left out."""
@@ -171,6 +209,18 @@ def systems(
         stages = {f"kinflow, {network}": motion}
         if ablate:
             stages |= {f"{name}, {network}": made for name, made in ablated(evidence, case, reconstructor).items()}
+        if hidden:
+            masked, gone = hide(evidence)
+            if gone.any() and masked.observed.sum() > 2:
+                (filled,) = reconstructor.reconstruct([masked], case.clip.K)
+                points = reconstructor.body.landmarks(
+                    torch.tensor(filled.betas)[None], filled.pose_rotmat(), torch.tensor(filled.transl)
+                )[:, POINTS]
+                out[f"{HIDES[0]}, {network}"] = errors(points, filled, gone, case) | said(filled, gone)
+                visible = reconstructor.body.landmarks(
+                    torch.tensor(motion.betas)[None], motion.pose_rotmat(), torch.tensor(motion.transl)
+                )[:, POINTS]
+                out[f"{HIDES[1]}, {network}"] = errors(visible, motion, gone, case) | said(motion, gone)
         if refine:
             stages[f"kinflow --refine, {network}"] = reconstructor.refine([motion], [evidence])[0]
         for name, made in stages.items():
@@ -178,8 +228,12 @@ def systems(
             points = reconstructor.body.landmarks(*parameters)[:, POINTS]
             out[name] = errors(points, made, made.observed, case)
             if case.root is not None:
-                turn = geodesic_distance(made.pose_rotmat()[:, 0], case.root[made.frame_ids])
-                out[name]["root"] = float(turn[made.observed].mean().rad2deg())
+                turn = geodesic_distance(made.pose_rotmat()[:, 0], case.root[made.frame_ids.tolist()])
+                out[name]["root"] = float(turn[torch.tensor(made.observed)].mean().rad2deg())
+            if case.contacts is not None:
+                out[name]["contact"] = f1(
+                    made.contacts[made.observed] > 0.5, case.contacts[made.frame_ids.tolist()][made.observed] > 0
+                )
             if name.startswith("kinflow") and (found := shares(case, made)) is not None:
                 regions.setdefault(name, []).append(found)
     return out
@@ -219,21 +273,28 @@ def calibration(name: str, found: list[np.ndarray]) -> Table:
     return out
 
 
-def table(title: str, results: list[dict[str, dict[str, float]]]) -> Table:
-    """One row a system, one column a metric: mean and standard error over clips."""
-    out = Table("mm; accel m/s²; root degrees", *METRICS, title=title)
-    for name in dict.fromkeys(name for result in results for name in result):
+def tables(title: str, results: list[dict[str, dict[str, float]]]) -> Iterator[Table]:
+    """The systems, and people hidden where there are such rows: a column a metric, mean and standard error over clips."""
+    names = list(dict.fromkeys(name for result in results for name in result))
+    hidden = [name for name in names if name.startswith(HIDES)]
+    yield _table(title, results, [name for name in names if name not in hidden], METRICS)
+    if hidden:
+        yield _table(f"people hidden for up to {HIDDEN_S:g} s", results, hidden, HIDDEN_METRICS)
+
+
+def _table(title: str, results: list[dict[str, dict[str, float]]], names: list[str], metrics: Sequence[str]) -> Table:
+    out = Table("mm; accel m/s²; root degrees", *metrics, title=title)
+    for name in names:
         cells = []
-        for metric in METRICS:
+        for metric in metrics:
             values = np.array([r[name].get(metric, math.nan) for r in results if name in r])
             values = values[np.isfinite(values)]
+            share = metric in ("contact", "observed", "seen")
             if not len(values):
                 cells.append("")
                 continue
-            spread = (
-                f" ± {values.std(ddof=1) / math.sqrt(len(values)):.1f}" if len(values) > 1 and metric != "seen" else ""
-            )
-            cells.append(f"{values.mean():.2f}{spread}" if metric == "seen" else f"{values.mean():.1f}{spread}")
+            spread = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.{1 + share}f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.{1 + share}f}{spread}")
         out.add_row(name, *cells)
     return out
 
@@ -256,6 +317,11 @@ def main() -> None:
     )
     p.add_argument("--refine", action="store_true", help="rows with --refine as well")
     p.add_argument("--ablate", action="store_true", help="rows of parts left out as well")
+    p.add_argument(
+        "--hidden",
+        action="store_true",
+        help=f"hide people for up to {HIDDEN_S:g} s and compare with the same frames seen",
+    )
     p.add_argument("--out", type=Path, help="JSON of every clip's figures")
     args = p.parse_args()
     if (args.real is None) != (args.reference is None):
@@ -268,11 +334,11 @@ def main() -> None:
         if args.rendered:
             wardrobe = None if args.wardrobe is None else Wardrobe.open(args.wardrobe)
             cases = rendered(args.data, args.rendered, Path(scratch), wardrobe)
-            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions, args.ablate))
+            pairs = [(c.name, systems(c, reconstructor, args.networks, args.refine, regions, args.ablate, args.hidden))
                      for c in track(cases, "rendered clips", args.rendered, console=console)]  # fmt: skip
             record["rendered"] = pairs
             dressed = " dressed," if wardrobe else ""
-            console.print(table(f"{args.rendered}{dressed} rendered clips of test subjects", [r for _, r in pairs]))
+            console.print(*tables(f"{args.rendered}{dressed} rendered clips of test subjects", [r for _, r in pairs]))
             for name, found in regions.items():
                 console.print(calibration(name, found))
             record["regions"] = {name: np.mean(found, 0).tolist() for name, found in regions.items()}
@@ -281,7 +347,7 @@ def main() -> None:
                 real(args.real, args.reference), reconstructor, args.networks, args.refine, {}, args.ablate
             )
             record["real"] = result
-            console.print(table(f"{args.real.name}, real, one view of four", [result]))
+            console.print(*tables(f"{args.real.name}, real, one view of four", [result]))
     console.print(f"weights {reconstructor.weights}", style="dim")
     if args.out is not None:
         args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

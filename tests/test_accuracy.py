@@ -52,6 +52,12 @@ def test_depth_is_told_from_across(case: Any) -> None:
     assert along["depth"] > 3 * along["across"] and beside["across"] > 3 * beside["depth"]
 
 
+def test_contacts_are_scored_by_f1() -> None:
+    true = torch.tensor([[True, False], [True, True]])
+    assert accuracy.f1(np.array([[True, True], [False, True]]), true) == pytest.approx(2 * 2 / (3 + 3))
+    assert accuracy.f1(true.numpy(), true) == 1 and np.isnan(accuracy.f1(true.numpy(), ~true & true))
+
+
 def test_one_rendered_clip(tmp_path: Path) -> None:
     frames = 40
     swing = 0.4 * np.sin(np.arange(frames) / 5)
@@ -67,14 +73,17 @@ def test_one_rendered_clip(tmp_path: Path) -> None:
     with torch.no_grad():
         (one,) = accuracy.rendered(tmp_path / "mocap.npz", 1, tmp_path)
         regions: dict[str, list[np.ndarray]] = {}
-        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions, ablate=True)
+        rows = accuracy.systems(one, Reconstructor.load(body=body), ["heavy", "full"], False, regions, True, True)
     assert one.points.shape == (accuracy.FRAMES, 12, 3)
     assert {"world landmarks, heavy", "kinflow, heavy", "without the lifter, full", "without the fit, heavy"} <= set(
         rows
     )
-    assert all(0.9 < row["seen"] <= 1 and row["PA-MPJPE"] < 120 for row in rows.values())
-    printed = accuracy.table("clips", [rows, rows])
-    assert printed.row_count == len(rows)
+    assert all(row["PA-MPJPE"] < 120 for row in rows.values())
+    assert all(0.9 < row["seen"] <= 1 for name, row in rows.items() if not name.startswith(accuracy.HIDES))
+    shown, hidden = accuracy.tables("clips", [rows, rows])
+    assert shown.row_count + hidden.row_count == len(rows) and hidden.row_count == 4
+    away, seen = (rows[f"{name}, heavy"] for name in accuracy.HIDES)
+    assert away["observed"] == 0 and seen["observed"] == 1 and away["deviation"] > seen["deviation"]
     assert set(regions) == {name for name in rows if name.startswith("kinflow")}
     for name, (found,) in regions.items():
         assert found.shape == (24, 4) and ((found >= 0) & (found <= 1)).all()
