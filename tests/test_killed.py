@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,22 @@ def test_a_folder_made_for_results_that_failed_goes_too(tmp_path: Path) -> None:
         (stage / "run.json").touch()
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("amid", ["mkdtemp", "rmtree"])
+def test_a_signal_amid_making_or_clearing_waits_for_its_end(
+    amid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"mkdtemp": staging.tempfile, "rmtree": staging.shutil}[amid]
+    real = getattr(module, amid)
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        made = real(*args, **options) if amid == "mkdtemp" else None
+        signal.raise_signal(signal.SIGINT)
+        return made if amid == "mkdtemp" else real(*args, **options)
+
+    monkeypatch.setattr(module, amid, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        staging.check_writable(tmp_path / "new" / "out")
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -82,7 +82,10 @@ def test_two_processes_are_one_with_twice_the_batch(capture: Path, tmp_path: Pat
 
     done = run(*flow_command(capture, tmp_path / "two", "--devices", "2"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "two" / "flow.safetensors")]  # the first process alone speaks
+    spoken = [
+        line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")
+    ]  # torch 2.8 itself speaks there
+    assert spoken == [str(tmp_path / "two" / "flow.safetensors")]  # the first process alone
     for name in ("loss", "grad_norm", "log_prob_std", "val_score"):
         one, two = column(tmp_path / "one", name), column(tmp_path / "two", name)
         assert len(one) == (2 if name == "val_score" else 4)

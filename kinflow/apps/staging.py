@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -69,20 +71,43 @@ def _stage_in(out: Path) -> Iterator[Path]:
     stage: Path | None = None
     try:
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            _remove_stale(out)
-            stage = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=out))
-            _stages.add(stage)
+            with _undisturbed():
+                out.mkdir(parents=True, exist_ok=True)
+                _remove_stale(out)
+                stage = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=out))
+                _stages.add(stage)
         except OSError as error:
             raise OutputError(f"{out}: cannot write here ({error.strerror}). Choose another folder with -o.") from error
         yield stage
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
-            _stages.discard(stage)
-        with contextlib.suppress(OSError):
-            for folder in made:
-                folder.rmdir()
+        with _undisturbed():
+            if stage is not None:
+                shutil.rmtree(stage, ignore_errors=True)
+                _stages.discard(stage)
+            with contextlib.suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come in the block take effect at its end: half a clearing-up would leave the other half.
+
+    Python calls handlers in the main thread alone, so nothing needs to be done in others.
+    """
+    came: list[int] = []
+    earlier = {}
+    if threading.current_thread() is threading.main_thread():
+        earlier = {n: handler for n in (signal.SIGINT, signal.SIGTERM) if callable(handler := signal.getsignal(n))}
+    try:
+        for number in earlier:
+            signal.signal(number, lambda n, _: came.append(n))
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _remove_stale(out: Path) -> None:
