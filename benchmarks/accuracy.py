@@ -42,7 +42,7 @@ from kinflow.evaluation.clips import Reference, score_points
 from kinflow.evidence import Evidence
 from kinflow.metrics import similarity_align
 from kinflow.mocap.clips import load_clips
-from kinflow.motion import Motion
+from kinflow.motion import GAUSSIAN_REACH, Motion
 from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import errors_in_view, inside
@@ -147,7 +147,11 @@ def shares(case: Case, motion: Motion) -> np.ndarray | None:
         return None
     truth = case.joints[motion.frame_ids[motion.observed]]
     error = errors_in_view(torch.from_numpy(motion.joints3d[motion.observed]), truth)
-    space, depth = inside(error, torch.from_numpy(motion.deviations()[motion.observed]))
+    reach = motion.joints3d_reach90
+    space, depth = inside(
+        error, torch.from_numpy(motion.deviations()[motion.observed]),
+        torch.tensor(GAUSSIAN_REACH[0.9] if reach is None else reach),
+    )  # fmt: skip
     return torch.stack((*space, *depth), -1).numpy()
 
 

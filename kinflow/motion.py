@@ -16,6 +16,10 @@ from .rotations import rotvec_to_rotmat
 
 Rows: TypeAlias = slice | Sequence[int] | np.ndarray
 
+GAUSSIAN_REACH = {0.5: (1.538172, 0.674490), 0.9: (2.500278, 1.644854)}
+"""How many of its deviations a share of a Gaussian lies within: in space (roots of chi-square's quantiles of three degrees of
+freedom), and along one axis."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Motion(Record):
@@ -61,6 +65,13 @@ class Motion(Record):
     image_size: np.ndarray = array("2", "int64", "Width and height of the frames, px.")
     joints3d_depth_std: np.ndarray | None = array(
         "T 24", "float32", "The same along the line of sight; absent where they are alike.", optional=True
+    )
+    joints3d_reach90: np.ndarray | None = array(
+        "24 2",
+        "float32",
+        "How many deviations the ellipsoid and the interval along the line of sight reach that hold 90 % of the errors; "
+        "absent: a Gaussian's 2.50 and 1.64.",
+        optional=True,
     )
     global_orient_world: np.ndarray | None = array(
         "T 3", "float32", "Rotation vector of the pelvis, body to world, rad.", optional=True
@@ -124,6 +135,24 @@ class Motion(Record):
         """Standard deviations (T, 24, 2) m of the joints, across the line of sight and along it."""
         along = self.joints3d_std if self.joints3d_depth_std is None else self.joints3d_depth_std
         return np.stack((self.joints3d_std, along), -1)
+
+    def regions(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Where a joint is with a probability: about its place, relative to the pelvis (the pelvis' own place: to the camera).
+
+        Args:
+            level: 0.5 or 0.9, the levels that are calibrated.
+
+        Returns:
+            Half-axes (T, 24, 2) m of an ellipsoid in space, across the line of sight and along it; and half the length (T, 24) m
+            of the interval along the line of sight alone, which is shorter at the same probability.
+        """
+        if level not in GAUSSIAN_REACH:
+            raise UsageError(f"level: expected one of {', '.join(map(str, GAUSSIAN_REACH))}, got {level!r}.")
+        std = self.deviations()
+        reach = np.array(GAUSSIAN_REACH[level], np.float32)
+        if level == 0.9 and self.joints3d_reach90 is not None:
+            reach = self.joints3d_reach90
+        return std * reach[..., 0, None], std[..., 1] * reach[..., 1]
 
     def vertices(self, frames: Rows | int | None = None, body: Body | None = None) -> np.ndarray:
         """Vertices (T', V, 3) in camera axes and metres, skinned on demand.

@@ -59,7 +59,7 @@ def main() -> int:
     deviations = JointDeviations()
     deviations.fit(base, error)
     shares = np.stack(
-        [[s.numpy() for s in region] for region in inside(error_b, deviations.scaled(base_b))]
+        [[s.numpy() for s in region] for region in inside(error_b, deviations.scaled(base_b), deviations.reach90)]
     )  # (2, 2, 24)
     table = Table(title=f"{len(error_b)} frames of motions that had no say: share inside, %")
     for name in ("joint", "50 %", "90 %", "depth 50 %", "depth 90 %"):
@@ -74,6 +74,9 @@ def main() -> int:
             "what": "standard deviations of reconstructed joints, across the line of sight and along it",
             "data": f"{len(clips)} rendered, perceived clips of {len(sources)} validation motions (see NOTICE)",
             "inside 50, 90 % (space; depth)": "; ".join(", ".join(f"{100 * v:.1f}" for v in r) for r in shares.mean(-1)),
+            "regions of 90 % reach (space; depth), a Gaussian's 2.50; 1.64": "; ".join(
+                f"{v:.2f}" for v in deviations.reach90.mean(0).tolist()
+            ),
             "licence": "Apache-2.0",
         },
     )  # fmt: skip

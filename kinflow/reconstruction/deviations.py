@@ -3,13 +3,13 @@
 The lifter says of each landmark how far off it may be; a body fitted to all of them over time is off by less, by as much as
 rendered people of motions never trained on show. So a joint's deviations are those of the landmarks about it, scaled joint by
 joint until they hold what they promise there (``tools/calibrate_deviations.py``). Errors of successive frames are alike, so no
-deviation shrinks with the number of frames.
+deviation shrinks with the number of frames. The errors' tails are heavier than a Gaussian's: how far the regions of 90 % reach is
+calibrated beside the deviations, which half of the errors decide.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from ..assets import asset_path
 from ..assets.weights import load_module
 from ..config.ranges import Config
 from ..errors import UsageError
+from ..motion import GAUSSIAN_REACH
 from ..skeleton import BLAZEPOSE, SMPL_JOINTS
 from .geometry import ray_rotmat
 
@@ -29,12 +30,13 @@ _ABOUT = {
     "collar": ("shoulder",), "foot": ("foot_index",), "hand": ("index",),
 }  # fmt: skip
 """Landmarks about a joint, where they have other names; of a limb's joint, without its side."""
-LEVELS = (0.5, 0.9)
-"""Nominal contents of the regions by which deviations are calibrated."""
-_SPACE, _DEPTH = (2.365974, 6.251389), (0.454936, 2.705543)
-"""Quantiles of chi-square at the levels: three degrees of freedom, and one."""
+LEVELS = tuple(GAUSSIAN_REACH)
+"""Nominal contents of the regions by which deviations are calibrated: 0.5 and 0.9."""
+_HALF = GAUSSIAN_REACH[0.5]
 _LEAST = 1e-3  # m
 _POWERS = (0.3, 1.5)
+_SCALES = (-8.0, 8.0)
+"""Logs between which scales are looked for."""
 
 
 def _landmarks_of(joint: str) -> list[int]:
@@ -54,10 +56,13 @@ class JointDeviations(nn.Module):
     Buffers:
         log_scale, power: (24, 2), across the line of sight and along it. The pelvis' are of its own place, from the deviation
             of the translation; the others' are about the pelvis.
+        reach90: (24, 2), how many deviations the ellipsoid in space and the interval along the line of sight reach that hold
+            nine tenths of the errors.
     """
 
     log_scale: Tensor
     power: Tensor
+    reach90: Tensor
     _about: Tensor
 
     def __init__(self, config: DeviationsConfig | None = None) -> None:
@@ -65,6 +70,7 @@ class JointDeviations(nn.Module):
         self.config = config or DeviationsConfig()
         self.register_buffer("log_scale", torch.zeros(len(SMPL_JOINTS), 2))
         self.register_buffer("power", torch.ones(len(SMPL_JOINTS), 2))
+        self.register_buffer("reach90", torch.tensor(GAUSSIAN_REACH[0.9]).repeat(len(SMPL_JOINTS), 1))
         about = torch.zeros(len(SMPL_JOINTS), len(BLAZEPOSE))
         for row, joint in zip(about, SMPL_JOINTS, strict=True):
             row[_landmarks_of(joint)] = 1.0
@@ -91,9 +97,9 @@ class JointDeviations(nn.Module):
     def fit(self, base: Tensor, error: Tensor) -> None:
         """Choose powers and scales by errors of known people.
 
-        A power says how much the deviation follows what was said of the frame: the slope of log|error| against it. Scales
-        are where the shares of errors inside the regions of 50 and 90 % miss these least: the intervals along the line of
-        sight first, the ellipsoids in space then.
+        A power says how much the deviation follows what was said of the frame: the slope of log|error| against it. Scales are
+        such that half of the errors lie in the regions of 50 %: the intervals along the line of sight first, the ellipsoids
+        in space then; the regions of 90 % reach as far as it takes.
 
         Args:
             base: (N, 24, 2), of :meth:`base`. error: (N, 24, 3) m in ray-aligned axes.
@@ -108,28 +114,32 @@ class JointDeviations(nn.Module):
         x, y = base - base.mean(0), halves - halves.mean(0)
         self.power.copy_(((x * y).mean(0) / x.square().mean(0).clamp_min(1e-9)).clamp(*_POWERS))
         said = self.power * base
-        self.log_scale.copy_((halves - said).median(0).values)  # from which the search goes both ways
-        for axis in (1, 0):
-            start, least = self.log_scale[:, axis].clone(), torch.full((base.shape[1],), math.inf, dtype=base.dtype)
-            best = start.clone()
-            for change in torch.linspace(-1.5, 1.5, 151).tolist():
-                self.log_scale[:, axis] = start + change
-                shares = inside(error, self.scaled(base))[axis]
-                missed = sum(
-                    ((s - level).square() for s, level in zip(shares, LEVELS, strict=True)), torch.zeros_like(least)
-                )
-                best = torch.where(missed < least, self.log_scale[:, axis], best)
-                least = torch.minimum(missed, least)
-            self.log_scale[:, axis] = best
+        along = (squared[..., 2].log() / 2 - said[..., 1]).exp()  # (N, 24), in units of the scale
+        scale = along.median(0).values / _HALF[1]
+        self.log_scale[:, 1] = scale.log()
+        self.reach90[:, 1] = (along / scale).quantile(LEVELS[1], 0)
+        low, high = (torch.full_like(scale, v) for v in _SCALES)
+        for _ in range(40):  # the share inside grows with the scale across
+            self.log_scale[:, 0] = (low + high) / 2
+            many = (_distance(error.double(), self.scaled(base)) <= _HALF[0]).double().mean(0) > LEVELS[0]
+            low, high = torch.where(many, low, self.log_scale[:, 0]), torch.where(many, self.log_scale[:, 0], high)
+        self.reach90[:, 0] = _distance(error.double(), self.scaled(base)).quantile(LEVELS[1], 0)
 
 
-def inside(error: Tensor, std: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Shares of errors (N, ..., 3) m in ray-aligned axes inside the regions of :data:`LEVELS` of deviations (N, ..., 2):
-    ellipsoids in space, and intervals along the line of sight (...)."""
-    squared = error.square() / std.to(error)[..., [0, 0, 1]].square()
-    space = tuple((squared.sum(-1) <= most).double().mean(0) for most in _SPACE)
-    depth = tuple((squared[..., 2] <= most).double().mean(0) for most in _DEPTH)
-    return space, depth
+def _distance(error: Tensor, std: Tensor) -> Tensor:
+    """Of errors (N, ..., 3) in units of deviations (N, ..., 2)."""
+    return (error / std.to(error)[..., [0, 0, 1]]).norm(dim=-1)
+
+
+def inside(error: Tensor, std: Tensor, reach90: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Shares of errors (N, ..., 3) m in ray-aligned axes inside the regions of :data:`LEVELS` of deviations (N, ..., 2) that reach
+    as far as ``reach90 (..., 2)`` says: ellipsoids in space, and intervals along the line of sight (...)."""
+    space, along = _distance(error, std), error[..., 2].abs() / std.to(error)[..., 1]
+    reach90 = reach90.to(error)
+    return (
+        tuple((space <= most).double().mean(0) for most in (_HALF[0], reach90[..., 0])),
+        tuple((along <= most).double().mean(0) for most in (_HALF[1], reach90[..., 1])),
+    )
 
 
 def errors_in_view(joints: Tensor, truth: Tensor) -> Tensor:

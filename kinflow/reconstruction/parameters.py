@@ -40,12 +40,19 @@ class Parameters:
 
 @torch.no_grad()
 def motion_of(
-    parameters: Parameters, std: np.ndarray, evidence: Evidence, K: np.ndarray, flow: PoseFlow, body: Body
+    parameters: Parameters,
+    std: np.ndarray,
+    reach90: np.ndarray | None,
+    evidence: Evidence,
+    K: np.ndarray,
+    flow: PoseFlow,
+    body: Body,
 ) -> Motion:
     """The record of one person; see :class:`kinflow.motion.Motion`.
 
     Args:
         std: (T, 24, 2) m, deviations of the joints across the line of sight and along it.
+        reach90: (24, 2), how many of them the regions of 90 % reach.
         evidence: of the same frames.
         K: (3, 3) px.
     """
@@ -70,6 +77,7 @@ def motion_of(
         joints3d=_numpy(joints),
         joints3d_std=std[..., 0],
         joints3d_depth_std=std[..., 1],
+        joints3d_reach90=reach90,
         z=_numpy(parameters.z),
         z_std=_numpy(parameters.z_std),
         contacts=_numpy(parameters.contacts),

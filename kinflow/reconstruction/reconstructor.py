@@ -259,7 +259,8 @@ class Reconstructor:
             person.z, person.z_std, orient, torch.from_numpy(transl).to(person.z), person.betas, person.contacts
         )
         std = self._joint_std(placed, evidence, root_cov, transl_cov, torch.Generator().manual_seed(seed))
-        return motion_of(placed, std, evidence, K.numpy(), self.flow, self.body)
+        reach90 = self.deviations.reach90.cpu().numpy()
+        return motion_of(placed, std, reach90, evidence, K.numpy(), self.flow, self.body)
 
     def _joint_std(
         self,

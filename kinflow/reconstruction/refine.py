@@ -25,6 +25,7 @@ from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET
+from .contacts import contact_probability
 from .descent import descend
 from .kernel import Kernel, kernel_of
 from .parameters import Parameters, motion_of
@@ -143,9 +144,9 @@ class Refiner:
                 start.root @ rotvec_to_rotmat(v.turn),
                 v.transl,
                 v.betas,
-                start.contacts,
+                contact_probability(self._posed(v, start, target).feet, target.timestamps),
             )
-        return motion_of(fitted, motion.deviations(), evidence, motion.K, self.flow, self.body)
+        return motion_of(fitted, motion.deviations(), motion.joints3d_reach90, evidence, motion.K, self.flow, self.body)
 
     def start(self, motion: Motion) -> Start:
         """A motion's own parameters, on the body's device."""
