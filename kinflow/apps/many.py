@@ -202,6 +202,7 @@ def _request(
         "K": clip.K.tolist(),
         "options": dataclasses.asdict(options),
         "body_file": None if options.body_path is None else _stamp(Path(options.body_path)),
+        "weights_file": None if options.weights is None else _stamp(Path(options.weights)),
         "writing": dict(writing),
         "kinflow": [__version__, _assets()],
     }
