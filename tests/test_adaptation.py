@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,17 @@ def base() -> Reconstructor:
     return Reconstructor(SMALL, Body.open("light"), Lifter(LIFTER), PoseFlow(FLOW), LatentDynamics(DYNAMICS))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once() -> Iterator[None]:
+    """The prior and the motions drawn from it, which take longest, are had once for each number of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        prior = MotionPrior.load()
+        patch.setattr(module.MotionPrior, "load", lambda: prior)
+        drawn = functools.cache(lambda count: sampled_motions(prior, count, torch.Generator().manual_seed(0)))
+        patch.setattr(module, "sampled_motions", lambda _, count, __: drawn(count))
+        yield
+
+
 @pytest.fixture
 def started(base: Reconstructor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Its weights, which take the place of the packaged ones, with the parts that belong to them."""
@@ -72,7 +85,7 @@ def test_the_last_part_of_everybody_is_held_out(base: Reconstructor) -> None:
     assert [len(e) for e in kept[0].people] == [33, 14] and [len(e) for e in held[0].people] == [15]
     assert held[0].people[0].timestamps[0] - kept[0].people[0].timestamps[-1] >= 0.5
     np.testing.assert_array_equal(held[0].people[0].parts, long.parts[45:])
-    with pytest.raises(UsageError, match="half a second and 16 frames.* got 14 frames at most"):
+    with pytest.raises(UsageError, match=r"half a second and 16 frames.* got 14 frames at most"):
         split_footage([Footage(Path("a"), (short,))], 0.25)
 
 
@@ -169,7 +182,7 @@ def test_every_setting_counts(name: str, base: Reconstructor) -> None:
         with torch.no_grad():
             task.module.fusion_head[-1].bias.add_(0.2)
         task.before["plausibility"] += 1
-        weights, batch, loss, terms = observed(task)
+        _, batch, loss, terms = observed(task)
         return batch, loss, terms, dict(task.validate(task.module))
 
     others = {"held_out": "0.4", "tolerance": "1e4", "rehearsal": "0.25"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 ALIGNMENT = ("keypoints", "parts", "landmarks")
 """Terms that say how well a motion agrees with what was seen; the others say how likely it is."""
 _BATCH = 32
+_BROKEN = 1e9  # score of a network that gives no numbers
 _SECONDS, _FPS = 4.0, 30
 _GAP_S = 0.5  # between what is trained on and what is held out: frames side by side are all but the same
 
@@ -199,12 +201,11 @@ class AdaptationTask:
         self.flow, self.lifter, self.body = base.flow, base.lifter, base.body.to(device)
         self.teacher, self.module = base.network, copy.deepcopy(base.network)
         self.prior = MotionPrior.load().to(device)
-        frames, body = config.projection.frames, base.body.to("cpu")  # windows are drawn there
+        frames, body = config.projection.frames, copy.deepcopy(base.body).to("cpu")  # windows are drawn there
         self.clips = FilmedMotions(kept, body, frames)
         generator = torch.Generator(device).manual_seed(config.train.seed)
         motions = sampled_motions(self.prior, config.motions, generator)
-        self.rehearsal = ProjectedMotions(motions, body, config.projection, self.flow.to("cpu"))
-        self.flow.to(device)
+        self.rehearsal = ProjectedMotions(motions, body, config.projection, copy.deepcopy(self.flow).to("cpu"))
         self.rehearsed = round(config.rehearsal * config.train.batch)
         whole = FilmedMotions(held, body, frames, augment=False).whole()
         self.held = lifted(whole.to(device), self.lifter)
@@ -279,7 +280,8 @@ class AdaptationTask:
             return {"score": 1.0, **scores}
         lost = self.before["plausibility"] - self.config.tolerance - scores["plausibility"]
         ratio = scores["alignment"] / max(self.before["alignment"], 1e-12)
-        return {"score": ratio if lost <= 0 else 1 + lost, **scores}
+        score = ratio if lost <= 0 else 1 + lost
+        return {"score": score if math.isfinite(score) else _BROKEN, **scores}
 
 
 def departure(now: tuple[Prediction, Traces], before: tuple[Prediction, Traces], valid: Tensor) -> dict[str, Tensor]:

@@ -69,7 +69,8 @@ def alignment_terms(
     rotmats = full_pose(pose, root)
     joints, landmarks = body.joints_and_landmarks(betas, rotmats, None)
     with torch.no_grad():
-        place = solve_translation(landmarks, pixels, confidence, K).mean
+        # A network that broke down is told by its loss, not by a factorisation that fails.
+        place = solve_translation(landmarks.nan_to_num(), pixels, confidence, K).mean
         place = torch.cat((place[..., :2], place[..., 2:].clamp_min(0.5)), -1)
         middle = (pixels * confidence[..., None]).sum(-2, keepdim=True) / (confidence.sum(-1)[..., None, None] + 1e-6)
         spread = ((pixels - middle).square().sum(-1) * confidence).sum(-1) / (confidence.sum(-1) + 1e-6)
