@@ -25,6 +25,7 @@ from kinflow.config import (
     ReconstructorTrainingConfig,
     RefineConfig,
     SourcesConfig,
+    TrainConfig,
     TrainingLossConfig,
     config_hash,
     load_config,
@@ -171,6 +172,7 @@ def task(body: Body, tmp_path_factory: pytest.TempPathFactory) -> ReconstructorT
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingLossConfig)])
 def test_every_weight_of_the_training_counts(task: ReconstructorTask, name: str) -> None:
     base = TrainingLossConfig()
+    task.config = dataclasses.replace(task.config, train=TrainConfig(batch=24))  # several windows of each source
     sample = task.draw(np.random.default_rng(0))
 
     def loss(weights: TrainingLossConfig) -> tuple[float, dict[str, float]]:
@@ -182,7 +184,7 @@ def test_every_weight_of_the_training_counts(task: ReconstructorTask, name: str)
 
     value = getattr(base, name)
     total, terms = loss(base)
-    raised, _ = loss(dataclasses.replace(base, **{name: 2 * value}))
+    raised, _ = loss(dataclasses.replace(base, **{name: 1e4 * value}))
     assert abs(raised - total) > 1e-6 * abs(total)
     mine = {k for k in terms if k.split(".")[0] == name}
     if not name.endswith("_scale"):

@@ -119,7 +119,11 @@ class Reconstructor:
         except (ConfigError, RuntimeError) as error:
             raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error
         # By the hash alone weights that were adapted would pass for those that they came from.
-        own = {"network": fingerprint(out.network), "lifter": fingerprint(lifter), "deviations": fingerprint(deviations)}
+        own = {
+            "network": fingerprint(out.network),
+            "lifter": fingerprint(lifter),
+            "deviations": fingerprint(deviations),
+        }
         out.weights = {"reconstructor": meta["config_hash"], **own, **prints}
         return out.to(device) if device is not None else out
 

@@ -40,7 +40,7 @@ from .streams.filmed import FilmedMotions
 from .streams.footage import LEAST_FRAMES, Footage, read_footage
 from .streams.noise import ar1
 from .streams.projected import ProjectedMotions, Sample
-from .tasks.alignment import alignment_terms, motion_terms
+from .tasks.alignment import alignment_terms, motion_terms, sound
 from .tasks.reconstructor import OwnWeights, lifted
 
 log = logging.getLogger(__name__)
@@ -265,6 +265,8 @@ class AdaptationTask:
         for first in range(0, windows, _BATCH):
             sample = windows_of(self.held, slice(first, first + _BATCH))
             prediction, _ = module(sample.obs)
+            if not sound(prediction.z.mean):
+                return {"score": _BROKEN, **dict.fromkeys(self.before, math.nan)}
             valid = sample.obs.valid
             frames = torch.arange(valid.shape[1], device=self.device).expand(len(valid), -1)
             for name, value in self._terms(sample, prediction, frames).items():
@@ -280,8 +282,7 @@ class AdaptationTask:
             return {"score": 1.0, **scores}
         lost = self.before["plausibility"] - self.config.tolerance - scores["plausibility"]
         ratio = scores["alignment"] / max(self.before["alignment"], 1e-12)
-        score = ratio if lost <= 0 else 1 + lost
-        return {"score": score if math.isfinite(score) else _BROKEN, **scores}
+        return {"score": ratio if lost <= 0 else 1 + lost, **scores}
 
 
 def departure(now: tuple[Prediction, Traces], before: tuple[Prediction, Traces], valid: Tensor) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ VERTICES = 256
 """Of the body, that are held against a mask."""
 NLL_CAP = 6.0
 """Nats per latent beyond which a frame's pull is bounded."""
+_FARTHEST = 1e4  # of a latent that a network may mean
 _HIPS = (1, 2)
 
 
@@ -70,7 +71,8 @@ def alignment_terms(
     joints, landmarks = body.joints_and_landmarks(betas, rotmats, None)
     with torch.no_grad():
         # A network that broke down is told by its loss, not by a factorisation that fails.
-        place = solve_translation(landmarks.nan_to_num(), pixels, confidence, K).mean
+        there = landmarks.nan_to_num(0.0, 0.0, 0.0).clamp(-10, 10)
+        place = solve_translation(there, pixels, confidence, K).mean
         place = torch.cat((place[..., :2], place[..., 2:].clamp_min(0.5)), -1)
         middle = (pixels * confidence[..., None]).sum(-2, keepdim=True) / (confidence.sum(-1)[..., None, None] + 1e-6)
         spread = ((pixels - middle).square().sum(-1) * confidence).sum(-1) / (confidence.sum(-1) + 1e-6)
@@ -133,6 +135,8 @@ def motion_terms(
     terms = dict.fromkeys(("dynamics", "smoothness"), z.new_zeros(()))
     if not len(rows):
         return terms
+    if not sound(z):
+        return dict.fromkeys(terms, torch.nan * z.sum())
     z, valid, times = z[rows], valid[rows], sample.obs.timestamps[rows]
     # Padding, which repeats the last frame's time, follows it here in even steps.
     times = times + torch.cumsum(~valid, 1) / 30
@@ -142,6 +146,11 @@ def motion_terms(
     if weights.smoothness > 0:
         terms["smoothness"] = losses.masked_mean(losses.latent_smoothness(z, times), valid[:, 1:] & valid[:, :-1])
     return terms
+
+
+def sound(z: Tensor) -> bool:
+    """Whether latents are those of a network that has not broken down: standard normal, if the flow is right."""
+    return bool((z.abs() < _FARTHEST).all())
 
 
 def bounded(nll: Tensor) -> Tensor:
