@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from ...apps.many import find_clips
 from ...assets import FOLDER
 from ...clip import Clip
 from ...config import PerceptionConfig, config_hash
@@ -22,6 +21,7 @@ from ...errors import MissingAssetError, NobodyFoundError, OutputError
 from ...evidence import Evidence
 from ...perception import watch
 from ...records import Record
+from ...video.finding import find_clips
 
 log = logging.getLogger(__name__)
 
