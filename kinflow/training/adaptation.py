@@ -258,7 +258,7 @@ class AdaptationTask:
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> Mapping[str, float]:
-        """Scores on what is held out; ``"score"`` is below 1 where it is better aligned than before, and as plausible."""
+        """Scores on what is held out; ``"score"`` is below 1 where it is better: aligned by more than plausibility costs."""
         totals: dict[str, float] = {}
         nats, count, windows = 0.0, 0, len(self.held.K)
         torch.manual_seed(0)
@@ -280,9 +280,9 @@ class AdaptationTask:
         scores["plausibility"] = nats / count
         if not self.before:
             return {"score": 1.0, **scores}
-        lost = self.before["plausibility"] - self.config.tolerance - scores["plausibility"]
+        lost = max(0.0, self.before["plausibility"] - scores["plausibility"])
         ratio = scores["alignment"] / max(self.before["alignment"], 1e-12)
-        return {"score": ratio if lost <= 0 else 1 + lost, **scores}
+        return {"score": ratio + self.config.price * lost, **scores}
 
 
 def departure(now: tuple[Prediction, Traces], before: tuple[Prediction, Traces], valid: Tensor) -> dict[str, Tensor]:
