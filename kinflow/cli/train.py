@@ -86,7 +86,10 @@ def _add_training(p: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     return run_command(
-        parser(), _run, argv, interrupted="stopped. A training goes on from its last checkpoint with --resume."
+        parser(),
+        _run,
+        argv,
+        interrupted="stopped. Go on from the last checkpoint with --resume; adapt has written nothing.",
     )
 
 
