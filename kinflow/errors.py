@@ -2,7 +2,8 @@
 
 Every error a user can cause is a :class:`KinflowError`: one line that says what was wrong and what to do about it.
 Each class carries the exit code with which the commands end (0 fine, 1 failed on the machine's side, 2 usage,
-3 missing asset, 4 unreadable video, 5 nobody found, 6 something that was left out: clips of many, data of a benchmark).
+3 missing asset, 4 unreadable video, 5 nobody found, 6 something that was left out: clips of many, data of a benchmark,
+7 an adaptation that did not help).
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ class IncompleteError(KinflowError):
     """Work on many things, clips or a benchmark's data, some of which could not be done; the rest was."""
 
     exit_code = 6
+
+
+class NotBetterError(KinflowError):
+    """An adaptation after which what was held out was seen no better than before; the weights stay as they were."""
+
+    exit_code = 7
 
 
 class OutputError(KinflowError, OSError):

@@ -217,6 +217,12 @@ def gaussian_nll(value: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * ((value - mean).square() * torch.exp(-log_var) + log_var + LOG_2PI).sum(-1)
 
 
+def gaussian_divergence(mean: Tensor, log_var: Tensor, other_mean: Tensor, other_log_var: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of independent Gaussians (..., D) from the first to the other -> (...), nats; 0 where alike."""
+    off = (mean - other_mean).square() * torch.exp(-other_log_var)
+    return 0.5 * (torch.exp(log_var - other_log_var) - 1 + other_log_var - log_var + off).sum(-1)
+
+
 def dynamics_nll(log_prob: Tensor, valid: Tensor | None = None) -> Tensor:
     """Negative log-likelihood of whole motions per frame: ``log_prob`` (..., T) nats -> (...).
 

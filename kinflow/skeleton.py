@@ -122,6 +122,8 @@ MIRROR_SMPL = _mirror(SMPL_JOINTS)
 """``x[MIRROR_SMPL]`` exchanges left and right joints."""
 MIRROR_BLAZEPOSE = _mirror(BLAZEPOSE)
 """``x[MIRROR_BLAZEPOSE]`` exchanges left and right landmarks."""
+MIRROR_BODYPIX = _mirror(BODYPIX24)
+"""``MIRROR_BODYPIX[part]`` is the part of the mirrored body."""
 
 
 def _depth(joint: int) -> int:

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "RenderConfig": "test_render_overlay.py",
     "FitLossConfig": "test_reconstruct_options.py",
     "TrainingLossConfig": "test_reconstruct_options.py",
+    "WeakLossConfig": "test_reconstruct_options.py",
     "RefineConfig": "test_reconstruct_options.py",
     "ReconstructorConfig": "test_reconstruct_options.py",
     "TrainConfig": "test_config_effects_training.py",
@@ -46,6 +47,8 @@ ELSEWHERE = {
     "TiltConfig": "test_world.py",
     "SourcesConfig": "test_training_sources.py",
     "DataSetConfig": "test_training_sources.py",
+    "ClipsConfig": "test_training_sources.py",
+    "AdaptationConfig": "test_adaptation.py",
     "FramesDataSetConfig": "test_training_sources.py",
 }
 """Configurations walked by tests of their own."""

@@ -185,6 +185,18 @@ def test_likelihoods_against_torch_distributions(rng: torch.Generator) -> None:
     assert gradcheck(losses.gaussian_nll, tuple(x.clone().requires_grad_() for x in (z, mean, log_var)))
 
 
+def test_gaussian_divergence_is_that_of_torch(rng: torch.Generator) -> None:
+    numbers = tuple(randn(rng, 2, 4) for _ in range(4))
+    mean, log_var, other_mean, other_log_var = numbers
+    one, other = (
+        torch.distributions.Normal(m, (0.5 * v).exp()) for m, v in ((mean, log_var), (other_mean, other_log_var))
+    )
+    expected = torch.distributions.kl_divergence(one, other).sum(-1)
+    assert torch.allclose(losses.gaussian_divergence(*numbers), expected)
+    assert torch.allclose(losses.gaussian_divergence(mean, log_var, mean, log_var), torch.zeros(2, dtype=torch.float64))
+    assert gradcheck(losses.gaussian_divergence, tuple(x.clone().requires_grad_() for x in numbers))
+
+
 def test_dynamics_nll_counts_valid_frames_only(rng: torch.Generator) -> None:
     log_prob = randn(rng, 2, 4)
     valid = torch.tensor([[True, True, False, True], [True, False, False, False]])

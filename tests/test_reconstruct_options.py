@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from filmed_clips import film, swinging
 from small_reconstructor import SMALL, evidence_of, observations, training_task, untrained
 
 from kinflow.assets import asset_path
 from kinflow.assets.weights import load_weights, save_weights
 from kinflow.body import Body
 from kinflow.config import (
+    ClipsConfig,
     DataSetConfig,
     FitLossConfig,
     PipelineConfig,
@@ -23,6 +25,7 @@ from kinflow.config import (
     ReconstructorTrainingConfig,
     RefineConfig,
     SourcesConfig,
+    TrainConfig,
     TrainingLossConfig,
     config_hash,
     load_config,
@@ -157,9 +160,11 @@ def test_a_fit_to_nothing_is_an_error(fit: Fit) -> None:
 
 @pytest.fixture(scope="module")
 def task(body: Body, tmp_path_factory: pytest.TempPathFactory) -> ReconstructorTask:
-    """With windows of known poses, and images with keypoints and masks alone."""
+    """With windows of known poses, images with keypoints and masks alone, and clips."""
     coco = write_coco(tmp_path_factory.mktemp("coco"), split="train")
-    task = training_task(body, sources=SourcesConfig(coco=DataSetConfig(str(coco), 1.0)))
+    clips = film(tmp_path_factory.mktemp("clips"), [swinging(body, 20)[0]]).parent
+    sources = SourcesConfig(coco=DataSetConfig(str(coco), 1.0), clips=ClipsConfig(str(clips), 1.0))
+    task = training_task(body, sources=sources)
     torch.nn.init.normal_(task.module.fusion_head[-1].bias, std=0.5)  # away from zero, betas too
     return task
 
@@ -167,6 +172,7 @@ def task(body: Body, tmp_path_factory: pytest.TempPathFactory) -> ReconstructorT
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(TrainingLossConfig)])
 def test_every_weight_of_the_training_counts(task: ReconstructorTask, name: str) -> None:
     base = TrainingLossConfig()
+    task.config = dataclasses.replace(task.config, train=TrainConfig(batch=24))  # several windows of each source
     sample = task.draw(np.random.default_rng(0))
 
     def loss(weights: TrainingLossConfig) -> tuple[float, dict[str, float]]:
@@ -178,7 +184,7 @@ def test_every_weight_of_the_training_counts(task: ReconstructorTask, name: str)
 
     value = getattr(base, name)
     total, terms = loss(base)
-    raised, _ = loss(dataclasses.replace(base, **{name: 2 * value}))
+    raised, _ = loss(dataclasses.replace(base, **{name: 1e4 * value}))
     assert abs(raised - total) > 1e-6 * abs(total)
     mine = {k for k in terms if k.split(".")[0] == name}
     if not name.endswith("_scale"):
@@ -193,7 +199,7 @@ def test_every_weight_of_the_training_counts(task: ReconstructorTask, name: str)
     [
         (PipelineConfig, "losses.joints3d=1", "losses.joints3d: no such setting"),
         (PipelineConfig, "losses.contact_vel=1", "Did you mean losses.contact_velocity"),
-        (ReconstructorTrainingConfig, "losses.landmarks=1", "losses.landmarks: no such setting"),
+        (ReconstructorTrainingConfig, "losses.start=1", "losses.start: no such setting"),
         (ReconstructorTrainingConfig, "losses.joint3d=1", "Did you mean losses.joints3d"),
         (ReconstructorTrainingConfig, "model.align_losses.rotations=1", "no such setting"),
         (ReconstructorConfig, "trunk_features=288", "no such setting"),

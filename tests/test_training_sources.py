@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filmed_clips import film, swinging
 from small_reconstructor import DYNAMICS, FLOW, LIFTER, captures, training_task
 from swings import save_swings
 from test_config_effects_training import check, leaves, same
@@ -32,6 +34,7 @@ from kinflow.flow import PoseFlow
 from kinflow.reconstruction.geometry import solve_translation
 from kinflow.reconstruction.lifting import Lifter
 from kinflow.skeleton import BLAZEPOSE, SMPL_JOINTS
+from kinflow.training.streams.footage import CACHE
 from kinflow.training.streams.projected import ProjectedMotions, Sample, Stream, join
 from kinflow.training.streams.recorded import RecordedMotions
 from kinflow.training.streams.sources import DATA_SETS, Mixture, Shared, open_data_sets
@@ -61,6 +64,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_single_frames(out / "h36m.npz", smpl=False)
     write_single_frames(out / "mpi_inf_3dhp.npz", "mpi_inf_3dhp")
     write_coco(out / "coco", split="train")
+    person, _ = swinging(Body.open("light"), 24)
+    film(out / "clips", [person])
+    film(out / "clips_too", [dataclasses.replace(person, keypoints2d=person.keypoints2d + 1)])
+    kept, other = ((out / f / CACHE) for f in ("clips", "clips_too"))
+    shutil.copytree(kept, out / "cache")  # of the same clip, with something else in it
+    shutil.copy(next(other.rglob("*.npz")), next((out / "cache").rglob("*.npz")))
     return out
 
 
@@ -91,7 +100,7 @@ def task_on(root: Path, body: Body, *names: str, own: float = 0.0) -> Reconstruc
 
 
 def test_the_configuration_names_every_data_set() -> None:
-    assert {f.name for f in dataclasses.fields(SourcesConfig)} == {"own", *DATA_SETS}
+    assert {f.name for f in dataclasses.fields(SourcesConfig)} == {"own", "clips", *DATA_SETS}
 
 
 @pytest.mark.parametrize(("name", "misfit"), [("threedpw", 0.12), ("emdb", 0.12), ("mpi_inf_3dhp", 0.12)])
@@ -268,10 +277,17 @@ def test_own_windows_are_drawn_as_before(body: Body) -> None:
 
 @pytest.mark.parametrize("name", list(leaves(SourcesConfig)))
 def test_every_setting_counts(name: str, root: Path, body: Body) -> None:
-    base = [f"{n}.{k}={v}" for n in DATA_SETS for k, v in (("path", places(root)[n]), ("weight", 1))]
-    copies = {"threedpw": root / "threedpw_too", "h36m": root / "mpi_inf_3dhp.npz", "mpi_inf_3dhp": root / "h36m.npz"}
+    sets = {**places(root), "clips": root / "clips"}
+    base = [f"{n}.{k}={v}" for n in sets for k, v in (("path", sets[n]), ("weight", 1))]
+    copies = {"threedpw": root / "threedpw_too", "h36m": root / "mpi_inf_3dhp.npz", "mpi_inf_3dhp": root / "h36m.npz",
+              "clips": root / "clips_too"}  # fmt: skip
     group, _, field = name.partition(".")
-    others = {"own": "3", f"{group}.weight": "3", f"{group}.image_size": "[400, 300]"}
+    others = {
+        "own": "3",
+        "clips.cache": str(root / "cache"),
+        f"{group}.weight": "3",
+        f"{group}.image_size": "[400, 300]",
+    }
     if field == "path":
         if group not in copies:  # one that is empty but for one image or person
             copies[group] = thinned(root, group)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         batch_size: int
         body: BodyName
         body_path: str | Path | None
+        weights: str | Path | None
         refine: bool
         keypoints: str | Path | None
         seed: int
@@ -50,6 +51,8 @@ class RunOptions:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
         batch_size: frames decoded and passed through the networks at a time.
         body, body_path: "open", or a licensed model (smpl, smplh, smplx) and its file.
+        weights: the reconstructor's, as ``kinflow-train reconstructor`` or ``kinflow-train adapt`` wrote them; None: the
+            packaged ones.
         refine: optimise pose, shape and trajectory once more under the training's losses.
         keypoints: 2D keypoints of another tool to use instead of kinflow's own detector
             (:func:`kinflow.perception.read_keypoints`).
@@ -69,6 +72,7 @@ class RunOptions:
     batch_size: int = 8
     body: BodyName = "open"
     body_path: str | Path | None = None
+    weights: str | Path | None = None
     refine: bool = False
     keypoints: str | Path | None = None
     seed: int = 0

@@ -41,7 +41,7 @@ class Loaded:
     """Networks that runs have loaded, for those that follow them; empty to begin with."""
 
     perceivers: dict[tuple[PerceptionConfig, torch.device], Perceiver] = dataclasses.field(default_factory=dict)
-    reconstructors: dict[tuple[str, str, torch.device], Reconstructor] = dataclasses.field(default_factory=dict)
+    reconstructors: dict[tuple[str, str, str, torch.device], Reconstructor] = dataclasses.field(default_factory=dict)
 
 
 def _spelt_out(function: F) -> F:
@@ -137,10 +137,10 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
 
 
 def _reconstructor(options: RunOptions, device: torch.device, loaded: Loaded) -> Reconstructor:
-    key = (options.body, str(options.body_path), device)
+    key = (options.body, str(options.body_path), str(options.weights), device)
     if key not in loaded.reconstructors:
         body = Body.open() if options.body_path is None else Body.from_file(options.body_path, model_type=options.body)
-        loaded.reconstructors[key] = Reconstructor.load(body=body.to(device), device=device)
+        loaded.reconstructors[key] = Reconstructor.load(options.weights, body.to(device), device)
     return loaded.reconstructors[key]
 
 

@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     how = p.add_argument_group("how")
     how.add_argument("--quality", choices=tuple(QUALITY), help="networks: best sees turned and bent people better, and body parts; fast takes about a third of its time (default: best)")  # fmt: skip
     how.add_argument("--refine", action="store_true", help="optimise once more under the training's losses")
+    how.add_argument("--weights", metavar="FILE", help="the reconstructor's weights, as kinflow-train adapt writes them (default: the packaged ones)")  # fmt: skip
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     how.add_argument("--batch-size", type=int, default=8, metavar="N", help="frames at a time (default: 8)")
     how.add_argument("--seed", type=int, default=0, help="of the draws behind the uncertainty (default: 0)")
@@ -128,7 +129,7 @@ def _run(args: argparse.Namespace) -> None:
         )
     options = RunOptions(
         max_people=args.max_people, device=args.device, batch_size=args.batch_size, body=args.body,
-        body_path=args.body_path, refine=args.refine, keypoints=args.keypoints, seed=args.seed,
+        body_path=args.body_path, weights=args.weights, refine=args.refine, keypoints=args.keypoints, seed=args.seed,
         world=not args.no_world, camera_motion=args.camera or "auto", up=_numbers(args.up), config=config,
     )  # fmt: skip
     camera: Camera = args.intrinsics

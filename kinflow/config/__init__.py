@@ -17,9 +17,12 @@ from .networks import (
     RefineConfig,
     TiltConfig,
     TrainingLossConfig,
+    WeakLossConfig,
 )
 from .pipeline import PerceptionConfig, PipelineConfig, RenderBackend, RenderConfig, VideoConfig
 from .training import (
+    AdaptationConfig,
+    ClipsConfig,
     DataSetConfig,
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
@@ -34,6 +37,8 @@ from .training import (
 )
 
 __all__ = [
+    "AdaptationConfig",
+    "ClipsConfig",
     "DataSetConfig",
     "DenoiserConfig",
     "DenoiserTrainingConfig",
@@ -59,6 +64,7 @@ __all__ = [
     "TrainConfig",
     "TrainingLossConfig",
     "VideoConfig",
+    "WeakLossConfig",
     "config_hash",
     "from_dict",
     "load_config",

@@ -142,32 +142,48 @@ class FitLossConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingLossConfig(Config):
-    """Weights of the losses of :mod:`kinflow.losses` when the reconstructor is trained; 0 leaves a term out.
+class WeakLossConfig(Config):
+    """Weights of the losses of :mod:`kinflow.losses` on windows of which no pose is known; 0 leaves a term out.
 
     Attributes:
-        keypoints: reprojection of the landmarks by a camera along the ray, or onto the keypoints where no pose is known;
-            keypoint_scale: residual, as a fraction of the person's size, that counts as an outlier.
-        parts: alignment of projected vertices with the person's mask, where there is one and no pose is known; part_scale:
-            likewise. latent: the flow's prior on z where no pose is known, nats a latent.
-        joints3d, rotations: known 3D joints, decoded, and rotations (joints and root).
-        acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
-        posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
+        keypoints: reprojection of the landmarks onto the keypoints seen, confidence-weighted and robust; keypoint_scale:
+            residual, as a fraction of the person's size, that counts as an outlier.
+        parts: alignment of projected vertices with the body parts seen, or with the person's mask; part_scale: likewise.
+        landmarks: lifted landmarks in 3D by their standard deviations, nats a landmark.
+        latent: the flow's prior on z, nats a latent; dynamics: the latent dynamics' likelihood of whole windows, likewise.
+        smoothness: of z in true time.
         betas: prior on the shape.
-        contacts: cross-entropy of foot contact.
     """
 
     keypoints: Weight = 2.0
     keypoint_scale: Positive = 0.1
     parts: Weight = 0.5
     part_scale: Positive = 0.1
+    landmarks: Weight = 0.1
     latent: Weight = 0.1
+    dynamics: Weight = 0.01
+    smoothness: Weight = 0.0005
+    betas: Weight = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLossConfig(WeakLossConfig):
+    """Weights of the losses when the reconstructor is trained: those of windows without poses, and of known poses.
+
+    Attributes:
+        keypoints: reprojection by a camera along the ray where the pose is known, too; keypoint_scale: likewise.
+        betas: prior on the shape, in all windows.
+        joints3d, rotations: known 3D joints, decoded, and rotations (joints and root).
+        acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
+        posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
+        contacts: cross-entropy of foot contact.
+    """
+
     joints3d: Weight = 4.0
     rotations: Weight = 1.0
     acceleration: Weight = 0.15
     acceleration_scale: Positive = 10.0
     posterior: Weight = 1.0
-    betas: Weight = 0.1
     contacts: Weight = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Configurations of the three trainings."""
+"""Configurations of the trainings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import typing
 from typing import Annotated
 
 from ..errors import ConfigError
-from .networks import DenoiserConfig, DynamicsConfig, FlowConfig, LifterConfig, ReconstructorConfig, TrainingLossConfig
+from .networks import (
+    DenoiserConfig,
+    DynamicsConfig,
+    FlowConfig,
+    LifterConfig,
+    ReconstructorConfig,
+    TrainingLossConfig,
+    WeakLossConfig,
+)
 from .ranges import Config, Count, CountOrNone, Frames, Magnitude, Positive, Range, Rate, Share, Span, Threads, Weight
 
 
@@ -280,6 +288,17 @@ class FramesDataSetConfig(DataSetConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipsConfig(DataSetConfig):
+    """Real clips without 3D: :mod:`kinflow.training.streams.footage`.
+
+    Attributes:
+        path: a video, or a folder of them. cache: folder for what was seen in them; None: a hidden one beside each clip.
+    """
+
+    cache: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class SourcesConfig(Config):
     """What the reconstructor's batches are drawn from: :mod:`kinflow.training.streams.sources`.
 
@@ -288,6 +307,7 @@ class SourcesConfig(Config):
         threedpw: 3DPW, its training split; emdb: EMDB, all of it. Both with known poses.
         h36m, mpi_inf_3dhp: Human3.6M and MPI-INF-3DHP as npz; poses where they are fitted, else 3D joints.
         coco: COCO 2017, its training split: keypoints and masks alone.
+        clips: anybody's videos, of which nothing but what perception sees in them is known.
     """
 
     own: Weight = 1.0
@@ -298,6 +318,7 @@ class SourcesConfig(Config):
         default_factory=lambda: FramesDataSetConfig(fps=25.0, focal=1497.0, image_size=(2048, 2048))
     )
     coco: DataSetConfig = dataclasses.field(default_factory=DataSetConfig)
+    clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
 
     @property
     def data_sets(self) -> dict[str, DataSetConfig]:
@@ -360,3 +381,33 @@ class ReconstructorTrainingConfig(Config):
     scored: Count = 12
     decoded: Count = 6
     validation: Count = 96
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig(Config):
+    """``kinflow-train adapt``: :mod:`kinflow.training.adaptation`.
+
+    Attributes:
+        losses: weights of the terms of clips.
+        projection: noise, cameras and windows of what is rehearsed; ``frames`` is the length of the clips' windows too.
+        rehearsal: share of each batch that is rehearsed; motions: of 4 s, drawn from the prior for it; holding: weight of
+            how far the network is from what it said of them before.
+        held_out: share of each person's frames, the last ones, that are judged by and not learnt from.
+        price: of a nat a frame under the motion prior that is lost there, as a share of the alignment's loss. The fit that ends
+            a reconstruction loses up to 24 (measured), and halves the alignment's loss or more.
+        decoded: successive frames of a window that are decoded for the losses of single frames.
+    """
+
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(
+            batch=32, steps=150, lr=2e-4, warmup=10, ema=0.95, validate_every=25, log_every=5
+        )
+    )
+    losses: WeakLossConfig = dataclasses.field(default_factory=WeakLossConfig)
+    projection: ProjectionConfig = dataclasses.field(default_factory=ProjectionConfig)
+    rehearsal: Share = 0.5
+    motions: Count = 64
+    holding: Weight = 1.0
+    held_out: Annotated[float, Range(0.05, 0.5)] = 0.25
+    price: Magnitude = 0.01
+    decoded: Count = 6

@@ -118,7 +118,12 @@ class Reconstructor:
             out.network.load_own_state(state)
         except (ConfigError, RuntimeError) as error:
             raise FormatError(f"{path}: expected weights of a reconstructor, got others ({error}).") from error
-        own = {"lifter": fingerprint(lifter), "deviations": fingerprint(deviations)}
+        # By the hash alone weights that were adapted would pass for those that they came from.
+        own = {
+            "network": fingerprint(out.network),
+            "lifter": fingerprint(lifter),
+            "deviations": fingerprint(deviations),
+        }
         out.weights = {"reconstructor": meta["config_hash"], **own, **prints}
         return out.to(device) if device is not None else out
 

@@ -24,7 +24,7 @@ from ..evidence import Evidence
 from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
-from ..skeleton import BLAZEPOSE, FEET
+from ..skeleton import FEET
 from .contacts import contact_probability
 from .descent import descend
 from .kernel import Kernel, kernel_of
@@ -233,7 +233,7 @@ class Refiner:
             in_ray = (landmarks - transl[:, None]) @ target.ray_to_camera[rows]
             alignment = torch.zeros_like(reprojection)
             if target.world_std is not None:
-                weight = self._landmark_weight.expand(confidence.shape)
+                weight = landmark_weights(confidence)
                 alignment = losses.landmark_alignment(in_ray, target.world[rows], target.world_std[rows], weight)
             parts = torch.zeros_like(reprojection)
             if w.parts > 0 and target.silhouette is not None:
@@ -289,12 +289,6 @@ class Refiner:
         return max(w.posterior, w.latent, w.smoothness, w.dynamics) > 0
 
     @cached_property
-    def _landmark_weight(self) -> Tensor:
-        weight = torch.full((len(BLAZEPOSE),), _EXTREMITY, device=self.body.device)
-        weight[list(_LIMB_ENDS)] = 1.0
-        return weight
-
-    @cached_property
     def _vertex_ids(self) -> Tensor:
         count = self.body.num_vertices
         return torch.linspace(0, count - 1, self.config.vertices, device=self.body.device).round().long().unique()
@@ -307,6 +301,13 @@ class Refiner:
 def by_pieces(couplings: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     """Latents of charts, or charts of latents (T, 63), a few frames at a time: a frame takes 10 kB on the way."""
     return torch.cat([couplings(rows)[0] for rows in x.split(_PIECE)])
+
+
+def landmark_weights(confidence: Tensor) -> Tensor:
+    """Of world landmarks (..., 33) against each other, whatever their confidence: it is of their place in the image."""
+    weight = torch.full_like(confidence, _EXTREMITY)
+    weight[..., list(_LIMB_ENDS)] = 1.0
+    return weight
 
 
 def check_people(motions: Sequence[Motion], evidences: Sequence[Evidence]) -> None:

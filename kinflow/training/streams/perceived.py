@@ -21,7 +21,7 @@ from ...perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from ...reconstruction.observation import Observations
 from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
-from ...skeleton import MIRROR_BLAZEPOSE, MIRROR_SMPL
+from ...skeleton import MIRROR_BLAZEPOSE, MIRROR_BODYPIX, MIRROR_SMPL
 from ..poses import mirror_body
 from .projected import Sample, Supervision, foot_contacts_of, true_view
 
@@ -213,7 +213,8 @@ class PerceivedMotions:
 def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = True) -> dict[str, Tensor]:
     """Half of the windows mirrored, the camera rolled a little, and (``errors``) little errors of its own for each draw.
 
-    Joints (B, T, 24, 3) in camera axes and a mask's pixels (B, T, P, 2), where there are some, go along.
+    Joints (B, T, 24, 3) in camera axes and a mask's pixels (B, T, P, 2) with their parts and crops, where there are some, go
+    along.
     """
     batch = len(data["betas"])
     flip = (torch.rand(batch, 1, 1, 1, generator=g) < 0.5).expand_as(data["keypoints2d"][..., :1])
@@ -228,7 +229,8 @@ def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = 
     pose = torch.where(row[..., None, None, None], mirror_body(data["pose"]), data["pose"])
     transl = torch.where(row[..., None], data["transl"] * side, data["transl"])
     zero = torch.zeros(batch, 2)
-    turn = rotvec_to_rotmat(torch.cat((zero, 0.4 * torch.randn(batch, 1, generator=g)), -1))
+    rolled = 0.4 * torch.randn(batch, 1, generator=g)
+    turn = rotvec_to_rotmat(torch.cat((zero, rolled), -1))
     if errors:
         size = pixels.std((1, 2), correction=0).mean(-1)[:, None, None, None]
         pixels = pixels + 0.01 * size * torch.randn(pixels.shape, generator=g)
@@ -244,6 +246,13 @@ def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = 
         about = data["pixels"] - centre
         inside = torch.where(flip[:, :, :1], about * side[:2], about)
         along["pixels"] = torch.einsum("bij,btpj->btpi", turn[:, :2, :2], inside) + centre
+        parts = torch.where(row[..., None] & data["labelled"][:, None, None], _other_side(data["parts"]), data["parts"])
+        place, angle = data["crops"][..., None, :2] - centre, data["crops"][..., 3:]
+        place = torch.einsum(
+            "bij,btpj->btpi", turn[:, :2, :2], torch.where(row[..., None, None], place * side[:2], place)
+        )
+        turned = torch.where(row[..., None], -angle, angle) + rolled[:, None]
+        along |= {"parts": parts, "crops": torch.cat(((place + centre)[:, :, 0], data["crops"][..., 2:3], turned), -1)}
     return {
         **data,
         **along,
@@ -254,6 +263,12 @@ def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = 
         "pose": pose,
         "transl": torch.einsum("bij,btj->bti", turn, transl),
     }
+
+
+def _other_side(parts: Tensor) -> Tensor:
+    """Left parts for right ones, any shape; -1 stays."""
+    mirror = torch.tensor(MIRROR_BODYPIX)
+    return torch.where(parts < 0, parts, mirror[parts.clamp_min(0)])
 
 
 def stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:

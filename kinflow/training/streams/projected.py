@@ -39,7 +39,11 @@ class Supervision:
         pose: (B, T) bool, rotations of pelvis and joints, and what follows from them. betas: (B,) bool.
         joints: (B, T, 24, 3) m, camera axes about the middle of the hips, where positions alone are known.
         joints_known: (B, T, 24) bool.
-        pixels: (B, T, P, 2) px inside the person's mask. masked: (B, T) bool, whether there is one.
+        pixels: (B, T, P, 2) px inside the person's mask or part map. masked: (B, T) bool, whether there is one.
+        parts: (B, T, P) int part of each pixel, an index into BODYPIX24; 0 where the mask tells no parts apart.
+        labelled: (B,) bool, whether parts are told apart.
+        crops: (B, T, 4) centre x, y, side in px, angle in rad of the part of the image that mask or map covers.
+        world_std: (B, T, 33, 2) m, of ``obs.world`` across the line of sight and along it, once it is lifted; 0 before.
     """
 
     pose: Tensor
@@ -48,6 +52,10 @@ class Supervision:
     joints_known: Tensor
     pixels: Tensor
     masked: Tensor
+    parts: Tensor
+    labelled: Tensor
+    crops: Tensor
+    world_std: Tensor
 
     @classmethod
     def full(cls, valid: Tensor) -> Supervision:
@@ -58,6 +66,8 @@ class Supervision:
         return cls(
             torch.ones_like(valid), torch.ones(batch, dtype=torch.bool), zero,
             nothing[..., None].expand(batch, frames, 24), zero[..., :1, :2].expand(batch, frames, PIXELS, 2), nothing,
+            torch.zeros(1, 1, 1, dtype=torch.long).expand(batch, frames, PIXELS), nothing[:, 0],
+            zero[..., 0, :1].expand(batch, frames, 4), zero[..., :1, :1].expand(batch, frames, 33, 2),
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Supervision:

@@ -29,6 +29,8 @@ LEAST_POINTS = 6
 _HIPS = [SMPL_JOINTS.index("left_hip"), SMPL_JOINTS.index("right_hip")]
 _TRIES = 200
 _KEPT = 64
+WHOLE = 1e9
+"""px, side of a crop that holds any image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ class RecordedMotions:
         if self.augment:
             g = torch.Generator().manual_seed(int(rng.integers(2**62)))
             data = mirror_and_roll(data, g, errors=False)
-        return self._sample(data)
+        return sample_of(data, self.body)
 
     def _read(self, sequence: str) -> tuple[_Track, ...]:
         tracks = (self._track(recording) for recording in self.data.read(sequence))
@@ -138,11 +140,7 @@ class RecordedMotions:
         stride = int(rng.integers(2, 4)) if self.augment and rng.random() < 0.25 else 1
         # A window in which somebody is seen: it begins anywhere up to a frame that shows them.
         shown = int(track.seen[rng.integers(len(track.seen))])
-        length = len(track.recording)
-        begin = shown - stride * int(rng.integers(min(self.frames, shown // stride + 1)))
-        over = begin + stride * (self.frames - 1) - (length - 1)  # frames that it would reach beyond the end
-        begin = max(shown % stride, begin - stride * max(0, -(-over // stride)))
-        at = np.arange(begin, length, stride)[: self.frames]
+        at = window_around(shown, len(track.recording), self.frames, stride, rng)
         valid = np.arange(self.frames) < len(at)
         at = at[np.minimum(np.arange(self.frames), len(at) - 1)]
         pixels, masked = self._mask(track, at, valid, rng)
@@ -154,6 +152,7 @@ class RecordedMotions:
             "keypoints2d": track.keypoints2d[at],
             "confidence": confidence,
             "world_landmarks": np.zeros((self.frames, 33, 3), np.float32),
+            "has_world": np.zeros(self.frames, bool),
             "root": track.root[at],
             "pose": track.pose[at],
             "transl": np.zeros((self.frames, 3), np.float32),
@@ -162,6 +161,9 @@ class RecordedMotions:
             "joints_known": track.joints_known[at] & valid[:, None],
             "pixels": pixels,
             "masked": masked,
+            "parts": np.zeros((self.frames, PIXELS), np.int64),
+            "labelled": np.array(False),
+            "crops": np.tile(np.array([0.0, 0.0, WHOLE, 0.0], np.float32), (self.frames, 1)),
             "betas": np.zeros(10, np.float32),
             "K": track.K,
         }
@@ -180,29 +182,44 @@ class RecordedMotions:
                     pixels[t], masked[t] = np.stack((columns[pick], rows[pick]), -1) + 0.5, True
         return pixels, masked
 
-    def _sample(self, data: dict[str, Tensor]) -> Sample:
-        root, pose, confidence = data["root"], data["pose"], data["confidence"]
-        K = data["K"]
-        frames = root.shape[1]
-        landmarks = self.body.landmarks(data["betas"][:, None].expand(-1, frames, -1), full_pose(pose, root), None)
-        transl = solve_translation(landmarks, data["keypoints2d"], confidence, K[:, None]).mean
-        transl = torch.cat((transl[..., :2], transl[..., 2:].clamp_min(0.5)), -1)
-        landmarks = landmarks + transl[..., None, :]
-        ray_to_camera, _ = true_view(landmarks, K)
-        hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
-        observed, times = data["observed"], data["timestamps"]
-        seen = observed[..., None]
-        obs = Observations(
-            torch.where(seen[..., None], data["keypoints2d"], torch.zeros(())), confidence * seen,
-            data["world_landmarks"], torch.zeros_like(observed), observed, data["valid"], times, K,
-        )  # fmt: skip
-        contacts, steady = foot_contacts_of(landmarks, times)
-        known = Supervision(
-            data["pose_known"], torch.zeros(len(K), dtype=torch.bool), data["joints"], data["joints_known"],
-            data["pixels"], data["masked"],
-        )  # fmt: skip
-        return Sample(
-            obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], transl, K, contacts,
-            torch.zeros_like(steady),  # the cameras move, and where the body stands is solved frame by frame
-            (landmarks - hips) @ ray_to_camera, known,
-        )  # fmt: skip
+
+def window_around(shown: int, length: int, frames: int, stride: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Every ``stride``-th frame of a recording of ``length``, at most ``frames`` of them, with ``shown`` at a random place."""
+    begin = shown - stride * int(rng.integers(min(frames, shown // stride + 1)))
+    over = begin + stride * (frames - 1) - (length - 1)  # frames that it would reach beyond the end
+    begin = max(shown % stride, begin - stride * max(0, -(-over // stride)))
+    return np.arange(begin, length, stride)[:frames]
+
+
+def sample_of(data: dict[str, Tensor], body: Body) -> Sample:
+    """Windows with what is known of them; the body is placed where it projects onto the keypoints.
+
+    Args:
+        data: the window's arrays, (B, ...), by the names that :class:`RecordedMotions` gives them.
+    """
+    root, pose, confidence = data["root"], data["pose"], data["confidence"]
+    K = data["K"]
+    frames = root.shape[1]
+    landmarks = body.landmarks(data["betas"][:, None].expand(-1, frames, -1), full_pose(pose, root), None)
+    transl = solve_translation(landmarks, data["keypoints2d"], confidence, K[:, None]).mean
+    transl = torch.cat((transl[..., :2], transl[..., 2:].clamp_min(0.5)), -1)
+    landmarks = landmarks + transl[..., None, :]
+    ray_to_camera, _ = true_view(landmarks, K)
+    hips = landmarks[..., [23, 24], :].mean(-2, keepdim=True)
+    observed, times = data["observed"], data["timestamps"]
+    seen = observed[..., None]
+    obs = Observations(
+        torch.where(seen[..., None], data["keypoints2d"], torch.zeros(())), confidence * seen,
+        data["world_landmarks"], data["has_world"] & observed, observed, data["valid"], times, K,
+    )  # fmt: skip
+    contacts, steady = foot_contacts_of(landmarks, times)
+    known = Supervision(
+        data["pose_known"], torch.zeros(len(K), dtype=torch.bool), data["joints"], data["joints_known"],
+        data["pixels"], data["masked"], data["parts"], data["labelled"], data["crops"],
+        torch.zeros(*observed.shape, 33, 2),
+    )  # fmt: skip
+    return Sample(
+        obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], transl, K, contacts,
+        torch.zeros_like(steady),  # the cameras move, and where the body stands is solved frame by frame
+        (landmarks - hips) @ ray_to_camera, known,
+    )  # fmt: skip

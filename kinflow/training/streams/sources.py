@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...body import Body
 from ...cameras import Focal, intrinsics
-from ...config import FramesDataSetConfig, SourcesConfig
+from ...config import ClipsConfig, FramesDataSetConfig, SourcesConfig
 from ...datasets.coco import CocoPersons
 from ...datasets.emdb import Emdb
 from ...datasets.recording import DataSet
 from ...datasets.single_frames import SingleFrames
 from ...datasets.threedpw import ThreeDPW
+from .filmed import FilmedMotions
+from .footage import read_footage
 from .projected import Sample, Stream, join
 from .recorded import RecordedMotions
+
+log = logging.getLogger(__name__)
 
 DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
     "threedpw": lambda config: ThreeDPW(config.path, "train"),
@@ -25,19 +31,30 @@ DATA_SETS: dict[str, Callable[[Any], DataSet]] = {
     "mpi_inf_3dhp": lambda config: SingleFrames(config.path, "mpi_inf_3dhp", config.fps),
     "coco": lambda config: CocoPersons(config.path, "train"),
 }
-"""How each is opened; the names are the fields of :class:`kinflow.config.SourcesConfig`."""
+"""How each is opened; the names are fields of :class:`kinflow.config.SourcesConfig`, as "own" and "clips" are."""
 
 
-def open_data_sets(config: SourcesConfig, body: Body, frames: int) -> dict[str, Stream]:
-    """Streams of windows of ``frames`` frames from the data sets that the configuration names.
+def open_data_sets(
+    config: SourcesConfig, body: Body, frames: int, device: torch.device | str = "cpu"
+) -> dict[str, Stream]:
+    """Streams of windows of ``frames`` frames from the data sets and clips that the configuration names.
+
+    Args:
+        device: on which clips that were not seen before are perceived.
 
     Raises:
         ConfigError: no weight above 0, or one of a data set without its path.
         MissingAssetError, FormatError: a data set that is not there, or is another.
+        VideoError, NobodyFoundError, OutputError: clips that cannot be read, show nobody, or cannot be kept.
     """
     config.check()
     streams: dict[str, Stream] = {}
     for name, one in config.data_sets.items():
+        if isinstance(one, ClipsConfig):
+            assert one.path is not None  # data_sets names no others
+            footage = read_footage([one.path], one.cache, device, progress=lambda c: log.info("%s: looking at it", c))
+            streams[name] = FilmedMotions(footage, body, frames)
+            continue
         K = intrinsics(one.image_size, Focal(one.focal)) if isinstance(one, FramesDataSetConfig) else None
         streams[name] = RecordedMotions(DATA_SETS[name](one), body, frames, K)
     return streams

@@ -1,4 +1,8 @@
-"""Losses of windows without known poses: alignment with keypoints, masks and joints, and the flow's prior (Zanfir et al., ECCV 2020)."""
+"""Losses of windows without known poses: alignment with keypoints, parts and landmarks, and what is likely of poses and motions.
+
+Source: Zanfir et al., "Weakly Supervised 3D Human Pose and Shape Reconstruction with Normalizing Flows", ECCV 2020, section
+3.3, on whole windows of real video in true time.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,21 @@ from torch import Tensor
 from ... import losses
 from ...body import Body
 from ...body.kinematics import full_pose
+from ...body.surface import surface_parts
 from ...cameras import project
-from ...config import TrainingLossConfig
+from ...config import WeakLossConfig
+from ...dynamics import LatentDynamics
 from ...reconstruction.geometry import solve_translation
+from ...reconstruction.refine import landmark_weights
+from ...reconstruction.target import inside_crops
 from ...timing import gather_time
 from ..streams.projected import Sample
 
 VERTICES = 256
 """Of the body, that are held against a mask."""
+NLL_CAP = 6.0
+"""Nats per latent beyond which a frame's pull is bounded."""
+_FARTHEST = 1e4  # of a latent that a network may mean
 _HIPS = (1, 2)
 
 
@@ -25,9 +36,10 @@ def alignment_terms(
     z: Tensor,
     pose: Tensor,
     root: Tensor,
+    view: Tensor,
     betas: Tensor,
     body: Body,
-    weights: TrainingLossConfig,
+    weights: WeakLossConfig,
 ) -> dict[str, Tensor]:
     """Terms by the name of their weight, over the frames whose pose is not known.
 
@@ -35,7 +47,8 @@ def alignment_terms(
 
     Args:
         sample: B windows. frames: (B, F) those of each that were decoded.
-        z: (B, F, 63) latents; pose: (B, F, 21, 3, 3) decoded from them; root: (B, F, 3, 3) to the camera; betas: (B, F, 10).
+        z: (B, F, 63) latents; pose: (B, F, 21, 3, 3) decoded from them; root: (B, F, 3, 3) to the camera; view: (B, F, 3, 3)
+            from the ray's axes to the camera's; betas: (B, F, 10).
 
     Returns:
         Scalars; 0 where no frame has what the term needs.
@@ -44,10 +57,10 @@ def alignment_terms(
     unknown = gather_time(obs.valid & ~known.pose, frames)
     rows = unknown.any(1).nonzero()[:, 0]
     zero = z.new_zeros(())
-    names = ("keypoints.seen", "parts", "joints3d.positions", "latent")
+    names = ("keypoints.seen", "parts", "landmarks", "joints3d.positions", "latent")
     if not len(rows):
         return dict.fromkeys(names, zero)
-    z, pose, root, betas, unknown = (x[rows] for x in (z, pose, root, betas, unknown))
+    z, pose, root, view, betas, unknown = (x[rows] for x in (z, pose, root, view, betas, unknown))
 
     def part(x: Tensor) -> Tensor:
         return gather_time(x[rows], frames[rows])
@@ -57,7 +70,9 @@ def alignment_terms(
     rotmats = full_pose(pose, root)
     joints, landmarks = body.joints_and_landmarks(betas, rotmats, None)
     with torch.no_grad():
-        place = solve_translation(landmarks, pixels, confidence, K).mean
+        # A network that broke down is told by its loss, not by a factorisation that fails.
+        there = landmarks.nan_to_num(0.0, 0.0, 0.0).clamp(-10, 10)
+        place = solve_translation(there, pixels, confidence, K).mean
         place = torch.cat((place[..., :2], place[..., 2:].clamp_min(0.5)), -1)
         middle = (pixels * confidence[..., None]).sum(-2, keepdim=True) / (confidence.sum(-1)[..., None, None] + 1e-6)
         spread = ((pixels - middle).square().sum(-1) * confidence).sum(-1) / (confidence.sum(-1) + 1e-6)
@@ -73,15 +88,71 @@ def alignment_terms(
         "joints3d.positions": losses.masked_mean(distance, unknown & there.any(-1)),
         "latent": losses.masked_mean(losses.latent_nll(z) / z.shape[-1], unknown),
         "parts": zero,
+        "landmarks": zero,
     }
+    lifted = seen & part(obs.has_world)
+    if weights.landmarks > 0 and bool(lifted.any()):
+        in_ray = (landmarks - joints[..., :1, :]) @ view
+        off = losses.landmark_alignment(in_ray, part(obs.world), part(known.world_std), landmark_weights(confidence))
+        terms["landmarks"] = losses.masked_mean(off, lifted)
     masked = seen & part(known.masked)
     if weights.parts > 0 and bool(masked.any()):
         ids = torch.linspace(0, body.num_vertices - 1, VERTICES, device=z.device).round().long().unique()
-        at = masked.nonzero(as_tuple=True)
-        vertices = body.vertices(betas[at], rotmats[at], place[at], vertex_ids=ids)
-        inside = part(known.pixels)[at]
-        one = torch.zeros(len(ids), dtype=torch.long, device=z.device)  # a mask tells no parts apart
-        whole = torch.zeros(inside.shape[:-1], dtype=torch.long, device=z.device)
-        flat = project(vertices, sample.K[rows][at[0]])
-        terms["parts"] = losses.part_alignment(flat, one, inside, whole, size[at], weights.part_scale).mean()
+        labelled = known.labelled[rows, None].expand_as(masked)
+        told = surface_parts(body)[ids]
+        values = []
+        for kind, vertex_parts in (
+            (labelled, told),
+            (~labelled, torch.zeros_like(told)),
+        ):  # a mask tells no parts apart
+            at = (masked & kind).nonzero(as_tuple=True)
+            if not len(at[0]):
+                continue
+            vertices = project(body.vertices(betas[at], rotmats[at], place[at], vertex_ids=ids), sample.K[rows][at[0]])
+            inside = inside_crops(vertices.detach(), part(known.crops)[at])
+            pixels, parts = part(known.pixels)[at], part(known.parts)[at]
+            values.append(
+                losses.part_alignment(vertices, vertex_parts, pixels, parts, size[at], weights.part_scale, inside)
+            )
+        terms["parts"] = torch.cat(values).mean()
     return terms
+
+
+def motion_terms(
+    sample: Sample, z: Tensor, dynamics: LatentDynamics | None, weights: WeakLossConfig
+) -> dict[str, Tensor]:
+    """Terms by the name of their weight, over the windows of two frames or more of which no pose is known.
+
+    Args:
+        z: (B, T, 63) latents of the windows' frames. dynamics: whose likelihood it is, in the flow's latents; None where that weighs
+            nothing.
+
+    Returns:
+        Scalars, per latent; 0 where there is no such window.
+    """
+    valid = sample.obs.valid
+    rows = (~(valid & sample.known.pose).any(1) & (valid.sum(1) > 1)).nonzero()[:, 0]
+    terms = dict.fromkeys(("dynamics", "smoothness"), z.new_zeros(()))
+    if not len(rows):
+        return terms
+    if not sound(z):
+        return dict.fromkeys(terms, torch.nan * z.sum())
+    z, valid, times = z[rows], valid[rows], sample.obs.timestamps[rows]
+    # Padding, which repeats the last frame's time, follows it here in even steps.
+    times = times + torch.cumsum(~valid, 1) / 30
+    if dynamics is not None and weights.dynamics > 0:
+        nll = -dynamics.log_prob(z, times, valid) / z.shape[-1]
+        terms["dynamics"] = losses.masked_mean(bounded(nll), valid)
+    if weights.smoothness > 0:
+        terms["smoothness"] = losses.masked_mean(losses.latent_smoothness(z, times), valid[:, 1:] & valid[:, :-1])
+    return terms
+
+
+def sound(z: Tensor) -> bool:
+    """Whether latents are those of a network that has not broken down: standard normal, if the flow is right."""
+    return bool((z.abs() < _FARTHEST).all())
+
+
+def bounded(nll: Tensor) -> Tensor:
+    """Negative log-likelihoods per latent, beyond :data:`NLL_CAP` a tenth of them: a frame far out pulls less."""
+    return torch.where(nll > NLL_CAP, NLL_CAP + 0.1 * (nll - NLL_CAP), nll)

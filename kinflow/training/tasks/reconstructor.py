@@ -28,10 +28,9 @@ from ..streams.borrowed import BorrowedErrors
 from ..streams.perceived import PerceivedClip, PerceivedMotions, held_out_names, load_perceived
 from ..streams.projected import ProjectedMotions, Sample, Stream
 from ..streams.sources import Mixture, Shared, open_data_sets
-from .alignment import alignment_terms
+from .alignment import alignment_terms, bounded, motion_terms
 
 _LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
-_NLL_CAP = 6.0  # nats per latent beyond which a frame's pull is bounded
 LIMBS = (1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21)
 """SMPL joints of which BlazePose has a landmark."""
 LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
@@ -40,7 +39,8 @@ LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
 class ReconstructorTask:
     """Likelihood of the true latents under filtered and smoothed Gaussians, root, joints, alignment, shape and contact.
 
-    Where the pose is not known (windows of ``data_sets``), alignment with what is, and the flow's prior.
+    Where the pose is not known (windows of ``data_sets``, real clips among them), alignment with what is, the flow's prior,
+    and over time the dynamics' likelihood.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class ReconstructorTask:
         self.config, self.device = config, device
         self.flow = flow.to(device).eval().requires_grad_(False)
         self.body = body.to(device)
-        self.module = ReconstructionNetwork(config.model, dynamics).to(device)
+        # The dynamics' likelihood is asked for while the encoder is trained alone, too.
+        self.dynamics = None if dynamics is None else dynamics.to(device).eval().requires_grad_(False)
+        self.module = ReconstructionNetwork(config.model, dynamics if config.filter else None).to(device)
         self.module.filter.dynamics.eval()
         self.projected, self.perceived, self.data_sets = projected, perceived, dict(data_sets or {})
         own: Stream = projected if perceived is None else Shared(projected, perceived, config.perceived_share)
@@ -67,20 +69,12 @@ class ReconstructorTask:
         weights["own"] = config.sources.own
         self.stream = Mixture({"own": own, **self.data_sets}, weights) if self.data_sets else own
         self.lifter = lifter.to(device).eval().requires_grad_(False)
-        self.validation = {name: self._lifted(sample.to(device)) for name, sample in validation.items()}
+        self.validation = {name: lifted(sample.to(device), self.lifter) for name, sample in validation.items()}
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """One batch from all sources."""
         with torch.autocast(self.device.type, enabled=False):
-            return self._lifted(self.stream.draw(rng, self.config.train.batch).to(self.device))
-
-    @torch.no_grad()
-    def _lifted(self, sample: Sample) -> Sample:
-        """World landmarks as the lifter hands them on."""
-        seen = sample.obs.observed & sample.obs.valid
-        world = self.lifter(sample.obs).mean * seen[..., None, None]
-        obs = dataclasses.replace(sample.obs, world=world, has_world=seen)
-        return dataclasses.replace(sample, obs=obs)
+            return lifted(self.stream.draw(rng, self.config.train.batch).to(self.device), self.lifter)
 
     def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Weighted sum of all terms, and the terms."""
@@ -146,6 +140,8 @@ class ReconstructorTask:
         z = torch.where(early, traces.ahead.filtered.mean, prediction.z.mean)
         root = torch.where(early[..., None], traces.frame.root_rotmat, smooth_root)
         terms.update(self._decoded_terms(sample, prediction, z, root))
+        if self.data_sets:
+            terms.update(motion_terms(sample, z, self.dynamics, self.config.losses))
         return terms
 
     def _decoded_terms(self, sample: Sample, prediction: Prediction, z: Tensor, root: Tensor) -> dict[str, Tensor]:
@@ -187,8 +183,9 @@ class ReconstructorTask:
         accel = losses.acceleration(joints, times, true_joints, self.config.losses.acceleration_scale)
         others: dict[str, Tensor] = {}
         if self.data_sets:
-            camera = part(prediction.canonical.ray_to_camera) @ root_ray
-            others = alignment_terms(sample, rows, z, pose, camera, betas, self.body, self.config.losses)
+            view = part(prediction.canonical.ray_to_camera)
+            camera = view @ root_ray
+            others = alignment_terms(sample, rows, z, pose, camera, view, betas, self.body, self.config.losses)
         return {
             **others,
             "joints3d": losses.masked_mean(losses.joints3d(joints, true_joints), valid),
@@ -210,11 +207,20 @@ class ReconstructorTask:
         return scores
 
 
+@torch.no_grad()
+def lifted(sample: Sample, lifter: Lifter) -> Sample:
+    """World landmarks as the lifter hands them on."""
+    seen = sample.obs.observed & sample.obs.valid
+    out = lifter(sample.obs)
+    known = dataclasses.replace(sample.known, world_std=out.log_std.exp() * seen[..., None, None])
+    obs = dataclasses.replace(sample.obs, world=out.mean * seen[..., None, None], has_world=seen)
+    return dataclasses.replace(sample, obs=obs, known=known)
+
+
 def bounded_nll(z: Tensor, gaussian: Gaussian, valid: Tensor) -> Tensor:
     """Mean negative log-likelihood per latent; a frame far out pulls no more than in proportion to its distance."""
     nll = losses.gaussian_nll(z, gaussian.mean, gaussian.log_var) / z.shape[-1]
-    nll = torch.where(nll > _NLL_CAP, _NLL_CAP + 0.1 * (nll - _NLL_CAP), nll)
-    return losses.masked_mean(nll, valid)
+    return losses.masked_mean(bounded(nll), valid)
 
 
 @torch.no_grad()
@@ -270,10 +276,11 @@ def evaluate(
 
 def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torch.device) -> ReconstructorTask:
     flow = load_flow(config.flow)
-    dynamics = load_dynamics(config.dynamics) if config.filter else None
+    scored = config.losses.dynamics > 0 and bool(config.sources.data_sets)
+    dynamics = load_dynamics(config.dynamics) if config.filter or scored else None
     body = Body.open()
     frames = config.projection.frames
-    data_sets = open_data_sets(config.sources, body, frames)
+    data_sets = open_data_sets(config.sources, body, frames, device)
     perceived = lender = None
     unseen: list[PerceivedClip] = []
     if config.perceived is not None:
