@@ -20,16 +20,19 @@ from .tilt import Tilt
 
 CORRELATED_S = 0.5
 """Errors of frames closer than this are alike: their evidence is counted once."""
-LEAN_DEG = 3.5
-"""By how much somebody is reconstructed as leaning, all the clip long."""
+LEAN_DEG = 3.0
+"""By how much somebody's posture leans other than poses like it do, all the clip long, in each of two directions; DEPTH_LEAN_DEG:
+by how much a body is reconstructed as leaning towards or away from the camera, which shows in no picture. Sideways it does show:
+there, bodies of validation clips are upright to half a degree, along the line of sight to 3.4."""
+DEPTH_LEAN_DEG = 3.4
 SYSTEMATIC_DEG = 3.0
 """What neither more frames nor more people mend; with it the errors of validation clips are as large as told (rms 3.3 degrees in
 each of two directions)."""
 HEIGHT_M = 0.02
 """Noise of a sole's height over its plane, beside that of its depth."""
-DEPTH = 0.02
-"""Noise of a frame's depth, a share of it; SCALE: of a person's, the clip long."""
-SCALE = 0.04
+DEPTH = 0.018
+"""Noise of a sole's depth in a frame, a share of it; SCALE: of a person's, the clip long (of validation clips: 0.015, 0.045)."""
+SCALE = 0.045
 BALANCE_M = 0.06
 """How far the centre of mass is from above the feet that carry it, sideways or forwards; beyond that Cauchy's tails."""
 ON_GROUND = 0.7
@@ -37,6 +40,8 @@ ON_GROUND = 0.7
 SPREAD_M = 1.0
 """Lowest soles of frames that are not on the ground lie anywhere within this above it."""
 GRID = 1500
+AROUND_DEG = torch.tensor([4.0, 8.0, 13.0], dtype=torch.float64)
+"""Directions so far about what poses alone say are tried, each with the ground that suits it."""
 UNKNOWN_DEG = 25.0
 """A direction that is less certain than this is not told."""
 SCARCE = 0.35
@@ -101,11 +106,12 @@ def directions(count: int) -> Tensor:
 
 
 def tilt_score(people: Sequence[Sighted], up: Tensor, leans: Tensor | None = None) -> Tensor:
-    """Log evidence of the poses for directions (G, 3) -> (G,), nats; ``leans (P, 2)`` rad, sideways and forwards, are by how much
-    each person is reconstructed as leaning."""
+    """Log evidence of the poses for directions (G, 3) -> (G,), nats; ``leans (P, 3)`` rad are by how much each person's posture
+    leans, sideways and forwards, and by how much they are reconstructed as leaning away from the camera."""
     total = up.new_zeros(len(up))
     for number, person in enumerate(people):
-        local = up @ person.root_rotmat.to(up)  # (N, G, 3): up in each pelvis' frame
+        whose = up if leans is None else leant(person, up, leans[number, 2])
+        local = whose @ person.root_rotmat.to(up)  # (N, G, 3): up in each pelvis' frame
         if leans is not None:
             local = local + torch.stack((leans[number, 0], 0 * leans[number, 0], leans[number, 1]))
             local = torch.nn.functional.normalize(local, dim=-1)
@@ -114,13 +120,22 @@ def tilt_score(people: Sequence[Sighted], up: Tensor, leans: Tensor | None = Non
     return total
 
 
+def leant(person: Sighted, up: Tensor, lean: Tensor) -> Tensor:
+    """Directions (G, 3) leant by ``lean`` rad away from the camera, as the person's body is."""
+    away = person.rays.mean(0)
+    away = away - (up @ away)[..., None] * up
+    return torch.nn.functional.normalize(up + lean * torch.nn.functional.normalize(away, dim=-1), dim=-1)
+
+
 def plane_errors(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Height (N,) m of the lowest sole of each frame over a plane, and its standard deviation (N,)."""
     about = person.soles - person.centres[:, None]
-    heights = (log_scale.exp() * about + person.centres[:, None]) @ up + offset
-    lowest = heights.gather(1, heights.detach().argmin(1, keepdim=True))[:, 0]
-    along = (person.rays @ up) * DEPTH * person.depth
-    return lowest, (HEIGHT_M**2 + along.square()).sqrt()
+    drops = log_scale.exp() * (about @ up)
+    heights = drops + (person.centres @ up + offset)[:, None]
+    which = heights.detach().argmin(1, keepdim=True)
+    # Along its own ray: a sole at the wrong depth is as much too high as it is below the camera.
+    along = DEPTH * drops.gather(1, which)[:, 0]
+    return heights.gather(1, which)[:, 0], (HEIGHT_M**2 + along.square()).sqrt()
 
 
 def on_ground(person: Sighted, up: Tensor, offset: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,13 +170,16 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
     with_feet = [bool((p.feet * p.weight).sum() > 0) for p in people]
     if known_up is not None:
         base = torch.nn.functional.normalize(known_up.double(), dim=-1)
+        first = _first_offset(people, base)
+    elif not any(bool((p.weight > 0).any()) for p in people):
+        return None
     else:
-        grid = directions(GRID)
-        base = grid[int(tilt_score(people, grid).argmax())]
-    # Two angles about the best direction, the height, and everybody's scale and lean.
+        base, first = _first_guess(people)
+    # Two angles about the first guess, the height, and everybody's scale and leans.
     count = len(people)
-    starts = torch.zeros(3 + 3 * count, dtype=torch.float64)
+    starts = torch.zeros(3 + 4 * count, dtype=torch.float64)
     frame = basis(base)
+    spread = torch.tensor([LEAN_DEG, LEAN_DEG, DEPTH_LEAN_DEG], dtype=torch.float64).deg2rad()
 
     def unpack(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         turned = rotvec_to_rotmat(x[0] * frame[0] + x[1] * frame[1]) @ base
@@ -169,22 +187,23 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
 
     def loss(x: Tensor) -> Tensor:
         up, offset, scales = unpack(x)
+        leans = x[3 + count :].unflatten(0, (count, 3))
         total = 0.5 * (scales / SCALE).square().sum() + 1e-6 * x.square().sum()
         if known_up is None:
-            leans = x[3 + count :].unflatten(0, (count, 2))
             total = total - tilt_score(people, up[None], leans)[0]
-            total = total + 0.5 * (leans / math.radians(LEAN_DEG)).square().sum()
-        for person, scale, feet in zip(people, scales, with_feet, strict=True):
+            total = total + 0.5 * (leans / spread).square().sum()
+        for person, scale, lean, feet in zip(people, scales, leans[:, 2], with_feet, strict=True):
             if feet:
                 each, _ = on_ground(person, up, offset, scale)
                 total = total - (person.weight * person.feet * each).sum()
                 if known_up is None:
-                    total = total + (person.weight * person.feet * person.upright * unbalanced(person, up)).sum()
+                    aside = unbalanced(person, leant(person, up[None], lean)[0])
+                    total = total + (person.weight * person.feet * person.upright * aside).sum()
         return total
 
     start, has_ground = starts.clone(), any(with_feet)
     if has_ground:
-        start[2] = _first_offset(people, base)
+        start[2] = first
     if not has_ground:
         x, covariance = _maximum(loss, start)
         up, _, _ = unpack(x)
@@ -221,8 +240,31 @@ def basis(up: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.linalg.cross(up, first)
 
 
+def _first_guess(people: Sequence[Sighted]) -> tuple[Tensor, float]:
+    """Up (3,) and offset to begin from: the best of the directions about what poses alone say, each with its best ground.
+
+    Poses alone may be degrees off, and a ground looked for at their up then holds to a few stray frames.
+    """
+    grid = directions(GRID)
+    best = grid[int(tilt_score(people, grid).argmax())]
+    angle = torch.arange(12, dtype=torch.float64) * (math.pi / 6)
+    x, y = basis(best)
+    around = (angle.cos()[:, None] * x + angle.sin()[:, None] * y)[None] * AROUND_DEG.deg2rad().tan()[:, None, None]
+    near = torch.nn.functional.normalize(torch.cat((best[None], (best + around).flatten(0, 1))), dim=-1)
+    leans = torch.zeros(len(people), 3, dtype=torch.float64)
+    score, offset = tilt_score(people, near, leans), torch.zeros(len(near), dtype=torch.float64)
+    if any(bool((p.feet * p.weight).sum() > 0) for p in people):
+        offset = torch.stack([torch.tensor(_first_offset(people, up), dtype=torch.float64) for up in near])
+        for number, up in enumerate(near):
+            for p in people:
+                each, _ = on_ground(p, up, offset[number], torch.zeros((), dtype=torch.float64))
+                score[number] += (p.weight * p.feet * (each - p.upright * unbalanced(p, up))).sum()
+    top = int(score.argmax())
+    return near[top], float(offset[top])
+
+
 def _first_offset(people: Sequence[Sighted], up: Tensor) -> float:
-    """Where most of the lowest soles are: the height with the most frames within 8 cm above it."""
+    """Where most of the lowest soles along ``up (3,)`` are: the height with the most frames within 8 cm above it."""
     lows = torch.cat([(p.soles @ up).amin(1) for p in people])
     weight = torch.cat([p.weight * p.feet for p in people])
     near = ((lows[None] - lows[:, None]).abs() < 0.08).to(weight) @ weight if len(lows) <= 2000 else weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
+from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
+from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, scaled
 from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
@@ -35,6 +39,8 @@ _FRAMES = 400
 _PIECE = 512
 _SURE = 0.5
 """Confidence of a foot's landmark from which it counts as seen."""
+PASSES = 3
+"""Rounds of a path, then of legs bent to it."""
 SHORT_S = 0.25
 """Less of people than this in all is no motion, and its ground a guess."""
 
@@ -248,8 +254,13 @@ class _Posed:
     soles: Tensor  # (T, 4, P, 3)
     contacts: Tensor
     feet: Tensor
-    rest_pelvis: Tensor
+    rest_joints: Tensor
+    sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
+
+    @property
+    def rest_pelvis(self) -> Tensor:
+        return self.rest_joints[0]
 
     @property
     def step(self) -> float:
@@ -270,15 +281,15 @@ class _Posed:
                 pelvis.append(placed[:, 0].double().cpu())
                 mass.append(centre_of_mass(placed).double().cpu())
             joints = body.rest_joints(betas).double().cpu()
-        rest = joints[0]
-        leg = float(rest[1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
+        leg = float(joints[0, 1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
         inside = (motion.keypoints2d[:, FEET] > 0) & (motion.keypoints2d[:, FEET] < motion.image_size)
         seen = (motion.confidence[:, FEET] >= _SURE) & inside.all(-1)
         rotmat = torch.cat(rotations)
         return cls(
             motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
             rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(mass), torch.cat(points),
-            torch.tensor(motion.contacts).double(), torch.from_numpy(seen.mean(-1)), rest, leg,
+            torch.tensor(motion.contacts).double(), torch.from_numpy(seen.mean(-1)), joints, soles.offsets.double().cpu(),
+            leg,
         )  # fmt: skip
 
     def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
@@ -288,6 +299,14 @@ class _Posed:
     def world_soles(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
         """Points of the soles (T, 4, P, 3) in the reference's axes."""
         return _back(self.cameras(path, ids), self.soles)
+
+    def limbs(self, turn: Tensor, pelvis: Tensor) -> Limbs:
+        """Its legs in axes that camera axes are turned to by ``turn`` (T, 3, 3), the pelvis at ``pelvis`` (T, 3)."""
+        chains = torch.tensor(CHAINS)
+        parents = torch.cat((torch.zeros(2, 1, dtype=torch.long), chains[:, :-1]), 1)
+        local = self.body_rotmat[:, chains - 1]  # (T, 2, 4, 3, 3)
+        offsets = self.rest_joints[chains] - self.rest_joints[parents]
+        return Limbs(turn @ self.root_rotmat, pelvis, local[:, :, :BENT], local[:, :, BENT], offsets, self.sole_offsets)
 
     def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
         """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
@@ -335,10 +354,10 @@ def stand(motions: Sequence[Motion], world: World, *, body: Body | None = None) 
         ShapeError: frames that the world does not have.
     """
     body = _body(motions, body)
-    return [_stood(m, _Posed.of(m, body), world, s) for m, s in zip(motions, world.scales, strict=True)]
+    return [_stood(m, _Posed.of(m, body), world, s, body) for m, s in zip(motions, world.scales, strict=True)]
 
 
-def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion:
+def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Body) -> Motion:
     at = np.searchsorted(world.frame_ids, person.frame_ids).clip(max=len(world.frame_ids) - 1)
     if not np.array_equal(world.frame_ids[at], person.frame_ids):
         raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
@@ -346,13 +365,20 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion
     turn = cameras[:, :3, :3].mT
     centres = -(turn @ cameras[:, :3, 3:])[..., 0]
     seen = (turn @ (scale * person.pelvis)[..., None])[..., 0] + centres
-    offsets = (person.soles - person.pelvis[:, None, None]) @ cameras[:, None, :3, :3]
-    depth = scale * person.pelvis.norm(dim=-1)
-    solved = solve_path(
-        seen, torch.nn.functional.normalize(seen - centres, dim=-1), depth, offsets, person.timestamps,
-        certainty=torch.tensor(np.where(person.observed, 1.0, 0.1)), contacts=person.contacts,
-        ground=world.height is not None,
-    )  # fmt: skip
+    rays, depth = torch.nn.functional.normalize(seen - centres, dim=-1), scale * person.pelvis.norm(dim=-1)
+    certainty = torch.tensor(np.where(person.observed, 1.0, 0.1))
+    limbs, ground = person.limbs(turn, seen), world.height is not None
+    bent = limbs.rotmat
+    for _ in range(PASSES):  # the path is the legs', the legs' bends are the path's
+        soles = posed(limbs._replace(rotmat=bent)).soles - seen[:, None, None]
+        solved = solve_path(
+            seen, rays, depth, soles, person.timestamps, certainty=certainty, contacts=person.contacts, ground=ground
+        )
+        bent = bend(
+            limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
+            certainty=certainty, ground=ground,
+        )  # fmt: skip
+    motion = _bent(motion, person, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -365,6 +391,31 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion
         ground_std=std if placed and world.up_std_deg is not None else None,
         contacts=solved.contacts.numpy(),
     )
+
+
+def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
+    """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
+    pose = person.body_rotmat.clone()
+    pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
+    turned = rotmat_to_rotvec(pose)
+    body_pose = motion.body_pose.copy()
+    body_pose[:, :NUM_BODY] = turned.numpy()
+    joints, z = [], []
+    with torch.no_grad():
+        for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
+            part = pose[rows].float()
+            z.append(_flow().encode(part)[0])
+            whole = full_pose(part, person.root_rotmat[rows].float()).to(body.device, body.dtype)
+            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
+            joints.append(body.joints(shape, whole, place).float().cpu())
+    return dataclasses.replace(
+        motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
+    )
+
+
+@functools.cache
+def _flow() -> PoseFlow:
+    return load_flow().requires_grad_(False)
 
 
 # -- checks ---------------------------------------------------------------------------------------------------------------
