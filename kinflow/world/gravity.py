@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..rotations import rotvec_to_rotmat
 from .tilt import Tilt
+from .verticals import Segments
 
 CORRELATED_S = 0.5
 """Errors of frames closer than this are alike: their evidence is counted once."""
@@ -26,8 +27,13 @@ by how much a body is reconstructed as leaning towards or away from the camera, 
 there, bodies of validation clips are upright to half a degree, along the line of sight to 3.4."""
 DEPTH_LEAN_DEG = 3.4
 SYSTEMATIC_DEG = 3.0
-"""What neither more frames nor more people mend; with it the errors of validation clips are as large as told (rms 3.3 degrees in
+"""What neither more frames nor more people mend; with it the errors of validation clips are as large as told (rms 3.2 degrees in
 each of two directions)."""
+DISTINCT = 12.0
+"""Nats by which the best direction for the lines of a background is to stand out among those about it, for them to be heard: of
+floors, grass and walls without edges the best is 1 to 6 nats above the others, of rooms and streets 20 to 50."""
+LINES_DEG = 1.5
+"""What lines tell is off by, all clip long: lenses bend them, and what is built is not quite upright."""
 HEIGHT_M = 0.02
 """Noise of a sole's height over its plane, beside that of its depth."""
 DEPTH = 0.018
@@ -41,7 +47,9 @@ SPREAD_M = 1.0
 """Lowest soles of frames that are not on the ground lie anywhere within this above it."""
 GRID = 1500
 AROUND_DEG = torch.tensor([4.0, 8.0, 13.0], dtype=torch.float64)
-"""Directions so far about what poses alone say are tried, each with the ground that suits it."""
+"""Directions so far about what poses alone say are tried, each with the ground that suits it; lines, within REACH_DEG of the best
+of them, which is off by UNSURE_DEG."""
+REACH_DEG, UNSURE_DEG = 14.0, 5.0
 UNKNOWN_DEG = 25.0
 """A direction that is less certain than this is not told."""
 SCARCE = 0.35
@@ -160,21 +168,24 @@ def unbalanced(person: Sighted, up: Tensor) -> Tensor:
     return torch.log1p(0.5 * aside.square().sum(-1) / BALANCE_M**2)
 
 
-def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Ground | None:
+def find_ground(
+    people: Sequence[Sighted], known_up: Tensor | None = None, lines: Segments | None = None
+) -> Ground | None:
     """The most probable gravity and ground of what was sighted; None where nothing tells up from down.
 
     Args:
         people: N >= 1 frames each.
         known_up: (3,), where gravity is known already: then only the ground is looked for.
+        lines: of the background.
     """
     with_feet = [bool((p.feet * p.weight).sum() > 0) for p in people]
     if known_up is not None:
         base = torch.nn.functional.normalize(known_up.double(), dim=-1)
-        first = _first_offset(people, base)
+        first, lines = _first_offset(people, base), None
     elif not any(bool((p.weight > 0).any()) for p in people):
         return None
     else:
-        base, first = _first_guess(people)
+        base, first, lines = _first_guess(people, lines)
     # Two angles about the first guess, the height, and everybody's scale and leans.
     count = len(people)
     starts = torch.zeros(3 + 4 * count, dtype=torch.float64)
@@ -192,6 +203,8 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
         if known_up is None:
             total = total - tilt_score(people, up[None], leans)[0]
             total = total + 0.5 * (leans / spread).square().sum()
+        if lines is not None:
+            total = total - lines.score(up)
         for person, scale, lean, feet in zip(people, scales, leans[:, 2], with_feet, strict=True):
             if feet:
                 each, _ = on_ground(person, up, offset, scale)
@@ -207,13 +220,14 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
     if not has_ground:
         x, covariance = _maximum(loss, start)
         up, _, _ = unpack(x)
-        std = _degrees(covariance)
+        std = _degrees(covariance, frame, up, lines)
         if known_up is None and std > UNKNOWN_DEG:
             return None
         return Ground(up, None, 0.0 if known_up is not None else std, None, (1.0,) * len(people), 0.0)
     x, covariance = _maximum(loss, start)
     up, offset, scales = unpack(x)
-    if known_up is None and _degrees(covariance) > UNKNOWN_DEG:
+    std = 0.0 if known_up is not None else _degrees(covariance, frame, up, lines)
+    if std > UNKNOWN_DEG:
         return None
     counted, stands = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for person, scale, feet in zip(people, scales, with_feet, strict=True):
@@ -221,14 +235,13 @@ def find_ground(people: Sequence[Sighted], known_up: Tensor | None = None) -> Gr
             each = person.weight * person.feet
             counted, stands = counted + each.sum(), stands + (each * on_ground(person, up, offset, scale)[1]).sum()
     share = float(stands / counted)
-    std = 0.0 if known_up is not None else _degrees(covariance)
     ones = (1.0,) * len(people)
     if share < SCARCE:
         return Ground(up, None, std, None, ones, share)
     # A body's size is guessed from its proportions: everybody together may be off by as much as one alone. And up that is off by
     # what frames do not mend lifts the ground under people at a distance.
     distance = float(torch.cat([p.depth for p in people]).median())
-    leaning = 0.0 if known_up is not None else math.radians(SYSTEMATIC_DEG) * distance
+    leaning = math.radians(min(std, SYSTEMATIC_DEG)) * distance
     height_std = math.hypot(float(covariance[2, 2].sqrt()), SCALE * float(offset.abs()), leaning)
     return Ground(up, float(offset), std, height_std, tuple(scales.exp().tolist()), share)
 
@@ -240,8 +253,9 @@ def basis(up: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.linalg.cross(up, first)
 
 
-def _first_guess(people: Sequence[Sighted]) -> tuple[Tensor, float]:
-    """Up (3,) and offset to begin from: the best of the directions about what poses alone say, each with its best ground.
+def _first_guess(people: Sequence[Sighted], lines: Segments | None) -> tuple[Tensor, float, Segments | None]:
+    """Up (3,) and offset to begin from, and the lines if they are to be heard: the best of the directions about what poses alone
+    say, each with its best ground, or of those that lines stand out for.
 
     Poses alone may be degrees off, and a ground looked for at their up then holds to a few stray frames.
     """
@@ -260,7 +274,18 @@ def _first_guess(people: Sequence[Sighted]) -> tuple[Tensor, float]:
                 each, _ = on_ground(p, up, offset[number], torch.zeros((), dtype=torch.float64))
                 score[number] += (p.weight * p.feet * (each - p.upright * unbalanced(p, up))).sum()
     top = int(score.argmax())
-    return near[top], float(offset[top])
+    if lines is None:
+        return near[top], float(offset[top]), None
+    # The peaks of lines are a degree wide: on a grid as fine, held to what people say.
+    angle = torch.arange(-REACH_DEG, REACH_DEG + 1, dtype=torch.float64).deg2rad()
+    x, y = basis(near[top])
+    away = torch.cartesian_prod(angle, angle)
+    fine = torch.nn.functional.normalize(near[top] + away.tan() @ torch.stack((x, y)), dim=-1)
+    told = lines.score(fine)
+    if float(told.max() - told.median()) < DISTINCT:
+        return near[top], float(offset[top]), None
+    best = fine[int((told - 0.5 * away.square().sum(-1) / math.radians(UNSURE_DEG) ** 2).argmax())]
+    return best, _first_offset(people, best), lines
 
 
 def _first_offset(people: Sequence[Sighted], up: Tensor) -> float:
@@ -271,10 +296,24 @@ def _first_offset(people: Sequence[Sighted], up: Tensor) -> float:
     return -float(lows[int((near * (weight > 0)).argmax())])
 
 
-def _degrees(covariance: Tensor) -> float:
-    """Standard deviation of up in degrees, of a covariance of its two angles in rad, with what frames do not average away."""
-    variance = max(0.0, float(covariance[0, 0] + covariance[1, 1]) / 2)
-    return math.hypot(math.degrees(math.sqrt(variance)), SYSTEMATIC_DEG)
+def _degrees(covariance: Tensor, frame: tuple[Tensor, Tensor], up: Tensor, lines: Segments | None) -> float:
+    """Standard deviation of up in degrees, of a covariance whose first two rows are its angles about ``frame`` in rad, with what
+    frames do not average away."""
+    turned = (covariance[:2, :2] + covariance[:2, :2].mT) / 2
+    eye = torch.eye(2, dtype=turned.dtype)
+    if lines is None:
+        turned = turned + math.radians(SYSTEMATIC_DEG) ** 2 * eye
+    else:  # people's part is taken out, to be counted as little as it is worth
+        small = torch.zeros(2, dtype=turned.dtype)
+        told = -torch.autograd.functional.hessian(
+            lambda a: lines.score(rotvec_to_rotmat(a[0] * frame[0] + a[1] * frame[1]) @ up), small
+        )
+        values, vectors = torch.linalg.eigh((told + told.mT) / 2)
+        told = (vectors * values.clamp_min(0)) @ vectors.mT
+        values, vectors = torch.linalg.eigh(torch.linalg.inv(turned) - told)
+        people = (vectors / values.clamp_min(1e-6)) @ vectors.mT + math.radians(SYSTEMATIC_DEG) ** 2 * eye
+        turned = torch.linalg.inv(torch.linalg.inv(people) + told) + math.radians(LINES_DEG) ** 2 * eye
+    return math.degrees(math.sqrt(max(0.0, float(turned.trace()) / 2)))
 
 
 def _maximum(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 30) -> tuple[Tensor, Tensor]:

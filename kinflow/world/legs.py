@@ -159,7 +159,10 @@ def bend(
             right[:-1] += change
             right[1:] -= change
         step = solve_chain(
-            normal.transpose(0, 1), onward.transpose(0, 1), torch.zeros_like(normal).transpose(0, 1), right.transpose(0, 1)
+            normal.transpose(0, 1),
+            onward.transpose(0, 1),
+            torch.zeros_like(normal).transpose(0, 1),
+            right.transpose(0, 1),
         ).transpose(0, 1)
         longest = step.unflatten(-1, (BENT, 3)).norm(dim=-1).amax()
         step = step / (longest / 0.5).clamp_min(1)  # linear only so far

@@ -21,7 +21,7 @@ from ..errors import ShapeError, UsageError, check_type
 from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
-from ..skeleton import FEET, NUM_BODY
+from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
@@ -29,6 +29,7 @@ from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, scaled
 from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
+from .verticals import Lines
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,14 @@ _FRAMES = 400
 """Frames a person from which gravity is found, evenly taken; more of them say the same again."""
 _PIECE = 512
 _SURE = 0.5
-"""Confidence of a foot's landmark from which it counts as seen."""
+"""Confidence of a landmark from which it counts as seen."""
+_WHOLE = tuple(
+    BLAZEPOSE.index(f"{side}_{joint}")
+    for joint in ("shoulder", "hip", "knee", "ankle") for side in ("left", "right")
+)  # fmt: skip
+_CROPPED, _ENTIRE = 0.5, 0.85
+"""Shares of these landmarks in sight up to which a pose tells nothing of gravity, and from which on it counts as whole: legs that
+are not seen are guessed."""
 PASSES = 3
 """Rounds of a path, then of legs bent to it."""
 SHORT_S = 0.25
@@ -140,7 +148,9 @@ def locate(
     body = _body(motions, body)
     given = None if up is None else direction(up)
     ids = _frame_ids(motions, clip)
-    path = _camera_path(camera, motions, clip, len(ids))
+    lines = None if clip is None else Lines(clip.K.double().numpy(), clip.timestamps)
+    path = _camera_path(camera, motions, clip, len(ids), lines)
+    upright = None if lines is None else lines.segments(path.T_ref2cam)
     notes = list(path.notes)
     people = [_Posed.of(m, body) for m in motions]
     known = None
@@ -155,7 +165,7 @@ def locate(
     seconds = sum(float(p.observed.sum()) * p.step for p in people)
     found: Ground | None = None
     if seconds >= SHORT_S or known is not None or any(int(p.observed.sum()) for p in people):
-        found = find_ground([p.sighted(path, ids) for p in people], known)
+        found = find_ground([p.sighted(path, ids) for p in people], known, upright)
     ones = (1.0,) * len(people)
     if found is None:
         found = Ground(torch.from_numpy(-path.T_ref2cam[0, 1, :3]), None, 0.0, None, ones, 0.0)
@@ -225,15 +235,19 @@ def _in_metres(
     return path, scale, ()
 
 
-def _camera_path(camera: CameraMotion, motions: Sequence[Motion], clip: Clip | None, frames: int) -> CameraPath:
+def _camera_path(
+    camera: CameraMotion, motions: Sequence[Motion], clip: Clip | None, frames: int, lines: Lines | None
+) -> CameraPath:
+    from .moving import look_for_lines, watch_background
+
+    if clip is not None and lines is not None and camera not in ("auto", "moving"):
+        look_for_lines(clip, motions, lines)
     if camera == "static" or (camera == "auto" and clip is None):
         return CameraPath.static(frames)
     if camera in ("auto", "moving"):
-        from .moving import watch_background
-
         if clip is None:
             raise UsageError("camera: expected the clip whose camera moves, got none. Give it, or camera='static'.")
-        return watch_background(clip, motions, asked=camera == "moving")
+        return watch_background(clip, motions, asked=camera == "moving", lines=lines)
     return read_camera_path(camera, frames)
 
 
@@ -254,6 +268,7 @@ class _Posed:
     soles: Tensor  # (T, 4, P, 3)
     contacts: Tensor
     feet: Tensor
+    whole: Tensor  # 0..1, how far the body is in sight
     rest_joints: Tensor
     sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
@@ -282,13 +297,14 @@ class _Posed:
                 mass.append(centre_of_mass(placed).double().cpu())
             joints = body.rest_joints(betas).double().cpu()
         leg = float(joints[0, 1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
-        inside = (motion.keypoints2d[:, FEET] > 0) & (motion.keypoints2d[:, FEET] < motion.image_size)
-        seen = (motion.confidence[:, FEET] >= _SURE) & inside.all(-1)
+        inside = ((motion.keypoints2d > 0) & (motion.keypoints2d < motion.image_size)).all(-1)
+        seen = (motion.confidence >= _SURE) & inside
+        whole = ((seen[:, _WHOLE].mean(-1) - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
         rotmat = torch.cat(rotations)
         return cls(
             motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
             rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(mass), torch.cat(points),
-            torch.tensor(motion.contacts).double(), torch.from_numpy(seen.mean(-1)), joints, soles.offsets.double().cpu(),
+            torch.tensor(motion.contacts).double(), torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(),
             leg,
         )  # fmt: skip
 
@@ -335,7 +351,7 @@ class _Posed:
         return Sighted(
             turn @ self.root_rotmat[rows], Tilt(*tilt), _back(cameras, self.soles[rows]).flatten(1, 2),
             (turn @ (self.pelvis[rows] / depth[:, None])[..., None])[..., 0], depth,
-            -(turn @ cameras[:, :3, 3:])[..., 0], torch.full((len(rows),), min(1.0, share), dtype=torch.float64),
+            -(turn @ cameras[:, :3, 3:])[..., 0], min(1.0, share) * self.whole[rows],
             self.feet[rows], (turn @ balance[..., None])[..., 0], upright,
         )  # fmt: skip
 
