@@ -91,9 +91,10 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
         return CameraPath.static(frames, ("camera taken as static: to tell, install kinflow[world] (OpenCV)",))
     K = clip.K.double().numpy()
     turns: list[Array] = [np.eye(3)[None]]
-    misses, zooms, blind = [], [], 0
+    misses, zooms, blind, corners = [], [], 0, []
     for window in follow(clip, motions, lines):
         count = len(window.points)
+        corners.append(_rays(window.points, K))
         if window.points.shape[1] < FEWEST:
             blind += count - 1
             turns.append(np.repeat(turns[-1][-1:], count - 1, 0))
@@ -116,7 +117,13 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
     angle = float(np.degrees(np.linalg.norm(log_so3(rotmat), axis=-1)).max())
     if not goes and angle < STILL_DEG and not asked:
         return CameraPath.static(frames, tuple(notes))
-    return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes))
+    return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes), corners=tuple(corners) if goes else ())
+
+
+def _rays(points: Array, K: Array) -> Array:
+    """Unit rays (..., 3) to points (..., 2) px."""
+    rays = np.concatenate(((points - K[:2, 2]) / np.array([K[0, 0], K[1, 1]]), np.ones((*points.shape[:-1], 1))), -1)
+    return np.asarray(rays / np.linalg.norm(rays, axis=-1, keepdims=True))
 
 
 def _opencv() -> Any:

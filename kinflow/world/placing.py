@@ -24,9 +24,10 @@ from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
+from .floor import floor_places
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
-from .steps import Stepping, carried, scaled
+from .steps import Stepping, carried, moved_to, scaled
 from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
 from .verticals import Lines
@@ -49,6 +50,8 @@ _CROPPED, _ENTIRE = 0.5, 0.85
 are not seen are guessed."""
 PASSES = 3
 """Rounds of a path, then of legs bent to it."""
+FLOOR_TOLD = 0.8
+"""Share of the steps of a camera that the ground before it is to tell, or people's feet are asked."""
 SHORT_S = 0.25
 """Less of people than this in all is no motion, and its ground a guess."""
 
@@ -219,15 +222,20 @@ def _in_metres(
 ) -> tuple[CameraPath, float | None, tuple[str, ...]]:
     """A path whose places are not known, or in unknown units, in metres; its scale; and what to tell of it."""
     sightings = [p.sighted(path, ids) for p in people]
-    blind = [
-        dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings
-    ]  # no plane before there are places
-    found = find_ground(blind, known)
+    unplaced = not path.T_ref2cam[:, :3, 3].any()
+    if not unplaced:  # in unknown units: no plane before there are metres
+        sightings = [dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings]
+    # Without places everything is about the camera, and the ground is that far below it, as long as it is carried level.
+    found = find_ground(sightings, known)
     up = found.up if found is not None else torch.from_numpy(-path.T_ref2cam[0, 1, :3])
     x, _ = basis(up)
     to_y_up = torch.stack((x, up, torch.linalg.cross(x, up)))
     stepping = [p.stepping(path, ids, to_y_up) for p in people]
-    if not path.T_ref2cam[:, :3, 3].any():
+    if unplaced and found is not None and found.offset is not None and path.corners:
+        places, told = floor_places(path.corners, path.T_ref2cam[:, :3, :3], up.numpy(), found.offset)
+        if told >= FLOOR_TOLD:
+            return moved_to(path, torch.from_numpy(places)), None, ()
+    if unplaced:
         return carried(path, stepping, to_y_up), None, ()
     path, scale = scaled(path, stepping, to_y_up)
     if scale is None:
