@@ -24,7 +24,7 @@ from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
-from .floor import floor_places
+from .floor import along_floor
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, moved_to, scaled
@@ -232,9 +232,11 @@ def _in_metres(
     to_y_up = torch.stack((x, up, torch.linalg.cross(x, up)))
     stepping = [p.stepping(path, ids, to_y_up) for p in people]
     if unplaced and found is not None and found.offset is not None and path.corners:
-        places, told = floor_places(path.corners, path.T_ref2cam[:, :3, :3], up.numpy(), found.offset)
+        places, turns, told = along_floor(path.corners, path.T_ref2cam[:, :3, :3], up.numpy(), found.offset)
         if told >= FLOOR_TOLD:
-            return moved_to(path, torch.from_numpy(places)), None, ()
+            poses = path.T_ref2cam.copy()
+            poses[:, :3, :3] = turns
+            return moved_to(dataclasses.replace(path, T_ref2cam=poses), torch.from_numpy(places)), None, ()
     if unplaced:
         return carried(path, stepping, to_y_up), None, ()
     path, scale = scaled(path, stepping, to_y_up)
