@@ -21,11 +21,11 @@ from .verticals import Segments
 
 CORRELATED_S = 0.5
 """Errors of frames closer than this are alike: their evidence is counted once."""
-LEAN_DEG = 3.0
-"""By how much somebody's posture leans other than poses like it do, all the clip long, in each of two directions; DEPTH_LEAN_DEG:
-by how much a body is reconstructed as leaning towards or away from the camera, which shows in no picture. Sideways it does show:
-there, bodies of validation clips are upright to half a degree, along the line of sight to 3.4."""
-DEPTH_LEAN_DEG = 3.4
+LEAN_DEG = 4.5
+"""By how much somebody's posture leans other than poses like it do, all the clip long, in each of two directions."""
+DEPTH_LEAN_DEG = 2.2
+"""By how much a body is reconstructed as leaning towards or away from the camera, which shows in no picture. Sideways it does
+show: there, bodies of validation clips are upright to half a degree, along the line of sight to 3."""
 SYSTEMATIC_DEG = 3.0
 """What neither more frames nor more people mend; with it the errors of validation clips are as large as told (rms 3.2 degrees in
 each of two directions)."""
@@ -41,6 +41,9 @@ DEPTH = 0.018
 SCALE = 0.045
 BALANCE_M = 0.06
 """How far the centre of mass is from above the feet that carry it, sideways or forwards; beyond that Cauchy's tails."""
+CARRIED_M, CARRIED = 1.5, 0.3
+"""Height over the ground that cameras are used at, and how widely that is spread, a share of it, with Cauchy's tails: few are on
+the ground or on a mast."""
 ON_GROUND = 0.7
 """Prior share of the frames in which the lowest sole carries."""
 SPREAD_M = 1.0
@@ -187,7 +190,8 @@ def find_ground(
     else:
         base, first, lines = _first_guess(people, lines)
     # Two angles about the first guess, the height, and everybody's scale and leans.
-    count = len(people)
+    count, has_ground = len(people), any(with_feet)
+    middle = torch.cat([p.centres for p in people]).mean(0)  # the camera's, over the frames
     starts = torch.zeros(3 + 4 * count, dtype=torch.float64)
     frame = basis(base)
     spread = torch.tensor([LEAN_DEG, LEAN_DEG, DEPTH_LEAN_DEG], dtype=torch.float64).deg2rad()
@@ -205,6 +209,9 @@ def find_ground(
             total = total + 0.5 * (leans / spread).square().sum()
         if lines is not None:
             total = total - lines.score(up)
+        if known_up is None and has_ground:
+            height = (middle @ up + offset).clamp_min(0.05)
+            total = total + torch.log1p(((height / CARRIED_M).log() / CARRIED).square())
         for person, scale, lean, feet in zip(people, scales, leans[:, 2], with_feet, strict=True):
             if feet:
                 each, _ = on_ground(person, up, offset, scale)
@@ -214,7 +221,7 @@ def find_ground(
                     total = total + (person.weight * person.feet * person.upright * aside).sum()
         return total
 
-    start, has_ground = starts.clone(), any(with_feet)
+    start = starts.clone()
     if has_ground:
         start[2] = first
     if not has_ground:
