@@ -21,7 +21,7 @@ from .verticals import Segments
 
 CORRELATED_S = 0.5
 """Errors of frames closer than this are alike: their evidence is counted once."""
-LEAN_DEG = 4.5
+LEAN_DEG = 3.5
 """By how much somebody's posture leans other than poses like it do, all the clip long, in each of two directions."""
 DEPTH_LEAN_DEG = 2.2
 """By how much a body is reconstructed as leaning towards or away from the camera, which shows in no picture. Sideways it does
