@@ -48,6 +48,15 @@ ON_GROUND = 0.7
 """Prior share of the frames in which the lowest sole carries."""
 SPREAD_M = 1.0
 """Lowest soles of frames that are not on the ground lie anywhere within this above it."""
+HELD_DEG, AIMED_DEG = 10.0, 35.0
+"""How far cameras are rolled, and tilted up or down; ANYHOW: the share of those that are held anyhow. That chooses between
+directions that poses leave open, and moves none."""
+ANYHOW = 0.05
+SURE, ABOUT_DEG = 0.75, 25.0
+"""Up is told where so much of what is probable lies within so many degrees of it."""
+AMISS, AMISS_FADES = 0.3, 1.5
+"""Probability that somebody hardly seen is reconstructed all wrong, or is nobody, and how it falls with every half second that
+they are seen whole."""
 GRID = 1500
 AROUND_DEG = torch.tensor([4.0, 8.0, 13.0], dtype=torch.float64)
 """Directions so far about what poses alone say are tried, each with the ground that suits it; lines, within REACH_DEG of the best
@@ -172,7 +181,10 @@ def unbalanced(person: Sighted, up: Tensor) -> Tensor:
 
 
 def find_ground(
-    people: Sequence[Sighted], known_up: Tensor | None = None, lines: Segments | None = None
+    people: Sequence[Sighted],
+    known_up: Tensor | None = None,
+    lines: Segments | None = None,
+    camera: Tensor | None = None,
 ) -> Ground | None:
     """The most probable gravity and ground of what was sighted; None where nothing tells up from down.
 
@@ -180,6 +192,7 @@ def find_ground(
         people: N >= 1 frames each.
         known_up: (3,), where gravity is known already: then only the ground is looked for.
         lines: of the background.
+        camera: (3, 3), from the axes of the people to the first frame's camera, where it is likely held upright.
     """
     with_feet = [bool((p.feet * p.weight).sum() > 0) for p in people]
     if known_up is not None:
@@ -188,7 +201,10 @@ def find_ground(
     elif not any(bool((p.weight > 0).any()) for p in people):
         return None
     else:
-        base, first, lines = _first_guess(people, lines)
+        likely = _likely_up(people, camera)
+        if likely is None:
+            return None
+        base, first, lines = _first_guess(people, likely, lines)
     # Two angles about the first guess, the height, and everybody's scale and leans.
     count, has_ground = len(people), any(with_feet)
     middle = torch.cat([p.centres for p in people]).mean(0)  # the camera's, over the frames
@@ -260,14 +276,37 @@ def basis(up: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.linalg.cross(up, first)
 
 
-def _first_guess(people: Sequence[Sighted], lines: Segments | None) -> tuple[Tensor, float, Segments | None]:
-    """Up (3,) and offset to begin from, and the lines if they are to be heard: the best of the directions about what poses alone
-    say, each with its best ground, or of those that lines stand out for.
+def _likely_up(people: Sequence[Sighted], camera: Tensor | None) -> Tensor | None:
+    """The direction (3,) that poses make likeliest, before a camera that was likely held upright; None where they leave open
+    which of several it is."""
+    grid = directions(GRID)
+    score = torch.zeros(GRID, dtype=grid.dtype)
+    for person in people:
+        looks = person.weight.sum()
+        amiss = AMISS * torch.exp(-AMISS_FADES * looks)
+        # Normalised on the sphere, so that it can be weighed against nothing known.
+        told = torch.log_softmax(tilt_score([person], grid), 0)
+        score = score + torch.logaddexp(torch.log1p(-amiss) + told, torch.log(amiss / GRID).expand_as(told))
+    if camera is not None:
+        x, y, z = (grid @ camera.to(grid).mT).unbind(-1)
+        down = (-y).clamp_min(0.05)
+        widths = [math.tan(math.radians(d)) for d in (HELD_DEG, AIMED_DEG)]
+        off = (x / down / widths[0]).square() + (z / down / widths[1]).square()
+        held = (1 - ANYHOW) * torch.exp(-0.5 * off) / (2 * math.pi * widths[0] * widths[1])
+        score = score + torch.log(held + ANYHOW / (4 * math.pi))
+    best = grid[int(score.argmax())]
+    near = (grid @ best) > math.cos(math.radians(ABOUT_DEG))
+    return best if float(torch.softmax(score, 0)[near].sum()) >= SURE else None
+
+
+def _first_guess(
+    people: Sequence[Sighted], best: Tensor, lines: Segments | None
+) -> tuple[Tensor, float, Segments | None]:
+    """Up (3,) and offset to begin from, and the lines if they are to be heard: of the directions about ``best (3,)``, what poses
+    alone say, each with its best ground, or of those that lines stand out for.
 
     Poses alone may be degrees off, and a ground looked for at their up then holds to a few stray frames.
     """
-    grid = directions(GRID)
-    best = grid[int(tilt_score(people, grid).argmax())]
     angle = torch.arange(12, dtype=torch.float64) * (math.pi / 6)
     x, y = basis(best)
     around = (angle.cos()[:, None] * x + angle.sin()[:, None] * y)[None] * AROUND_DEG.deg2rad().tan()[:, None, None]

@@ -45,8 +45,8 @@ _WHOLE = tuple(
     BLAZEPOSE.index(f"{side}_{joint}")
     for joint in ("shoulder", "hip", "knee", "ankle") for side in ("left", "right")
 )  # fmt: skip
-_CROPPED, _ENTIRE = 0.5, 0.85
-"""Shares of these landmarks in sight up to which a pose tells nothing of gravity, and from which on it counts as whole: legs that
+_CROPPED, _ENTIRE = 0.55, 0.85
+"""Mean confidence of these landmarks, 0 outside the picture, up to which a pose tells nothing of gravity, and from which on it counts as whole: legs that
 are not seen are guessed."""
 PASSES = 3
 """Rounds of a path, then of legs bent to it."""
@@ -153,6 +153,7 @@ def locate(
     ids = _frame_ids(motions, clip)
     lines = None if clip is None else Lines(clip.K.double().numpy(), clip.timestamps)
     path = _camera_path(camera, motions, clip, len(ids), lines)
+    held = torch.from_numpy(path.T_ref2cam[0, :3, :3].copy())
     upright = None if lines is None else lines.segments(path.T_ref2cam)
     notes = list(path.notes)
     people = [_Posed.of(m, body) for m in motions]
@@ -168,7 +169,7 @@ def locate(
     seconds = sum(float(p.observed.sum()) * p.step for p in people)
     found: Ground | None = None
     if seconds >= SHORT_S or known is not None or any(int(p.observed.sum()) for p in people):
-        found = find_ground([p.sighted(path, ids) for p in people], known, upright)
+        found = find_ground([p.sighted(path, ids) for p in people], known, upright, held)
     ones = (1.0,) * len(people)
     if found is None:
         found = Ground(torch.from_numpy(-path.T_ref2cam[0, 1, :3]), None, 0.0, None, ones, 0.0)
@@ -226,7 +227,7 @@ def _in_metres(
     if not unplaced:  # in unknown units: no plane before there are metres
         sightings = [dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings]
     # Without places everything is about the camera, and the ground is that far below it, as long as it is carried level.
-    found = find_ground(sightings, known)
+    found = find_ground(sightings, known, camera=torch.from_numpy(path.T_ref2cam[0, :3, :3].copy()))
     up = found.up if found is not None else torch.from_numpy(-path.T_ref2cam[0, 1, :3])
     x, _ = basis(up)
     to_y_up = torch.stack((x, up, torch.linalg.cross(x, up)))
@@ -309,7 +310,8 @@ class _Posed:
         leg = float(joints[0, 1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
         inside = ((motion.keypoints2d > 0) & (motion.keypoints2d < motion.image_size)).all(-1)
         seen = (motion.confidence >= _SURE) & inside
-        whole = ((seen[:, _WHOLE].mean(-1) - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
+        sure = np.where(inside, motion.confidence, 0.0)[:, _WHOLE].mean(-1)
+        whole = ((sure - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
         rotmat = torch.cat(rotations)
         return cls(
             motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
@@ -349,7 +351,8 @@ class _Posed:
         cameras = self.cameras(path, ids)[rows]
         turn = cameras[:, :3, :3].mT
         depth = self.pelvis[rows].norm(dim=-1)
-        share = self.step * float(self.observed.sum()) / max(len(rows), 1) / CORRELATED_S
+        # One frame is one look.
+        share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
         with torch.no_grad():
             tilt = load_tilt()(self.body_rotmat[rows])
         # Which feet carry is told by the likeliest up of each frame alone.
