@@ -106,13 +106,15 @@ def test_what_follows_from_a_pose_follows_from_bent_legs(body: Body) -> None:
 # -- the ground before a camera -------------------------------------------------------------------------------------------
 
 
-def along(frames: int = 20, wall: int = 30, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Rays to 80 corners of a floor 1.6 m below a camera and to some of a wall, its turns, and its places."""
+def along(
+    frames: int = 20, wall: int = 30, seed: int = 0, level: float = -1.6
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Rays to 80 corners of a floor at ``level`` m from a camera and to some of a wall, its turns, and its places."""
     rng = np.random.default_rng(seed)
     x = np.cross(UP, [0, 0, 1.0])
     x /= np.linalg.norm(x)
     forward = np.cross(x, UP)
-    on_floor = -1.6 * UP + rng.uniform(-2, 2, (80, 1)) * x + rng.uniform(2, 7, (80, 1)) * forward
+    on_floor = level * UP + rng.uniform(-2, 2, (80, 1)) * x + rng.uniform(2, 7, (80, 1)) * forward
     on_wall = 8 * forward + rng.uniform(-3, 3, (wall, 1)) * x - rng.uniform(0.3, 1.5, (wall, 1)) * UP
     points = np.concatenate((on_floor, on_wall))
     places = np.linspace(0, 1, frames)[:, None] * (0.8 * forward + 0.3 * x)
@@ -139,10 +141,10 @@ def test_the_ground_tells_how_far_a_camera_goes_and_mends_its_turns() -> None:
 
 def test_a_camera_that_sees_no_ground_is_not_told_by_it() -> None:
     windows, turns, _ = along()
-    above = [w[:, np.arange(3)] for w in windows]
-    found, same, told = along_floor(above, turns, UP, 1.6)
-    assert told == 0.0 and not found.any()
-    np.testing.assert_array_equal(same, turns)
+    for few in ([w[:, :3] for w in windows], along(wall=0, level=1.6)[0]):  # and a ceiling
+        found, same, told = along_floor(few, turns, UP, 1.6)
+        assert told == 0.0 and not found.any()
+        np.testing.assert_array_equal(same, turns)
 
 
 # -- what is upright ------------------------------------------------------------------------------------------------------
@@ -217,3 +219,11 @@ def test_a_cropped_body_does_not_tell_up(body: Body) -> None:
     world = locate([dataclasses.replace(motion, keypoints2d=points)])
     assert world.up_from == "assumed" and world.up_std_deg is None and world.height is None
     assert "--up" in world.notes[0]
+
+
+def test_a_glimpse_of_somebody_lying_across_the_picture_is_not_believed(body: Body) -> None:
+    rolled = rotvec_to_rotmat(torch.tensor([0.0, 0.0, 1.5]))
+    glimpse, long = (locate([standing(body, rolled, frames=n)]) for n in (6, 120))
+    assert glimpse.up_from == "assumed" and glimpse.up_std_deg is None
+    assert long.up_from == "people"
+    assert degrees(long.T_world2cam[0, :3, 1], rolled.double().numpy() @ [0, -1, 0]) < 8
