@@ -90,6 +90,19 @@ def test_feet_that_stand_are_held_and_others_are_left_alone() -> None:
     torch.testing.assert_close(nobody, legs.rotmat, atol=1e-6, rtol=0)
 
 
+def test_long_motions_are_bent_in_pieces_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    legs, times = shaken(80)
+    rays = torch.tensor([0.0, 0.0, -1.0]).double().expand(80, 3)
+    stands = torch.ones(80, 4, dtype=torch.float64) * (torch.arange(80)[:, None] // 13 % 2)
+    whole = bend(legs, legs.pelvis, rays, stands, times)
+    monkeypatch.setattr(bending, "PIECE", 30)
+    monkeypatch.setattr(bending, "MARGIN", 20)
+    pieces = bend(legs, legs.pelvis, rays, stands, times)
+    torch.testing.assert_close(pieces, whole, atol=5e-3, rtol=0)
+    monkeypatch.setattr(bending, "MARGIN", 0)
+    assert (bend(legs, legs.pelvis, rays, stands, times) - whole).abs().max() > 5e-3
+
+
 def test_what_follows_from_a_pose_follows_from_bent_legs(body: Body) -> None:
     motion = walking(body, TILTED)
     placed = place([motion])[0]

@@ -35,6 +35,8 @@ BEND = 0.35
 """Standard deviation of what a joint is bent by, rad; STEADY: of its change in 1/30 s."""
 STEADY = 0.06
 ROUNDS = 4
+PIECE, MARGIN = 600, 45
+"""Frames of a long motion that are solved at once, and how far beyond them is looked: a frame takes 40 kB on the way."""
 
 
 class Limbs(NamedTuple):
@@ -108,6 +110,25 @@ def bend(
     """
     frames, dtype = len(limbs.pelvis), limbs.pelvis.dtype
     certainty = torch.ones(frames, dtype=dtype) if certainty is None else certainty
+    begin = limbs.rotmat if begin is None else begin
+    kept = []
+    for first in range(0, frames, PIECE):
+        start, end = max(0, first - MARGIN), min(frames, first + PIECE + MARGIN)
+        piece = limbs._replace(
+            above=limbs.above[start:end], pelvis=limbs.pelvis[start:end], rotmat=limbs.rotmat[start:end],
+            toes=limbs.toes[start:end],
+        )  # fmt: skip
+        arrays = (x[start:end] for x in (begin, seen, rays, standing, timestamps, certainty))
+        kept.append(_bend(piece, *arrays, ground=ground)[first - start :][:PIECE])
+    return torch.cat(kept)
+
+
+def _bend(
+    limbs: Limbs, begin: Tensor, seen: Tensor, rays: Tensor, standing: Tensor, timestamps: Tensor, certainty: Tensor,
+    *, ground: bool,
+) -> Tensor:  # fmt: skip
+    """:func:`bend` of a piece."""
+    frames, dtype = len(limbs.pelvis), limbs.pelvis.dtype
     steps = timestamps.diff().to(dtype).clamp_min(1e-3)
     span = (torch.cat((steps, steps[-1:])) * 30).clamp(max=1) if frames > 1 else torch.ones(1, dtype=dtype)
     along = rays[:, :, None] * rays[:, None, :]
@@ -119,7 +140,7 @@ def bend(
     shift = shift - (shift * rays).sum(-1, keepdim=True) * rays
     wanted = _markers(first) + shift[:, None, None]
     start = limbs.rotmat
-    now = limbs if begin is None else limbs._replace(rotmat=begin)
+    now = limbs._replace(rotmat=begin)
     stand = standing.unflatten(1, (2, 2))  # (T, 2, heel and toe)
     for _ in range(ROUNDS):
         at = posed(now)
