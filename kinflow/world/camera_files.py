@@ -28,6 +28,8 @@ class CameraPath:
         metric: whether its places are in metres; False: in units of which nothing is known.
         up: (3,) in the reference's axes, where the file tells it.
         notes: what a user should know of it.
+        corners: unit rays (n, P, 3) in camera axes to points of the background, in windows of n frames, each of which begins with
+            the last frame of the one before; none where the frames were not looked at.
     """
 
     T_ref2cam: Array
@@ -35,6 +37,7 @@ class CameraPath:
     metric: bool = True
     up: Array | None = None
     notes: tuple[str, ...] = ()
+    corners: tuple[Array, ...] = ()
 
     @classmethod
     def static(cls, frames: int, notes: tuple[str, ...] = ()) -> CameraPath:

@@ -22,6 +22,7 @@ from ..errors import MissingAssetError
 from ..motion import Motion
 from ..rotations import exp_so3, log_so3
 from .camera_files import CameraPath
+from .verticals import Lines
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,13 @@ class Turned:
     miss: float
 
 
-def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool) -> CameraPath:
+def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, lines: Lines | None = None) -> CameraPath:
     """The camera's path in its first frame's axes, told from the frames of a clip.
 
     Args:
         motions: whose boxes are masked out.
         asked: whether the user says that it moves; otherwise it may turn out to stand still.
+        lines: collects what of the frames runs straight, on the way.
 
     Returns:
         A path; its places are zero for a camera that only turns. ``metric`` is False, with the places all zero, for one that goes
@@ -89,9 +91,10 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool) -> C
         return CameraPath.static(frames, ("camera taken as static: to tell, install kinflow[world] (OpenCV)",))
     K = clip.K.double().numpy()
     turns: list[Array] = [np.eye(3)[None]]
-    misses, zooms, blind = [], [], 0
-    for window in follow(clip, motions):
+    misses, zooms, blind, corners = [], [], 0, []
+    for window in follow(clip, motions, lines):
         count = len(window.points)
+        corners.append(_rays(window.points, K))
         if window.points.shape[1] < FEWEST:
             blind += count - 1
             turns.append(np.repeat(turns[-1][-1:], count - 1, 0))
@@ -114,7 +117,13 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool) -> C
     angle = float(np.degrees(np.linalg.norm(log_so3(rotmat), axis=-1)).max())
     if not goes and angle < STILL_DEG and not asked:
         return CameraPath.static(frames, tuple(notes))
-    return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes))
+    return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes), corners=tuple(corners) if goes else ())
+
+
+def _rays(points: Array, K: Array) -> Array:
+    """Unit rays (..., 3) to points (..., 2) px."""
+    rays = np.concatenate(((points - K[:2, 2]) / np.array([K[0, 0], K[1, 1]]), np.ones((*points.shape[:-1], 1))), -1)
+    return np.asarray(rays / np.linalg.norm(rays, axis=-1, keepdims=True))
 
 
 def _opencv() -> Any:
@@ -127,35 +136,53 @@ def _opencv() -> Any:
 # -- corners --------------------------------------------------------------------------------------------------------------
 
 
-def follow(clip: Clip, motions: Sequence[Motion]) -> Iterator[Window]:
-    """Yield windows over a clip: each begins with the last frame of the one before. Positions are px of the full frame."""
+def look_for_lines(clip: Clip, motions: Sequence[Motion], lines: Lines) -> None:
+    """Let ``lines`` see the background where nobody asks how it moves; nothing without OpenCV."""
+    if importlib.util.find_spec("cv2") is not None:
+        for _ in _looked_at(clip, motions, lines):
+            pass
+
+
+def _looked_at(clip: Clip, motions: Sequence[Motion], lines: Lines | None) -> Iterator[tuple[Array, Array, float]]:
+    """Each frame in grey and small, 255 where it is background, and by what it was shrunk."""
     cv2 = _opencv()
 
     shrink = min(1.0, LONGER_SIDE / max(clip.image_size))
     boxes = _boxes(motions)
-    before: Array | None = None
-    track: list[Array] = []
-    kept = np.empty((0, 2), np.float32)
+    row = 0
     for batch in clip.batches(8):
         for image, frame_id in zip(batch.images, batch.frame_ids.tolist(), strict=True):
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else grey
             mask = _mask(grey.shape, boxes.get(frame_id, ()), shrink)
-            if before is None:
+            if lines is not None:
+                lines.look(row, grey, mask, shrink)
+            row += 1
+            yield grey, mask, shrink
+
+
+def follow(clip: Clip, motions: Sequence[Motion], lines: Lines | None = None) -> Iterator[Window]:
+    """Yield windows over a clip: each begins with the last frame of the one before. Positions are px of the full frame."""
+    before: Array | None = None
+    track: list[Array] = []
+    kept = np.empty((0, 2), np.float32)
+    shrink = 1.0
+    for grey, mask, shrink in _looked_at(clip, motions, lines):
+        if before is None:
+            kept = _corners(grey, mask)
+            track = [kept]
+        else:
+            moved, alive = _flow(before, grey, kept)
+            inside = mask[moved[:, 1].round().astype(int).clip(0, len(mask) - 1),
+                          moved[:, 0].round().astype(int).clip(0, mask.shape[1] - 1)] > 0  # fmt: skip
+            alive &= inside
+            track = [points[alive] for points in (*track, moved)]
+            kept = track[-1]
+            if len(track) > LONGEST or len(kept) < LEFT * CORNERS * 0.5 or len(kept) < LEFT * len(alive):
+                yield Window(np.stack(track).astype(np.float64) / shrink)
                 kept = _corners(grey, mask)
                 track = [kept]
-            else:
-                moved, alive = _flow(before, grey, kept)
-                inside = mask[moved[:, 1].round().astype(int).clip(0, len(mask) - 1),
-                              moved[:, 0].round().astype(int).clip(0, mask.shape[1] - 1)] > 0  # fmt: skip
-                alive &= inside
-                track = [points[alive] for points in (*track, moved)]
-                kept = track[-1]
-                if len(track) > LONGEST or len(kept) < LEFT * CORNERS * 0.5 or len(kept) < LEFT * len(alive):
-                    yield Window(np.stack(track).astype(np.float64) / shrink)
-                    kept = _corners(grey, mask)
-                    track = [kept]
-            before = grey
+        before = grey
     if len(track) > 1:
         yield Window(np.stack(track).astype(np.float64) / shrink)
 

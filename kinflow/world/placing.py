@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -14,17 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..body import Body
+from ..body.kinematics import full_pose
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
+from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
-from ..skeleton import FEET, NUM_BODY
+from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
+from .floor import along_floor
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
-from .steps import Stepping, carried, scaled
+from .legs import BENT, CHAINS, Limbs, bend, posed
+from .steps import Stepping, carried, moved_to, scaled
 from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
+from .verticals import Lines
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +40,18 @@ _FRAMES = 400
 """Frames a person from which gravity is found, evenly taken; more of them say the same again."""
 _PIECE = 512
 _SURE = 0.5
-"""Confidence of a foot's landmark from which it counts as seen."""
+"""Confidence of a landmark from which it counts as seen."""
+_WHOLE = tuple(
+    BLAZEPOSE.index(f"{side}_{joint}")
+    for joint in ("shoulder", "hip", "knee", "ankle") for side in ("left", "right")
+)  # fmt: skip
+_CROPPED, _ENTIRE = 0.55, 0.85
+"""Mean confidence of these landmarks, 0 outside the picture, up to which a pose tells nothing of gravity, and from which on it counts as whole: legs that
+are not seen are guessed."""
+PASSES = 3
+"""Rounds of a path, then of legs bent to it."""
+FLOOR_TOLD = 0.8
+"""Share of the steps of a camera that the ground before it is to tell, or people's feet are asked."""
 SHORT_S = 0.25
 """Less of people than this in all is no motion, and its ground a guess."""
 
@@ -134,7 +151,10 @@ def locate(
     body = _body(motions, body)
     given = None if up is None else direction(up)
     ids = _frame_ids(motions, clip)
-    path = _camera_path(camera, motions, clip, len(ids))
+    lines = None if clip is None else Lines(clip.K.double().numpy(), clip.timestamps)
+    path = _camera_path(camera, motions, clip, len(ids), lines)
+    held = torch.from_numpy(path.T_ref2cam[0, :3, :3].copy())
+    upright = None if lines is None else lines.segments(path.T_ref2cam)
     notes = list(path.notes)
     people = [_Posed.of(m, body) for m in motions]
     known = None
@@ -149,7 +169,7 @@ def locate(
     seconds = sum(float(p.observed.sum()) * p.step for p in people)
     found: Ground | None = None
     if seconds >= SHORT_S or known is not None or any(int(p.observed.sum()) for p in people):
-        found = find_ground([p.sighted(path, ids) for p in people], known)
+        found = find_ground([p.sighted(path, ids) for p in people], known, upright, held)
     ones = (1.0,) * len(people)
     if found is None:
         found = Ground(torch.from_numpy(-path.T_ref2cam[0, 1, :3]), None, 0.0, None, ones, 0.0)
@@ -203,15 +223,22 @@ def _in_metres(
 ) -> tuple[CameraPath, float | None, tuple[str, ...]]:
     """A path whose places are not known, or in unknown units, in metres; its scale; and what to tell of it."""
     sightings = [p.sighted(path, ids) for p in people]
-    blind = [
-        dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings
-    ]  # no plane before there are places
-    found = find_ground(blind, known)
+    unplaced = not path.T_ref2cam[:, :3, 3].any()
+    if not unplaced:  # in unknown units: no plane before there are metres
+        sightings = [dataclasses.replace(s, feet=torch.zeros_like(s.feet)) for s in sightings]
+    # Without places everything is about the camera, and the ground is that far below it, as long as it is carried level.
+    found = find_ground(sightings, known, camera=torch.from_numpy(path.T_ref2cam[0, :3, :3].copy()))
     up = found.up if found is not None else torch.from_numpy(-path.T_ref2cam[0, 1, :3])
     x, _ = basis(up)
     to_y_up = torch.stack((x, up, torch.linalg.cross(x, up)))
     stepping = [p.stepping(path, ids, to_y_up) for p in people]
-    if not path.T_ref2cam[:, :3, 3].any():
+    if unplaced and found is not None and found.offset is not None and path.corners:
+        places, turns, told = along_floor(path.corners, path.T_ref2cam[:, :3, :3], up.numpy(), found.offset)
+        if told >= FLOOR_TOLD:
+            poses = path.T_ref2cam.copy()
+            poses[:, :3, :3] = turns
+            return moved_to(dataclasses.replace(path, T_ref2cam=poses), torch.from_numpy(places)), None, ()
+    if unplaced:
         return carried(path, stepping, to_y_up), None, ()
     path, scale = scaled(path, stepping, to_y_up)
     if scale is None:
@@ -219,15 +246,19 @@ def _in_metres(
     return path, scale, ()
 
 
-def _camera_path(camera: CameraMotion, motions: Sequence[Motion], clip: Clip | None, frames: int) -> CameraPath:
+def _camera_path(
+    camera: CameraMotion, motions: Sequence[Motion], clip: Clip | None, frames: int, lines: Lines | None
+) -> CameraPath:
+    from .moving import look_for_lines, watch_background
+
+    if clip is not None and lines is not None and camera not in ("auto", "moving"):
+        look_for_lines(clip, motions, lines)
     if camera == "static" or (camera == "auto" and clip is None):
         return CameraPath.static(frames)
     if camera in ("auto", "moving"):
-        from .moving import watch_background
-
         if clip is None:
             raise UsageError("camera: expected the clip whose camera moves, got none. Give it, or camera='static'.")
-        return watch_background(clip, motions, asked=camera == "moving")
+        return watch_background(clip, motions, asked=camera == "moving", lines=lines)
     return read_camera_path(camera, frames)
 
 
@@ -248,8 +279,14 @@ class _Posed:
     soles: Tensor  # (T, 4, P, 3)
     contacts: Tensor
     feet: Tensor
-    rest_pelvis: Tensor
+    whole: Tensor  # 0..1, how far the body is in sight
+    rest_joints: Tensor
+    sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
+
+    @property
+    def rest_pelvis(self) -> Tensor:
+        return self.rest_joints[0]
 
     @property
     def step(self) -> float:
@@ -270,15 +307,17 @@ class _Posed:
                 pelvis.append(placed[:, 0].double().cpu())
                 mass.append(centre_of_mass(placed).double().cpu())
             joints = body.rest_joints(betas).double().cpu()
-        rest = joints[0]
-        leg = float(rest[1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
-        inside = (motion.keypoints2d[:, FEET] > 0) & (motion.keypoints2d[:, FEET] < motion.image_size)
-        seen = (motion.confidence[:, FEET] >= _SURE) & inside.all(-1)
+        leg = float(joints[0, 1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
+        inside = ((motion.keypoints2d > 0) & (motion.keypoints2d < motion.image_size)).all(-1)
+        seen = (motion.confidence >= _SURE) & inside
+        sure = np.where(inside, motion.confidence, 0.0)[:, _WHOLE].mean(-1)
+        whole = ((sure - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
         rotmat = torch.cat(rotations)
         return cls(
             motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
             rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(mass), torch.cat(points),
-            torch.tensor(motion.contacts).double(), torch.from_numpy(seen.mean(-1)), rest, leg,
+            torch.tensor(motion.contacts).double(), torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(),
+            leg,
         )  # fmt: skip
 
     def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
@@ -288,6 +327,14 @@ class _Posed:
     def world_soles(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
         """Points of the soles (T, 4, P, 3) in the reference's axes."""
         return _back(self.cameras(path, ids), self.soles)
+
+    def limbs(self, turn: Tensor, pelvis: Tensor) -> Limbs:
+        """Its legs in axes that camera axes are turned to by ``turn`` (T, 3, 3), the pelvis at ``pelvis`` (T, 3)."""
+        chains = torch.tensor(CHAINS)
+        parents = torch.cat((torch.zeros(2, 1, dtype=torch.long), chains[:, :-1]), 1)
+        local = self.body_rotmat[:, chains - 1]  # (T, 2, 4, 3, 3)
+        offsets = self.rest_joints[chains] - self.rest_joints[parents]
+        return Limbs(turn @ self.root_rotmat, pelvis, local[:, :, :BENT], local[:, :, BENT], offsets, self.sole_offsets)
 
     def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
         """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
@@ -304,7 +351,8 @@ class _Posed:
         cameras = self.cameras(path, ids)[rows]
         turn = cameras[:, :3, :3].mT
         depth = self.pelvis[rows].norm(dim=-1)
-        share = self.step * float(self.observed.sum()) / max(len(rows), 1) / CORRELATED_S
+        # One frame is one look.
+        share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
         with torch.no_grad():
             tilt = load_tilt()(self.body_rotmat[rows])
         # Which feet carry is told by the likeliest up of each frame alone.
@@ -316,7 +364,7 @@ class _Posed:
         return Sighted(
             turn @ self.root_rotmat[rows], Tilt(*tilt), _back(cameras, self.soles[rows]).flatten(1, 2),
             (turn @ (self.pelvis[rows] / depth[:, None])[..., None])[..., 0], depth,
-            -(turn @ cameras[:, :3, 3:])[..., 0], torch.full((len(rows),), min(1.0, share), dtype=torch.float64),
+            -(turn @ cameras[:, :3, 3:])[..., 0], min(1.0, share) * self.whole[rows],
             self.feet[rows], (turn @ balance[..., None])[..., 0], upright,
         )  # fmt: skip
 
@@ -335,10 +383,10 @@ def stand(motions: Sequence[Motion], world: World, *, body: Body | None = None) 
         ShapeError: frames that the world does not have.
     """
     body = _body(motions, body)
-    return [_stood(m, _Posed.of(m, body), world, s) for m, s in zip(motions, world.scales, strict=True)]
+    return [_stood(m, _Posed.of(m, body), world, s, body) for m, s in zip(motions, world.scales, strict=True)]
 
 
-def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion:
+def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Body) -> Motion:
     at = np.searchsorted(world.frame_ids, person.frame_ids).clip(max=len(world.frame_ids) - 1)
     if not np.array_equal(world.frame_ids[at], person.frame_ids):
         raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
@@ -346,13 +394,20 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion
     turn = cameras[:, :3, :3].mT
     centres = -(turn @ cameras[:, :3, 3:])[..., 0]
     seen = (turn @ (scale * person.pelvis)[..., None])[..., 0] + centres
-    offsets = (person.soles - person.pelvis[:, None, None]) @ cameras[:, None, :3, :3]
-    depth = scale * person.pelvis.norm(dim=-1)
-    solved = solve_path(
-        seen, torch.nn.functional.normalize(seen - centres, dim=-1), depth, offsets, person.timestamps,
-        certainty=torch.tensor(np.where(person.observed, 1.0, 0.1)), contacts=person.contacts,
-        ground=world.height is not None,
-    )  # fmt: skip
+    rays, depth = torch.nn.functional.normalize(seen - centres, dim=-1), scale * person.pelvis.norm(dim=-1)
+    certainty = torch.tensor(np.where(person.observed, 1.0, 0.1))
+    limbs, ground = person.limbs(turn, seen), world.height is not None
+    bent = limbs.rotmat
+    for _ in range(PASSES):  # the path is the legs', the legs' bends are the path's
+        soles = posed(limbs._replace(rotmat=bent)).soles - seen[:, None, None]
+        solved = solve_path(
+            seen, rays, depth, soles, person.timestamps, certainty=certainty, contacts=person.contacts, ground=ground
+        )
+        bent = bend(
+            limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
+            certainty=certainty, ground=ground,
+        )  # fmt: skip
+    motion = _bent(motion, person, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -365,6 +420,31 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float) -> Motion
         ground_std=std if placed and world.up_std_deg is not None else None,
         contacts=solved.contacts.numpy(),
     )
+
+
+def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
+    """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
+    pose = person.body_rotmat.clone()
+    pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
+    turned = rotmat_to_rotvec(pose)
+    body_pose = motion.body_pose.copy()
+    body_pose[:, :NUM_BODY] = turned.numpy()
+    joints, z = [], []
+    with torch.no_grad():
+        for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
+            part = pose[rows].float()
+            z.append(_flow().encode(part)[0])
+            whole = full_pose(part, person.root_rotmat[rows].float()).to(body.device, body.dtype)
+            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
+            joints.append(body.joints(shape, whole, place).float().cpu())
+    return dataclasses.replace(
+        motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
+    )
+
+
+@functools.cache
+def _flow() -> PoseFlow:
+    return load_flow().requires_grad_(False)
 
 
 # -- checks ---------------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def carried(path: CameraPath, people: Sequence[Stepping], to_y_up: Tensor) -> Ca
         next_two[:-2] += bend
     here, onward, beyond = (band[:, None, None] * eye for band in (diagonal, next_one, next_two))
     places = solve_chain(here, onward, beyond, right)
-    return _with_places(path, (places - places[0]) @ to_y_up)
+    return moved_to(path, (places - places[0]) @ to_y_up)
 
 
 def scaled(path: CameraPath, people: Sequence[Stepping], to_y_up: Tensor) -> tuple[CameraPath, float | None]:
@@ -122,7 +122,7 @@ def _metric(path: CameraPath, scale: float) -> CameraPath:
     return dataclasses.replace(path, T_ref2cam=poses, metric=True)
 
 
-def _with_places(path: CameraPath, places: Tensor) -> CameraPath:
+def moved_to(path: CameraPath, places: Tensor) -> CameraPath:
     """The path with the camera at ``places`` (N, 3) m of the reference's axes."""
     poses = path.T_ref2cam.copy()
     poses[:, :3, 3] = -np.einsum("nij,nj->ni", poses[:, :3, :3], places.numpy())
