@@ -397,11 +397,13 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
     rays, depth = torch.nn.functional.normalize(seen - centres, dim=-1), scale * person.pelvis.norm(dim=-1)
     certainty = torch.tensor(np.where(person.observed, 1.0, 0.1))
     limbs, ground = person.limbs(turn, seen), world.height is not None
+    # Told by speeds before the camera: they say nothing where it moves itself.
+    contacts = person.contacts if np.ptp(world.T_world2cam, axis=0).max() < 1e-6 else None
     bent = limbs.rotmat
     for _ in range(PASSES):  # the path is the legs', the legs' bends are the path's
         soles = posed(limbs._replace(rotmat=bent)).soles - seen[:, None, None]
         solved = solve_path(
-            seen, rays, depth, soles, person.timestamps, certainty=certainty, contacts=person.contacts, ground=ground
+            seen, rays, depth, soles, person.timestamps, certainty=certainty, contacts=contacts, ground=ground
         )
         bent = bend(
             limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
