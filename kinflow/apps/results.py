@@ -264,7 +264,7 @@ def describe(
                 "first_s": round(one.first_s, 3),
                 "last_s": round(one.last_s, 3),
                 "observed": one.observed,
-                "box_xyxy": list(one.box_xyxy),
+                "box_xyxy": one.box_xyxy,
                 "why": one.why,
             }
             for one in refused

@@ -338,8 +338,9 @@ class Perceiver:
             ]
             for i, person, look in zip(some, found, looks(crops, found), strict=True):
                 told = dataclasses.replace(person, look=look, witness=witness_of(person, size))
-                none = {} if self._everywhere else {"parts": None, "part_confidence": None, "part_roi": None}
-                people[i] = dataclasses.replace(told, **none)
+                if not self._everywhere:  # what was told by the maps is kept, they are not
+                    told = dataclasses.replace(told, parts=None, part_confidence=None, part_roi=None)
+                people[i] = told
         return people
 
     def finish(self) -> list[Evidence]:
@@ -353,9 +354,7 @@ class Perceiver:
         found = []
         while tracks:
             found.append(tracks.pop().all_rows(self._held))
-        people, self.refused, self.too_short_s = settled(
-            found, self._times, self._frame_ids, self._image_size, self.config
-        )
+        people, self.refused, self.too_short_s = settled(found, self._times, self._frame_ids, self.config)
         kept = people[::-1]
         del people
         held = set(self._held)

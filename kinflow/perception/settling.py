@@ -25,7 +25,7 @@ class Refused(NamedTuple):
     first_s: float  #: time of the first sighting
     last_s: float  #: and of the last
     observed: int  #: sightings
-    box_xyxy: tuple[float, float, float, float]  #: px, in the middle one
+    box_xyxy: list[float]  #: (4,) px, in the middle one
     why: str
 
 
@@ -41,14 +41,12 @@ def settled(
     tracks: list[Rows],
     times: Sequence[float],
     frame_ids: Sequence[int],
-    image_size: tuple[int, int],
     config: PerceptionConfig,
 ) -> Settled:
     """Decide over whole tracks what could not be decided frame by frame. Empties ``tracks``: of a long clip they are large.
 
     Args:
         tracks: sightings of each. times: s, frame_ids: of all frames; a sighting's index points into them.
-        image_size: (width, height) px.
     """
     interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     shortest = min(config.min_duration_s, 0.5 * interval * len(times))
@@ -71,18 +69,18 @@ def settled(
         if not len(rows) or not surely_somebody(rows):
             log.debug("dropped a track of %d frames", len(rows))
         elif reason := refusal(rows, config.least_agreement):
-            first, middle, last = (int(rows["index"][i]) for i in (0, len(rows) // 2, -1))
+            first, last = rows["index"][[0, -1]].tolist()
             log.info("no person, frames %d to %d: %s", frame_ids[first], frame_ids[last], reason)
             if interval * len(rows) < shortest - 1e-6:
                 continue
-            box = tuple(round(float(x), 1) for x in rows["box_xyxy"][len(rows) // 2])
-            refused.append(Refused(times[first], times[last], len(rows), box, reason))  # type: ignore[arg-type]
+            box = rows["box_xyxy"][len(rows) // 2].astype(np.float64).round(1).tolist()
+            refused.append(Refused(times[first], times[last], len(rows), box, reason))
         elif interval * len(rows) < shortest - 1e-6:
             too_short_s = max(too_short_s, interval * len(rows))
         else:
             kept.append(rows)
     kept.sort(key=lambda rows: (-len(rows), int(rows["index"][0])))
-    return Settled(kept[: config.max_people], sorted(refused), too_short_s)
+    return Settled(kept[: config.max_people], sorted(refused, key=lambda one: one.first_s), too_short_s)
 
 
 def evidence_of(
