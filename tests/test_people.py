@@ -197,6 +197,7 @@ def test_a_person_is_kept_and_furniture_refused() -> None:
     unseen = dataclasses.replace(person, witness=None)
     assert refusal(rows_of([Row(i, unseen) for i in range(8)], HELD), 0.4) is None
     assert refusal(rows_of([Row(i, s) for i, s in enumerate([blind[0], *[unseen] * 7])], HELD), 0.4) is not None
+    assert refusal(rows_of([Row(i, s) for i, s in enumerate([person, *[unseen] * 7])], HELD), 0.4) is None
     assert refusal(rows_of([Row(0, person)], ("mask",)), 0.4) is None
 
 

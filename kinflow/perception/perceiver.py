@@ -204,6 +204,7 @@ class Perceiver:
         first = track.rows[position].index
         stop = track.rows[position - 1].index if position else -1
         back = track.backwards(position, self._times[first])
+        known = 1  # rows of `back` up to the last that BodyPix takes for a person too
         for frame in reversed(self._history):
             if frame.number >= first:
                 continue
@@ -216,7 +217,13 @@ class Perceiver:
                 or tracker.taken(frame.number, person, track)
             ):
                 break
+            if -frame.time - back.examined_at >= self.config.parts_interval_s - 1e-6:
+                (person,) = self._with_parts([frame.image], [person])
+            if person.witness is not None and person.witness[0] < 0.5 * self.config.least_agreement:
+                del back.rows[known:]  # landmarks are found on an empty floor, too, once the person is gone from it
+                break
             back.extend(Row(frame.number, person), -frame.time)
+            known = len(back.rows) if person.examined else known
         track.rows[position:position] = back.rows[:0:-1]
 
     def _forget(self, time: float) -> None:
