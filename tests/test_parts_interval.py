@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,25 @@ def test_batches_do_not_decide_when(stubbed: None) -> None:
 def test_who_comes_close_to_another_is_looked_at_in_every_frame(stubbed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kinflow.perception.tracking.Tracker.close", lambda self: {0})
     assert len(examined(watched(grey(30), np.arange(30) / 30)[0])) == 30
+
+
+@pytest.mark.parametrize("interval", [0.3, 0.0])
+def test_nobody_is_followed_back_to_where_bodypix_sees_none(
+    stubbed: None, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    """The landmark network goes on seeing somebody on the empty floor; the detector does not."""
+    detect = Perceiver._detect
+
+    def in_light(self: Perceiver, image: Tensor, time: float, missing: list[np.ndarray]) -> list[Any]:
+        found = detect(self, image, time, missing)
+        return found if image.float().mean() > 100 else []
+
+    monkeypatch.setattr(Perceiver, "_detect", in_light)
+    images, times = np.concatenate([grey(30, 40), grey(40)]), np.arange(70) / 30
+    (person,) = watched(images, times, parts_interval_s=interval)[0].finish()
+    assert 30 <= person.frame_ids[0] <= 34
+    (person,) = watched(images, times, parts=False)[0].finish()
+    assert person.frame_ids[0] == 0
 
 
 def test_who_is_refused_is_told(

@@ -97,6 +97,8 @@ def test_looks_tell_colours_apart_and_light_not() -> None:
     assert look_distance(RED, wearing((0.45, 0.1, 0.065))) < 0.75 * DIFFERENT  # the same cloth in the shade
     assert look_distance(RED, np.zeros(LOOK_SHAPE)) == 0  # nothing known, nothing claimed
     np.testing.assert_allclose(look_distance(np.stack([RED, BLUE]), BLUE)[1], 0, atol=1e-12)
+    few = [40 * look / look.sum(-1, keepdims=True) for look in (RED, BLUE)]
+    assert look_distance(*few) == 0  # of so few cells half may be what stands behind
 
 
 def test_a_neighbours_cells_do_not_count() -> None:
@@ -239,6 +241,15 @@ def test_a_trunk_that_nobody_has_is_looked_at() -> None:
     assert len(unexplained_regions(output, 1.0, (0.0, 0.0), (257, 257), [boxed])) == 1
     assert unexplained_regions(labelled((8, 9, 14, 16)), 1.0, (0.0, 0.0), (257, 257), []) == []
     assert unexplained_regions(output, 1.0, (0.0, -200.0), (257, 257), []) == []  # beyond the frame
+
+
+def test_a_skirt_belongs_to_who_wears_it() -> None:
+    """Without a mask the person is the box of sure landmarks, and here it ends at the hips."""
+    known = dataclasses.replace(sighting(), mask=None, box_xyxy=np.array([70.0, 30.0, 130.0, 110.0]))
+    skirt, other = (16, 19, 10, 15), (16, 19, 24, 28)
+    assert len(unexplained_regions(labelled(skirt, other), 1.0, (0.0, 0.0), (257, 257), [])) == 2
+    (found,) = unexplained_regions(labelled(skirt, other), 1.0, (0.0, 0.0), (257, 257), [known])
+    assert found[0] > 180
 
 
 def test_squares_cover_the_frame() -> None:
