@@ -139,6 +139,19 @@ def test_who_is_looked_at_now_and_then_is_cut_between_two_looks() -> None:
     assert len(cut_at_changes(track(0, [RED] * 42, every=3), TIMES)) == 1
 
 
+def test_nobody_is_cut_who_is_alone() -> None:
+    """Somebody who squats shows other colours. Only where somebody else is near may the track be theirs."""
+    rows = track(0, [RED] * 12 + [BLUE] * 12)
+    beside, far = track(0, [BLUE] * 24, 120), track(0, [BLUE] * 24, 400)
+    where = [[(other["index"], other["box_xyxy"])] for other in (beside, far)]
+    assert len(cut_at_changes(rows, TIMES, where[0])) == 2
+    assert len(cut_at_changes(rows, TIMES, where[1])) == len(cut_at_changes(rows, TIMES, [])) == 1
+    late = [(beside["index"][:1] + 60, beside["box_xyxy"][:1])]
+    assert len(cut_at_changes(rows, TIMES, late)) == 1
+    lost = np.concatenate([rows[:12], track(20, [BLUE] * 12)])
+    assert len(cut_at_changes(lost, TIMES, [])) == 2
+
+
 def test_one_look_is_one_piece() -> None:
     shade = wearing((0.5, 0.11, 0.07))
     assert len(cut_at_changes(track(0, [RED, shade] * 10), TIMES)) == 1

@@ -16,11 +16,15 @@ import numpy as np
 from kinflow.perception.appearance import DIFFERENT, look_distance, typical_look
 from kinflow.perception.tracking import REACH, REACH_PER_SECOND, SIZE_RATIO, Rows
 
-__all__ = ["FEWEST", "cut_at_changes", "reunited"]
+__all__ = ["FEWEST", "Places", "cut_at_changes", "reunited"]
 
 Piece: TypeAlias = tuple[int, int, Rows]
 """Number of the track, place in it, sightings."""
 
+Places: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Frames (N,) and boxes (N, 4) px of a track."""
+
+LOST = 0.3  #: s without a sighting, after which a track may be somebody else's
 CHANGED = 0.5  #: the distance of looks before and after, from which a track is cut; most such cuts are mended again
 SURELY_DIFFERENT = 0.75  #: ... and between the pieces as wholes, from which it stays cut
 LONGEST_BLEND = 1.2  #: s
@@ -33,11 +37,13 @@ SPEED_OVER = 0.4  #: s, from which the speed at a piece's end is taken
 TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that speed
 
 
-def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
+def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] | None = None) -> list[Rows]:
     """The rows in pieces of one look each; one piece where looks are not known, or the track is too short to tell.
 
     Args:
         times: s, of all frames; a row's index points into it.
+        others: where everybody else was, for a track passes to somebody else only where somebody is, or where it was lost; None:
+            there may be somebody anywhere.
     """
     examined = np.flatnonzero(rows["examined"]) if "look" in (rows.dtype.names or ()) else np.zeros(0, int)
     if len(examined) < 2 * FEWEST:
@@ -56,6 +62,8 @@ def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
     for k in np.argsort(-change):
         if change[k] < CHANGED:
             break
+        if others is not None and not _exchangeable(rows, times, *examined[places[k] - 1 : places[k] + 1], others):
+            continue
         if all(abs(at[places[k]] - at[c]) > APART and abs(places[k] - c) >= FEWEST for c in cuts):
             cuts.append(int(places[k]))
     every = np.asarray(times)[rows["index"]]
@@ -68,6 +76,22 @@ def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
             break
         pieces[k : k + 2] = [np.concatenate(pieces[k : k + 2])]
     return pieces
+
+
+def _exchangeable(rows: Rows, times: Sequence[float], last: int, first: int, others: Sequence[Places]) -> bool:
+    """Whether between rows ``last`` and ``first`` a track may have passed to somebody else: it was lost there, or about then
+    somebody else was where it was. Who is alone and squats changes looks, too.
+    """
+    every = np.asarray(times)
+    at = every[rows["index"]]
+    if np.diff(at[last : first + 1]).max() > max(LOST, 2.5 * float(np.median(np.diff(at)))):
+        return True
+    box = rows["box_xyxy"][last]
+    for index, boxes in others:
+        around = boxes[(every[index] > at[last] - LONGEST_BLEND) & (every[index] < at[first] + LONGEST_BLEND)]
+        if ((around[:, :2] < box[2:]) & (around[:, 2:] > box[:2])).all(-1).any():
+            return True
+    return False
 
 
 def _parting(times: np.ndarray, last: int, first: int) -> int:

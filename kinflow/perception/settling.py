@@ -57,8 +57,10 @@ def settled(
         found += parted(tracks.pop(), breaks)
     joined = join_successors(found, times, config.memory_s)[::-1]
     found, pieces = [], []
+    places = [(rows["index"].copy(), rows["box_xyxy"].copy()) for rows in joined]
     while joined:
-        pieces.append(cut_at_changes(joined.pop(), times))
+        others = places[: len(joined) - 1] + places[len(joined) :]
+        pieces.append(cut_at_changes(joined.pop(), times, others))
     united = reunited(pieces, times, config.reunion_s)[::-1]
     pieces.clear()
     kept: list[Rows] = []
