@@ -25,9 +25,7 @@ DIFFERENT = (
     0.5  #: the distance of looks of half a second from which they are of different people, see docs/perception.md
 )
 DIFFERENT_AT_ONCE = 0.9  #: the same of a single sighting: somebody else's arm in front changes it
-LEAST_CELLS = (
-    60.0  #: of a garment, for it to be known; who stands free shows 60 to 150; of fewer half may be the floor beside it
-)
+LEAST_CELLS = 20.0  #: of a garment, for it to be known; who stands free shows 60 to 150
 REACH = (0.35, 0.28)  #: cells count up to so far from the line of trunk and thigh, in its length
 DARKEST = 0.02  #: brightness of the first bin, 0..1; below it noise decides
 BLACK = 0.05  #: added to the sum of the channels: the chromaticity of dark cells is noise
