@@ -62,7 +62,7 @@ def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] 
     for k in np.argsort(-change):
         if change[k] < CHANGED:
             break
-        if others is not None and not _exchangeable(rows, times, *examined[places[k] - 1 : places[k] + 1], others):
+        if others is not None and not _exchangeable(rows, times, examined[places[k] - 1], examined[places[k]], others):
             continue
         if all(abs(at[places[k]] - at[c]) > APART and abs(places[k] - c) >= FEWEST for c in cuts):
             cuts.append(int(places[k]))
