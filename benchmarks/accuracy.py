@@ -199,7 +199,7 @@ def systems(
     :func:`shares` by row; ``ablate`` adds rows of parts left out."""
     out = {}
     for network in networks:
-        config = PerceptionConfig(landmarks=network, masks=refine, parts=refine)
+        config = PerceptionConfig(landmarks=network, masks=refine, parts=refine, parts_interval_s=0.0)
         evidence = longest(perceive(case.clip, config=config))
         if evidence is None:
             continue

@@ -76,7 +76,7 @@ def main() -> None:
     p.add_argument("clips", nargs="*", type=Path, metavar="CLIP")
     args = p.parse_args()
     torch.set_num_threads(1)
-    config, console = PerceptionConfig(), Console(width=120)
+    config, console = PerceptionConfig(parts_interval_s=0.0), Console(width=120)
     if args.mocap is not None:
         rng, body = np.random.default_rng(args.seed), Body.open("light")
         clips, segment = load_clips(args.mocap, "validation"), load_networks(config, torch.device("cpu")).segment

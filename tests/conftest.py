@@ -70,7 +70,6 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A front end that costs nothing, for one test."""
     for owner, name in (
         (perceiver, "load_networks"),
-        (perceiver, "refusal"),
         (perceiver.Perceiver, "_detect"),
         (perceiver.Perceiver, "_landmarks"),
     ):

@@ -62,13 +62,12 @@ def install(people: int = 1) -> None:
                     world,
                     box,
                     mask if with_mask else None,
-                    *((unseen, unseen, roi) if self.config.parts else ()),
+                    *((unseen, unseen, roi) if self._everywhere else ()),
                 )
             )
         return out
 
     perceiver.load_networks = lambda config, device: Networks(None, None, "stub")  # type: ignore[assignment,arg-type]
-    perceiver.refusal = lambda *given: None  # it draws no parts, and its people are people
     perceiver.Perceiver._detect = detect  # type: ignore[method-assign]
     perceiver.Perceiver._landmarks = landmarks  # type: ignore[method-assign]
 

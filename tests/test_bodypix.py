@@ -199,7 +199,7 @@ def test_facing() -> None:
     confidence[2, :10] = 85
     found = facing(_evidence(parts, confidence))
     np.testing.assert_allclose(found, [404 / 408, 4 / 408, (160 + 4) / (640 + 8), 0.5])
-    with pytest.raises(UsageError, match=r"perception\.parts=true"):
+    with pytest.raises(UsageError, match=r"perception\.parts_interval_s=0"):
         facing(dataclasses.replace(_evidence(parts, confidence), parts=None))
 
 

@@ -280,7 +280,7 @@ def test_two_people_one_hidden_for_a_while(figure: np.ndarray) -> None:
         if 15 <= k < 25:
             frame[:, :330] = (90, 90, 120)
         frames.append(frame)
-    people = _perceive(frames)
+    people = _perceive(frames, parts_interval_s=0.0)
     assert [e.person_id for e in people] == [0, 1]
     second, first = people
     assert second.frame_ids[0] in (4, 5) and second.observed.all() and second.frame_ids[-1] == 39

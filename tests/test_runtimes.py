@@ -112,7 +112,7 @@ def test_a_perceiver_sees_the_same_in_both(maker: ModuleType) -> None:
         frame[40:280, 100 + 2 * k : 340 + 2 * k] = figure
     seen = []
     for runtime in ("torch", "openvino"):
-        perceiver = Perceiver(PerceptionConfig(landmarks="full", runtime=runtime))  # type: ignore[arg-type]
+        perceiver = Perceiver(PerceptionConfig(landmarks="full", runtime=runtime, parts_interval_s=0.0))  # type: ignore[arg-type]
         perceiver.update(frames, np.arange(6) / 30, np.arange(6))
         seen += perceiver.finish()
     one, other = seen

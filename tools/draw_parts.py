@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kinflow.body import Body
 from kinflow.body.surface import surface_parts
 from kinflow.clip import Clip
+from kinflow.config import PerceptionConfig
 from kinflow.evidence import Evidence
 from kinflow.perception import perceive
 from kinflow.perception.crops import warp_crops
@@ -61,7 +62,7 @@ def draw_body(path: Path) -> None:
 
 def draw_clip(source: Path, path: Path, count: int) -> None:
     clip = Clip.open(source)
-    people = perceive(clip, device="cpu")
+    people = perceive(clip, config=PerceptionConfig(parts_interval_s=0.0), device="cpu")
     if not people:
         raise SystemExit(f"{source}: nobody is seen")
     chosen: list[tuple[int, Evidence, int]] = []

@@ -25,6 +25,7 @@ from ..formats.exports import check_formats
 from ..formats.exports import export as export_motions
 from ..metrics import pck, torso_length
 from ..motion import Motion
+from ..perception import Refused
 from ..records import atomic_write
 from ..skeleton import BLAZEPOSE_TO_SMPL
 from ..world import World
@@ -210,6 +211,7 @@ def describe(
     runtime: str | None,
     timings: dict[str, float],
     world: World | None = None,
+    refused: Sequence[Refused] = (),
 ) -> dict[str, Any]:
     """The content of run.json."""
     people = []
@@ -257,4 +259,14 @@ def describe(
         "runtime": runtime,
         "timings": timings,
         "people": people,
+        "refused": [
+            {
+                "first_s": round(one.first_s, 3),
+                "last_s": round(one.last_s, 3),
+                "observed": one.observed,
+                "box_xyxy": one.box_xyxy,
+                "why": one.why,
+            }
+            for one in refused
+        ],
     }

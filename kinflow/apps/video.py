@@ -20,7 +20,7 @@ from ..devices import find_device
 from ..errors import NobodyFoundError, UsageError, check_type
 from ..evidence import Evidence
 from ..motion import Motion
-from ..perception import Perceiver, read_keypoints, watch
+from ..perception import Perceiver, Refused, read_keypoints, watch
 from ..reconstruction import Reconstructor
 from ..world import World, locate, stand
 from .options import Progress, RunOptions
@@ -123,16 +123,19 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
     timings: dict[str, float] = {}
     with timed(timings, "load"):
         reconstructor = _reconstructor(options, device, loaded)
-    evidences, too_short_s, runtime = _evidences(clip, options, device, timings, progress, loaded)
+    seen = _evidences(clip, options, device, timings, progress, loaded)
+    evidences = seen.evidences
     if clip.damage:
         log.warning("%s", clip.damage)
     if not evidences:
-        raise NobodyFoundError(f"{clip.path}: {_why_nobody(too_short_s, len(clip.frame_ids), options)}")
+        raise NobodyFoundError(f"{clip.path}: {_why_nobody(seen, len(clip.frame_ids), options)}")
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
     world = None
     if options.world:
         motions, world = _placed(motions, clip, options, reconstructor.body, timings, progress)
-    info = describe(clip, options, motions, reconstructor.body, reconstructor.weights, runtime, timings, world)
+    info = describe(
+        clip, options, motions, reconstructor.body, reconstructor.weights, seen.runtime, timings, world, seen.refused
+    )
     return Result(clip, options, motions, evidences, reconstructor.body, info)
 
 
@@ -145,9 +148,12 @@ def _reconstructor(options: RunOptions, device: torch.device, loaded: Loaded) ->
 
 
 class _Seen(NamedTuple):
-    """What was seen of each person; how long at most, in s, of those left out for it; and what ran the networks."""
+    """What was seen of each person; who is taken for none; how long at most, in s, those were seen who are left out for it; and
+    what ran the networks.
+    """
 
     evidences: list[Evidence]
+    refused: Sequence[Refused] = ()
     too_short_s: float = 0.0
     runtime: str | None = None
 
@@ -180,15 +186,15 @@ def _evidences(
 
     began, waited = time.perf_counter(), clip.waited_s
     if options.keypoints is None:
-        # What nobody reads is not computed: masks and parts serve the refinement alone; they
-        # would add 5 and 11 ms to the 45 that a frame takes.
-        needed: PerceptionConfig = dataclasses.replace(
-            perception, masks=perception.masks and options.refine, parts=perception.parts and options.refine
-        )
+        # What nobody reads is not computed: masks and part maps of every frame serve the refinement alone; they would add 5
+        # and 11 ms to the 45 that a frame takes.
+        needed: PerceptionConfig = dataclasses.replace(perception, masks=perception.masks and options.refine)
+        if options.refine:
+            needed = dataclasses.replace(needed, parts_interval_s=0.0)
         again = loaded.perceivers.get((needed, device))
         perceiver = watch(clip, needed, device, options.batch_size, report, again)
         loaded.perceivers[needed, device] = perceiver
-        seen = _Seen(perceiver.finish(), perceiver.too_short_s, perceiver.runtime)
+        seen = _Seen(perceiver.finish(), perceiver.refused, perceiver.too_short_s, perceiver.runtime)
     else:
         done = 0
         for batch in clip.batches(options.batch_size):
@@ -201,9 +207,16 @@ def _evidences(
     return seen
 
 
-def _why_nobody(too_short_s: float, frames: int, options: RunOptions) -> str:
+def _why_nobody(seen: _Seen, frames: int, options: RunOptions) -> str:
+    too_short_s = seen.too_short_s
     if options.keypoints is not None:
         return f"{options.keypoints} shows nobody for long enough in its {frames} frames. Check that it belongs to the clip."
+    if seen.refused:
+        one = max(seen.refused, key=lambda r: r.observed)
+        return (
+            f"nobody was found in {frames} frames but what is taken for no person: from {one.first_s:.2f} to {one.last_s:.2f} s, "
+            f"{one.why}. Set --set perception.least_agreement=0 to keep it."
+        )
     if too_short_s:
         return (
             f"nobody was in view for long enough: {too_short_s:.2f} s at most, and perception.min_duration_s asks for "

@@ -31,11 +31,11 @@ class PerceptionConfig(Config):
         min_roi_px: smaller regions are ignored.
         memory_s: a person may be out of sight this long and stay the same person.
         reunion_s: who comes back within this time where they may have gone meanwhile, in the same clothes, is the same person
-            still; read where parts are kept.
+            still; read with ``parts``.
         missed_interval_s: this often BodyPix looks at the whole frame for people whom neither the detector nor a track has;
-            0 does without. Read where parts are kept.
-        least_agreement: BodyPix and BlazePose agree on this share of the body, in the median over the track, or it shows no
-            person; 0 keeps everything. Read where masks and parts are kept.
+            0 does without. Read with ``parts``.
+        least_agreement: BodyPix takes at least this share of the body that the landmarks draw for a person, in the median over
+            the track, or it shows none; 0 keeps everything. Read with ``parts``.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         look_back_s: a person who is found is followed back this far to where they came into view.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
@@ -46,8 +46,11 @@ class PerceptionConfig(Config):
         look_ahead_s: how far ahead a person's region is predicted to fill such a batch; 0 looks at one frame at a time,
             None does so on CPUs, where batches gain nothing.
         masks: keep a person mask per frame.
-        parts: keep a map of body parts per frame (BodyPix, see :mod:`kinflow.perception.parts`), which takes about as long as
-            the network "full" without masks, a quarter of "heavy".
+        parts: BodyPix looks at people (:mod:`kinflow.perception.parts`): who is somebody, who stays the same, and who is
+            missed is told with it.
+        parts_interval_s: it looks at each of them this often, and in every frame while one may be taken for another; 0: in every
+            frame, and the maps are kept, as ``--refine`` needs them. That takes about as long as the network "full" without
+            masks, a quarter of "heavy"; at the default interval a few percent.
         features: keep what the landmark network saw, its decoder's features at the keypoints and its last hidden layer
             (5.4 kB a frame and person).
     """
@@ -75,6 +78,7 @@ class PerceptionConfig(Config):
     look_ahead_s: Magnitude | None = None
     masks: bool = True
     parts: bool = True
+    parts_interval_s: Magnitude = 0.3
     features: bool = False
 
 

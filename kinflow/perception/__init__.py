@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from kinflow.perception.keypoints import read_keypoints
 from kinflow.perception.perceiver import Perceiver, perceive, watch
+from kinflow.perception.settling import Refused
 
-__all__ = ["Perceiver", "perceive", "read_keypoints", "watch"]
+__all__ = ["Perceiver", "Refused", "perceive", "read_keypoints", "watch"]

@@ -82,3 +82,24 @@ def weighted_nms(detections: list[Detection], iou_threshold: float) -> list[Dete
         merged.append(Detection(rest[0].score, box, points))
         rest = [d for d, o in zip(rest, overlap, strict=True) if o <= iou_threshold]
     return merged
+
+
+def tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square around a region, half as large again where the frame allows, inside the frame."""
+    side = int(min(max(1.5 * roi[2], DETECTOR_SIZE / 2), width, height))
+    x = int(np.clip(roi[0] - side / 2, 0, width - side))
+    y = int(np.clip(roi[1] - side / 2, 0, height - side))
+    return x, y, x + side, y + side
+
+
+def tiles(width: int, height: int, scale: float) -> list[tuple[int, int, int, int]]:
+    """Overlapping squares of `scale` times the frame's shorter side, in rows and columns that cover the frame."""
+    side = round(min(width, height) * scale)
+    if side < DETECTOR_SIZE // 2 or scale <= 0:
+        return []
+
+    def starts(length: int) -> list[int]:
+        count = max(1, int(np.ceil((length - side) / (0.7 * side))) + 1)
+        return np.linspace(0, length - side, count).round().astype(int).tolist()
+
+    return [(x, y, x + side, y + side) for y in starts(height) for x in starts(width)]

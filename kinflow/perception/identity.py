@@ -16,11 +16,15 @@ import numpy as np
 from kinflow.perception.appearance import DIFFERENT, look_distance, typical_look
 from kinflow.perception.tracking import REACH, REACH_PER_SECOND, SIZE_RATIO, Rows
 
-__all__ = ["cut_at_changes", "reunited"]
+__all__ = ["FEWEST", "Places", "cut_at_changes", "reunited"]
 
 Piece: TypeAlias = tuple[int, int, Rows]
 """Number of the track, place in it, sightings."""
 
+Places: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Frames (N,) and boxes (N, 4) px of a track."""
+
+LOST = 0.3  #: s without a sighting, after which a track may be somebody else's
 CHANGED = 0.5  #: the distance of looks before and after, from which a track is cut; most such cuts are mended again
 SURELY_DIFFERENT = 0.75  #: ... and between the pieces as wholes, from which it stays cut
 LONGEST_BLEND = 1.2  #: s
@@ -28,24 +32,27 @@ GRADUAL = 1.0  #: less of a change is gradual: somebody half hidden, not somebod
 BLEND = 0.12  #: s on both sides of a change from one person to another that show both, or neither
 WINDOW = 0.6  #: s before and after, over which looks are compared
 APART = 0.5  #: s between cuts
-FEWEST = 3  #: sightings on each side of a cut
+FEWEST = 3  #: examined sightings on each side of a cut
 SPEED_OVER = 0.4  #: s, from which the speed at a piece's end is taken
 TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that speed
 
 
-def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
+def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] | None = None) -> list[Rows]:
     """The rows in pieces of one look each; one piece where looks are not known, or the track is too short to tell.
 
     Args:
         times: s, of all frames; a row's index points into it.
+        others: where everybody else was, for a track passes to somebody else only where somebody is, or where it was lost; None:
+            there may be somebody anywhere.
     """
-    if "look" not in (rows.dtype.names or ()) or len(rows) < 2 * FEWEST:
+    examined = np.flatnonzero(rows["examined"]) if "look" in (rows.dtype.names or ()) else np.zeros(0, int)
+    if len(examined) < 2 * FEWEST:
         return [rows]
-    at = np.asarray(times)[rows["index"]]
+    worn, at = rows["look"][examined], np.asarray(times)[rows["index"][examined]]
     if at[-1] - at[0] < 2 * WINDOW - 1e-6:
         return [rows]
-    total = np.concatenate([np.zeros((1, *rows["look"].shape[1:])), np.cumsum(rows["look"], 0, dtype=np.float64)])
-    places = np.arange(FEWEST, len(rows) - FEWEST + 1)
+    total = np.concatenate([np.zeros((1, *worn.shape[1:])), np.cumsum(worn, 0, dtype=np.float64)])
+    places = np.arange(FEWEST, len(worn) - FEWEST + 1)
     # Who comes back after a while is compared by what was seen last, however long ago.
     first = np.minimum(np.searchsorted(at, at[places - 1] - WINDOW), places - FEWEST)
     last = np.maximum(np.searchsorted(at, at[places] + WINDOW, side="right"), places + FEWEST)
@@ -55,9 +62,12 @@ def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
     for k in np.argsort(-change):
         if change[k] < CHANGED:
             break
+        if others is not None and not _exchangeable(rows, times, examined[places[k] - 1], examined[places[k]], others):
+            continue
         if all(abs(at[places[k]] - at[c]) > APART and abs(places[k] - c) >= FEWEST for c in cuts):
             cuts.append(int(places[k]))
-    pieces = np.split(rows, sorted(cuts))
+    every = np.asarray(times)[rows["index"]]
+    pieces = np.split(rows, [_parting(every, *examined[[k - 1, k]]) for k in sorted(cuts)])
     while len(pieces) > 1:  # most cuts are mended again: the light changed, or a patterned cloth turned
         found = np.array([_known_look(piece) for piece in pieces])
         change = look_distance(found[:-1], found[1:])
@@ -66,6 +76,31 @@ def cut_at_changes(rows: Rows, times: Sequence[float]) -> list[Rows]:
             break
         pieces[k : k + 2] = [np.concatenate(pieces[k : k + 2])]
     return pieces
+
+
+def _exchangeable(rows: Rows, times: Sequence[float], last: int, first: int, others: Sequence[Places]) -> bool:
+    """Whether between rows ``last`` and ``first`` a track may have passed to somebody else: it was lost there, or about then
+    somebody else was where it was. Who is alone and squats changes looks, too.
+    """
+    every = np.asarray(times)
+    at = every[rows["index"]]
+    if np.diff(at[last : first + 1]).max() > max(LOST, 2.5 * float(np.median(np.diff(at)))):
+        return True
+    box = rows["box_xyxy"][last]
+    for index, boxes in others:
+        around = boxes[(every[index] > at[last] - LONGEST_BLEND) & (every[index] < at[first] + LONGEST_BLEND)]
+        if ((around[:, :2] < box[2:]) & (around[:, 2:] > box[:2])).all(-1).any():
+            return True
+    return False
+
+
+def _parting(times: np.ndarray, last: int, first: int) -> int:
+    """Where to cut between the last sighting known to be of the one and the first known to be of the other: at the longest
+    absence between them; in the middle where there is none.
+    """
+    steps = np.diff(times[last : first + 1])
+    longest = np.flatnonzero(steps > steps.max() - 1e-6)
+    return last + 1 + int(longest[len(longest) // 2])
 
 
 def reunited(tracks: Sequence[Sequence[Rows]], times: Sequence[float], reunion_s: float) -> list[Rows]:
@@ -124,14 +159,15 @@ def _without_excursions(chains: list[list[int]], pieces: list[Piece], times: np.
 
 
 def _trimmed(piece: Piece, owner: dict[tuple[int, int], int], times: np.ndarray) -> Rows:
-    """A piece without the sightings next to where its track goes on as somebody else."""
+    """A piece without the sightings next to where its track goes on as somebody else, nor those there that were not examined."""
     track, place, rows = piece
     mine, at = owner[track, place], times[rows["index"]]
+    examined = at[rows["examined"]] if "examined" in (rows.dtype.names or ()) else at
     keep = np.ones(len(rows), bool)
     if owner.get((track, place - 1), mine) != mine:
-        keep &= at >= at[0] + BLEND - 1e-6
+        keep &= at >= max(at[0] + BLEND, examined[0]) - 1e-6
     if owner.get((track, place + 1), mine) != mine:
-        keep &= at <= at[-1] - BLEND + 1e-6
+        keep &= at <= min(at[-1] - BLEND, examined[-1]) + 1e-6
     return rows[keep]
 
 
@@ -157,8 +193,9 @@ def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> f
 
 
 def _known_look(rows: Rows) -> np.ndarray:
-    """All that is known of what a piece's person wears."""
-    return typical_look(rows["look"])
+    """All that is known of what a piece's person wears; zeros where nothing is."""
+    worn = rows["look"][rows["examined"]]
+    return typical_look(worn) if len(worn) else np.zeros(worn.shape[1:])
 
 
 def _column(counts: np.ndarray) -> np.ndarray:

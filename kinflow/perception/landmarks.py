@@ -69,6 +69,12 @@ class Person:
     features: np.ndarray | None = None  #: (33, 48) float16 decoder features at the keypoints
     code: np.ndarray | None = None  #: (1152,) float16 last hidden layer
     look: np.ndarray | None = None  #: (2, 3, 10) float32 colours of trunk and thighs, see kinflow.perception.appearance
+    witness: np.ndarray | None = None  #: (2,) what BodyPix says for it, see kinflow.perception.verification
+
+    @property
+    def examined(self) -> bool:
+        """Whether BodyPix has looked."""
+        return self.witness is not None
 
 
 def features_at(points: Tensor, pyramid: Tensor) -> Tensor:

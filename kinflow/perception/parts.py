@@ -160,5 +160,5 @@ def agreement_of(
 
 def _maps(evidence: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if evidence.parts is None or evidence.part_confidence is None or evidence.part_rois is None:
-        raise UsageError("evidence: expected part maps, got none. Perceive with perception.parts=true.")
+        raise UsageError("evidence: expected part maps, got none. Perceive with perception.parts_interval_s=0.")
     return evidence.parts, evidence.part_confidence, evidence.part_rois

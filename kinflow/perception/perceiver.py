@@ -21,25 +21,15 @@ from kinflow.evidence import Evidence
 from kinflow.perception.appearance import looks
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
-from kinflow.perception.detection import Detection, decode_detections, weighted_nms
-from kinflow.perception.identity import cut_at_changes, reunited
+from kinflow.perception.detection import Detection, decode_detections, tile_around, tiles, weighted_nms
+from kinflow.perception.identity import FEWEST
 from kinflow.perception.landmarks import Person, people_from_output
 from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
 from kinflow.perception.searching import squares, unexplained_regions
-from kinflow.perception.tracking import (
-    Row,
-    Rows,
-    Track,
-    Tracker,
-    join_successors,
-    parted,
-    pauses,
-    plausible,
-    steady_rows,
-    surely_somebody,
-)
-from kinflow.perception.verification import refusal
+from kinflow.perception.settling import Refused, evidence_of, settled
+from kinflow.perception.tracking import Row, Track, Tracker, plausible
+from kinflow.perception.verification import witness_of
 
 __all__ = ["Perceiver", "perceive", "watch"]
 
@@ -68,7 +58,8 @@ class Perceiver:
         runtime: what runs the networks, "torch" or "openvino".
         too_short_s: after :meth:`finish`, how long somebody was seen at most who was left out for ``min_duration_s``; 0 for
             nobody.
-        refused: after :meth:`finish`, how many tracks were taken for no person, see :mod:`kinflow.perception.verification`.
+        refused: after :meth:`finish`, who was followed for long enough and is taken for no person, see
+            :mod:`kinflow.perception.verification`.
 
     >>> perceiver = Perceiver(PerceptionConfig())
     >>> perceiver.update(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), np.zeros(1, int))
@@ -97,7 +88,8 @@ class Perceiver:
         self._tiled_at = -np.inf
         self._labelled_at = -np.inf
         self._tile_turn = 0
-        self.too_short_s, self.refused = 0.0, 0
+        self.too_short_s = 0.0
+        self.refused: list[Refused] = []
 
     @torch.inference_mode()
     def update(self, images: np.ndarray, timestamps: np.ndarray, frame_ids: np.ndarray) -> None:
@@ -142,15 +134,16 @@ class Perceiver:
         full = self.config.max_people is not None and len(tracks) >= self.config.max_people
         searched = time - self._detected_at >= interval - 1e-6 and not full
         detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
-        with_mask = self.config.masks or bool(self._unclaimed(detections, tracks, time)) or tracker.crowded()
-        followed = self._follow(tracks, frames, with_mask)
+        with_mask = self.config.masks or bool(self._unclaimed(detections, tracks, time)) or bool(tracker.close())
+        followed = self._examined(tracker, tracks, self._follow(tracks, frames, with_mask), frames[0])
         lost = tracker.keep(index, time, list(zip(tracks, followed, strict=True)))
         if lost and not searched:
             detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
         fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
         # Masks tell people apart; of somebody alone none is needed, nor the network with it compiled.
         several = self.config.masks or len(fresh) + len(tracker.alive()) > 1
-        for person in sorted(self._landmarks(fresh, several), key=lambda p: -p.next_roi[2]):
+        begun = self._with_parts([image] * len(fresh), self._landmarks(fresh, several))
+        for person in sorted(begun, key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
         for person in self._missed(image, time, tracker):
             tracker.admit(index, time, person)
@@ -179,8 +172,29 @@ class Perceiver:
                     continue
                 (first,) = self._landmarks([(image, roi)], with_mask=True)
                 if tracker.is_person(first):  # the region was a guess: look once more where the landmarks are
-                    found += self._landmarks([(image, first.next_roi)], with_mask=True)
+                    found += self._with_parts([image], self._landmarks([(image, first.next_roi)], with_mask=True))
         return found
+
+    def _examined(self, tracker: Tracker, tracks: list[Track], people: list[Person], frame: Frame) -> list[Person]:
+        """The same people, with what BodyPix says of those it is time to look at.
+
+        That is everybody every ``parts_interval_s``; in every frame who has been looked at less than is needed to know them
+        again since they came, and who comes so close to somebody else that one may be taken for the other.
+        """
+        if not self.config.parts or self._everywhere:
+            return people
+        interval, close = self.config.parts_interval_s, tracker.close()
+
+        def due(track: Track) -> bool:
+            waited = frame.time - track.examined_at >= interval - 1e-6
+            return waited or track.examined < FEWEST or track.number in close
+
+        some = [i for i, track in enumerate(tracks) if due(track)]
+        out = list(people)
+        found = self._with_parts([frame.image] * len(some), [people[i] for i in some])
+        for i, person in zip(some, found, strict=True):
+            out[i] = person
+        return out
 
     def _look_back(self, tracker: Tracker, track: Track, position: int) -> None:
         """Follow a person back in time from the detection, rows[position], through the frames still held.
@@ -190,6 +204,7 @@ class Perceiver:
         first = track.rows[position].index
         stop = track.rows[position - 1].index if position else -1
         back = track.backwards(position, self._times[first])
+        known = 1  # rows of `back` up to the last that BodyPix takes for a person too
         for frame in reversed(self._history):
             if frame.number >= first:
                 continue
@@ -202,7 +217,13 @@ class Perceiver:
                 or tracker.taken(frame.number, person, track)
             ):
                 break
+            if -frame.time - back.examined_at >= self.config.parts_interval_s - 1e-6:
+                (person,) = self._with_parts([frame.image], [person])
+            if person.witness is not None and person.witness[0] < 0.5 * self.config.least_agreement:
+                del back.rows[known:]  # landmarks are found on an empty floor, too, once the person is gone from it
+                break
             back.extend(Row(frame.number, person), -frame.time)
+            known = len(back.rows) if person.examined else known
         track.rows[position:position] = back.rows[:0:-1]
 
     def _forget(self, time: float) -> None:
@@ -247,12 +268,12 @@ class Perceiver:
         """
         self._detected_at = time
         height, width = image.shape[:2]
-        tiles = [_tile_around(roi, width, height) for roi in missing]
+        places = [tile_around(roi, width, height) for roi in missing]
         if time - self._tiled_at >= self.config.tile_interval_s - 1e-6:
-            tiles += self._next_tiles(width, height)
+            places += self._next_tiles(width, height)
             self._tiled_at = time
-        views = [letterbox(image, tile, DETECTOR_SIZE) for tile in [(0, 0, width, height), *tiles]]
-        limits = [np.inf] + [TILE_PERSON * (x1 - x0) for x0, _, x1, _ in tiles]
+        views = [letterbox(image, tile, DETECTOR_SIZE) for tile in [(0, 0, width, height), *places]]
+        limits = [np.inf] + [TILE_PERSON * (x1 - x0) for x0, _, x1, _ in places]
         expected = 1 + len(missing)  # where somebody is expected, less is asked for
         thresholds = [self.config.detection_threshold] * expected + [self.config.tile_threshold] * (
             len(views) - expected
@@ -270,7 +291,7 @@ class Perceiver:
 
     def _next_tiles(self, width: int, height: int) -> list[tuple[int, int, int, int]]:
         """One tile of each scale in turn; all of them in the first frame, which may be the only one."""
-        tilings = [_tiles(width, height, scale) for scale in self.config.tile_scales]
+        tilings = [tiles(width, height, scale) for scale in self.config.tile_scales]
         tilings = [[tile for tile in tiling if tile != (0, 0, width, height)] for tiling in tilings]
         if np.isinf(self._tiled_at):
             return [tile for tiling in tilings for tile in tiling]
@@ -299,29 +320,35 @@ class Perceiver:
             people += people_from_output(
                 self._networks.landmark(crops, with_mask), rois, self._image_size, self.config.features
             )
-        return self._with_parts([image for image, _ in jobs], people) if self.config.parts else people
+        return self._with_parts([image for image, _ in jobs], people) if self._everywhere else people
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether BodyPix looks at everybody in every frame, and its maps are kept."""
+        return self.config.parts and self.config.parts_interval_s == 0
 
     def _with_parts(self, images: list[Tensor], people: list[Person]) -> list[Person]:
-        """The same people with the parts that BodyPix sees of those whose score is good."""
-        assert self._networks.segment is not None and self._image_size is not None
-        people, good = list(people), [i for i, p in enumerate(people) if p.score >= self.config.landmark_threshold]
+        """The same people with what BodyPix says of those whose score is good, unless it has been asked."""
+        segment, size = self._networks.segment, self._image_size
+        if segment is None or size is None:
+            return people
+        threshold = self.config.landmark_threshold
+        people, good = list(people), [i for i, p in enumerate(people) if p.score >= threshold and not p.examined]
         for start in range(0, len(good), self.config.batch_people):
             some = good[start : start + self.config.batch_people]
             rois = np.stack([upright_roi(people[i].keypoints2d, people[i].confidence) for i in some])
             crops = warp_crops([images[i] for i in some], rois, PART_SIZE)
-            maps = part_maps(self._networks.segment(2 * crops - 1), rois, self._image_size)
+            maps = part_maps(segment(2 * crops - 1), rois, size)
             found = [
                 dataclasses.replace(people[i], parts=parts, part_confidence=confidence, part_roi=roi)
                 for i, parts, confidence, roi in zip(some, *maps, strict=True)
             ]
-            for i, person in zip(some, self._with_looks(crops, found), strict=True):
-                people[i] = person
+            for i, person, look in zip(some, found, looks(crops, found), strict=True):
+                told = dataclasses.replace(person, look=look, witness=witness_of(person, size))
+                if not self._everywhere:  # what was told by the maps is kept, they are not
+                    told = dataclasses.replace(told, parts=None, part_confidence=None, part_roi=None)
+                people[i] = told
         return people
-
-    @staticmethod
-    def _with_looks(crops: Tensor, people: list[Person]) -> list[Person]:
-        """The same people with what they wear; crops (N, 3, S, S) in 0..1 are what BodyPix saw of them."""
-        return [dataclasses.replace(p, look=look) for p, look in zip(people, looks(crops, people), strict=True)]
 
     def finish(self) -> list[Evidence]:
         """The people of the clip, the one seen in most frames first; numbered from 0 in that order.
@@ -331,74 +358,25 @@ class Perceiver:
         if self._tracker is None or self._image_size is None:
             return []
         tracks, self._tracker = self._tracker.tracks[::-1], None
-        interval = float(np.median(np.diff(self._times))) if len(self._times) > 1 else 0.0
-        shortest = min(self.config.min_duration_s, 0.5 * interval * len(self._times))
-        kept = []
-        breaks = pauses(self._times, self.config.memory_s)
-        found: list[Rows] = []
+        found = []
         while tracks:
-            found += parted(tracks.pop().all_rows(self._held), breaks)
-        self.too_short_s, self.refused = 0.0, 0
-        joined = join_successors(found, self._times, self.config.memory_s)[::-1]
-        found, pieces = [], []
-        while joined:
-            pieces.append(cut_at_changes(joined.pop(), self._times))
-        united = reunited(pieces, self._times, self.config.reunion_s)[::-1]
-        pieces.clear()
-        while united:
-            rows = steady_rows(united.pop(), self._times)
-            if not len(rows) or not surely_somebody(rows):
-                log.debug("dropped a track of %d frames", len(rows))
-            elif reason := refusal(rows, self._image_size, self.config.least_agreement):
-                log.info("no person, frames %d to %d: %s", *rows["index"][[0, -1]], reason)
-                self.refused += 1
-            elif interval * len(rows) < shortest - 1e-6:
-                self.too_short_s = max(self.too_short_s, interval * len(rows))
-            else:
-                kept.append(rows)
-        kept.sort(key=lambda rows: (-len(rows), int(rows["index"][0])))
-        kept = kept[: self.config.max_people][::-1]
-        return [self._evidence(number, kept.pop()) for number in range(len(kept))]
+            found.append(tracks.pop().all_rows(self._held))
+        people, self.refused, self.too_short_s = settled(found, self._times, self._frame_ids, self.config)
+        kept = people[::-1]
+        del people
+        held = set(self._held)
+        return [
+            evidence_of(number, kept.pop(), self._times, self._frame_ids, self._image_size, held)
+            for number in range(len(kept))
+        ]
 
     @property
     def _held(self) -> tuple[str, ...]:
-        """What the record keeps besides, by its name in :class:`Person`."""
-        parts = ("parts", "part_confidence", "part_roi", "look")
-        held = {("mask",): self.config.masks, ("features", "code"): self.config.features, parts: self.config.parts}
+        """What a sighting keeps beside its landmarks, by its name in :class:`Person`."""
+        maps, told = ("parts", "part_confidence", "part_roi"), ("look", "witness", "examined")
+        held = {("mask",): self.config.masks, ("features", "code"): self.config.features}
+        held |= {told: self.config.parts, maps: self._everywhere}
         return tuple(name for names, wanted in held.items() if wanted for name in names)
-
-    def _evidence(self, number: int, rows: Rows) -> Evidence:
-        first, last = rows["index"][[0, -1]]
-        at = rows["index"] - first
-        observed = np.zeros(last - first + 1, bool)
-        observed[at] = True
-
-        def fill(name: str) -> np.ndarray:
-            values = rows[name]
-            kind = np.float32 if values.dtype == np.float64 else values.dtype
-            out = np.zeros((len(observed), *values.shape[1:]), kind)
-            out[at] = values
-            return out
-
-        return Evidence(
-            person_id=number,
-            frame_ids=np.array(self._frame_ids[first : last + 1], np.int64),
-            timestamps=np.array(self._times[first : last + 1], np.float64),
-            observed=observed,
-            keypoints2d=fill("keypoints2d"),
-            confidence=fill("confidence"),
-            world_landmarks=fill("world"),
-            has_world=observed.copy(),
-            boxes_xyxy=fill("box_xyxy"),
-            rois=fill("roi"),
-            masks=fill("mask") if self.config.masks else None,
-            features=fill("features") if self.config.features else None,
-            code=fill("code") if self.config.features else None,
-            image_size=np.array(self._image_size, np.int64),
-            parts=fill("parts") if self.config.parts else None,
-            part_confidence=fill("part_confidence") if self.config.parts else None,
-            part_rois=fill("part_roi") if self.config.parts else None,
-        )
 
 
 def perceive(
@@ -461,24 +439,3 @@ def _same_region(a: np.ndarray, b: np.ndarray) -> bool:
     turn = abs((a[3] - b[3] + np.pi) % (2 * np.pi) - np.pi)
     side = max(b[2], 1.0)
     return bool(np.hypot(*(a[:2] - b[:2])) < 0.06 * side and abs(a[2] - b[2]) < 0.12 * side and turn < 0.2)
-
-
-def _tile_around(roi: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """A square around a region, half as large again where the frame allows, inside the frame."""
-    side = int(min(max(1.5 * roi[2], DETECTOR_SIZE / 2), width, height))
-    x = int(np.clip(roi[0] - side / 2, 0, width - side))
-    y = int(np.clip(roi[1] - side / 2, 0, height - side))
-    return x, y, x + side, y + side
-
-
-def _tiles(width: int, height: int, scale: float) -> list[tuple[int, int, int, int]]:
-    """Overlapping squares of `scale` times the frame's shorter side, in rows and columns that cover the frame."""
-    side = round(min(width, height) * scale)
-    if side < DETECTOR_SIZE // 2 or scale <= 0:
-        return []
-
-    def starts(length: int) -> list[int]:
-        count = max(1, int(np.ceil((length - side) / (0.7 * side))) + 1)
-        return np.linspace(0, length - side, count).round().astype(int).tolist()
-
-    return [(x, y, x + side, y + side) for y in starts(height) for x in starts(width)]

@@ -24,6 +24,8 @@ PERSON = 0.7  #: least probability of a person in a cell
 LEAST_TRUNK = 4  #: cells of an unexplained trunk: 32 x 8 px of what the network sees
 NEARLY_SQUARE = 1.25  #: sides of frames that are looked at in one
 STRIP = 4  #: times as long as wide
+THIGHS = 2.0  #: the knees are about so many trunks from the shoulders
+WAIST = 0.5  #: half the width of trunk and skirt, in trunks
 TORSOS = 4.5  #: the landmark network's region spans so many trunks
 _TRUNK = [i for i, name in enumerate(BODYPIX24) if "torso" in name]
 
@@ -86,10 +88,17 @@ def _clusters(cells: np.ndarray) -> list[np.ndarray]:
 
 
 def _explained(places: np.ndarray, person: Person, margin: float) -> np.ndarray:
-    """Which places (h, w, 2) px are the person's: in the mask, about a cell wider; in the landmarks' box without one."""
+    """Which places (h, w, 2) px are the person's: in the mask, about a cell wider; without one in the landmarks' box, or about
+    trunk and thighs, which the box lacks where no landmark of the legs is sure: BodyPix takes a skirt for a trunk.
+    """
     if person.mask is None:
         low, high = person.box_xyxy[:2] - margin, person.box_xyxy[2:] + margin
-        return np.asarray(((places >= low) & (places <= high)).all(-1))
+        shoulders, hips = (person.keypoints2d[[i, i + 1]].mean(0) for i in (11, 23))
+        trunk = hips - shoulders
+        length = max(float(np.linalg.norm(trunk)), 1e-6)
+        along = np.clip((places - shoulders) @ trunk / length**2, 0, THIGHS)
+        beside = np.linalg.norm(places - shoulders - along[..., None] * trunk, axis=-1) < WAIST * length + margin
+        return np.asarray(((places >= low) & (places <= high)).all(-1) | beside)
     reach = min(max(round(margin / max(person.roi[2], 1.0) * MASK_SIZE), 1), MASK_SIZE // 4)
     masked = torch.from_numpy(person.mask > 100)[None, None].float()
     wide = F.max_pool2d(masked, 2 * reach + 1, 1, reach)[0, 0].numpy() > 0

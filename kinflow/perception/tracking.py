@@ -41,6 +41,8 @@ HELD: dict[str, tuple[type, Any]] = {
     "part_confidence": (np.uint8, (MAP_SIZE, MAP_SIZE)),
     "part_roi": (np.float32, 4),
     "look": (np.float32, LOOK_SHAPE),
+    "witness": (np.float32, 2),
+    "examined": (np.bool_, ()),
 }
 """What a sighting may have besides, and the record keep."""
 
@@ -50,6 +52,7 @@ Rows: TypeAlias = NDArray[np.void]
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
+CLOSE = 0.2  #: people whose boxes overlap by more may be taken for each other
 SAME_BODY = 0.25  #: two sightings whose confident landmarks lie closer than this, in torso lengths, are one body
 REACH = 0.45  #: how far from its prediction a lost person may reappear, in sides of the region, ...
 REACH_PER_SECOND = 0.5  #: ... and more for each second of absence
@@ -107,9 +110,11 @@ class Track:
     old: list[Rows] = dataclasses.field(default_factory=list)  #: the sightings before those in `rows`
     alive: bool = True  #: seen in the last frame that was looked at
     look: np.ndarray | None = None  #: what is worn, by the latest sightings; None: not known
+    examined_at: float = -math.inf  #: s, when BodyPix looked last, ...
+    examined: int = 0  #: ... and how often since the track began or the person came back
 
     def __post_init__(self) -> None:
-        self._learn(self.last)
+        self._learn(self.last, self.seen_at)
 
     @property
     def last(self) -> Person:
@@ -135,9 +140,12 @@ class Track:
         self.rows.append(row)
         self.seen_at = time
         self.alive = True
-        self._learn(row.person)
+        self._learn(row.person, time)
 
-    def _learn(self, person: Person) -> None:
+    def _learn(self, person: Person, time: float) -> None:
+        if person.examined:
+            self.examined_at = time
+            self.examined += 1
         if person.look is not None:
             seen = person.look.astype(np.float64)
             self.look = seen if self.look is None else self.look + (seen - self.look) / LOOK_SIGHTINGS
@@ -188,10 +196,14 @@ class Tracker:
         """Tracks seen in the last frame."""
         return [t for t in self.tracks if t.alive]
 
-    def crowded(self) -> bool:
-        """Whether two live tracks come so close that masks are needed to tell one body from two."""
-        boxes = [t.last.box_xyxy for t in self.alive()]
-        return len(boxes) > 1 and bool((np.triu(box_iou(np.stack(boxes), np.stack(boxes)), 1) > 0.2).any())
+    def close(self) -> set[int]:
+        """Numbers of the live tracks that come so close to another that masks are needed to tell one body from two."""
+        tracks = self.alive()
+        if len(tracks) < 2:
+            return set()
+        boxes = np.stack([t.last.box_xyxy for t in tracks])
+        near = box_iou(boxes, boxes) > CLOSE
+        return {t.number for t, others in zip(tracks, near.sum(1), strict=True) if others > 1}
 
     def missing(self, time: float) -> list[Track]:
         """Tracks lost so recently that they may come back."""
@@ -242,7 +254,7 @@ class Tracker:
         costs = [(c, t) for c, t in costs if c < 1.0]
         if costs:
             track = min(costs, key=lambda item: item[0])[1]
-            track.found = len(track.rows)
+            track.found, track.examined = len(track.rows), 0
             track.extend(Row(index, person), time)
             return track
         limit = self.config.max_people

@@ -1,24 +1,22 @@
 """Whether a track shows a person: two networks that were trained apart must mean the same body, over the track.
 
 BlazePose was made to place a body in any crop, and gives a chair landmarks of high confidence; BodyPix was made to tell persons
-from all else, but sees a patch of one in many a cloth. Where both mean a person they agree on which pixels are theirs, and on
-where trunk, arms and legs are; where one is mistaken they rarely do.
+from all else, but sees a patch of one in many a cloth. Where both mean a person, BodyPix sees somebody where the landmarks have a
+body, and trunk, arms and legs where they have such; where one is mistaken it rarely does.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from kinflow.perception.crops import frame_to_crop
-from kinflow.perception.parts import MAP_SIZE, agreement_of
+from kinflow.perception.crops import crop_to_frame, frame_to_crop
+from kinflow.perception.landmarks import Person
+from kinflow.perception.parts import CELL_CENTRES, MAP_SIZE
 from kinflow.perception.tracking import Rows
 from kinflow.skeleton import BODYPIX24
 
-__all__ = ["Witness", "refusal", "witness_of"]
+__all__ = ["refusal", "witness_of"]
 
-LOOKED_AT = 60  #: sightings of a track at most, spread over it
 SURE = 0.5  #: least confidence of the landmarks at a limb's ends for the limb to be looked for
 _FAMILIES = ("face", "upper_arm", "lower_arm", "hand", "torso", "upper_leg", "lower_leg", "foot")
 _FAMILY = np.array([-1] + [next(i for i, f in enumerate(_FAMILIES) if f in name) for name in BODYPIX24])
@@ -27,56 +25,69 @@ _LIMBS = (
     ("upper_arm", (11,), (13,)), ("upper_arm", (12,), (14,)), ("lower_arm", (13,), (15,)), ("lower_arm", (14,), (16,)),
     ("upper_leg", (23,), (25,)), ("upper_leg", (24,), (26,)), ("lower_leg", (25,), (27,)), ("lower_leg", (26,), (28,)),
 )  # fmt: skip
+_THICK = {"head": 0.28, "torso": 0.33, "upper_arm": 0.12, "lower_arm": 0.1, "upper_leg": 0.17, "lower_leg": 0.12}
+"""Half the width of a limb in lengths of the torso."""
+_BONES = (("head", (7, 8), (7, 8)), *(limb for limb in _LIMBS[1:] if limb[1:] not in (((11,), (24,)), ((12,), (23,)))))
 
 
-class Witness(NamedTuple):
-    """What speaks for a person in a track: medians over its sightings."""
+def witness_of(person: Person, image_size: tuple[int, int]) -> np.ndarray:
+    """What BodyPix says for a sighting: (2,) float32.
 
-    agreement: float  #: intersection over union of BodyPix' persons and BlazePose's mask
-    placed: float  #: share of the limbs in the middle of which BodyPix sees a limb of that kind
-    score: float  #: of the landmark network
-
-
-def witness_of(rows: Rows, image_size: tuple[int, int]) -> Witness | None:
-    """Of a track's rows; None where masks or parts were not kept."""
-    if not {"mask", "parts"} <= set(rows.dtype.names or ()):
-        return None
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int))]
-    agreement = agreement_of(some["parts"], some["part_roi"], some["mask"], some["roi"], image_size)
-    return Witness(
-        float(np.median(agreement)), float(np.median(_placed(some, image_size))), float(np.median(some["score"]))
-    )
-
-
-def _placed(rows: Rows, image_size: tuple[int, int]) -> np.ndarray:
-    """(N,) share of the limbs in view that BodyPix sees where the landmarks have them; 0 where none is in view."""
-    right, looked = np.zeros(len(rows)), np.zeros(len(rows))
-    regions = rows["part_roi"].astype(np.float64)
-    for family, start, end in _LIMBS:
-        ends = list(start + end)
-        middle = 0.5 * (rows["keypoints2d"][:, list(start)].mean(1) + rows["keypoints2d"][:, list(end)].mean(1))
-        sure = rows["confidence"][:, ends].min(1) >= SURE
-        inside = ((middle >= 0) & (middle < image_size)).all(-1)
-        cell = np.floor(frame_to_crop(middle[:, None].astype(np.float64), regions)[:, 0] * MAP_SIZE).astype(int)
-        within = sure & inside & ((cell >= 0) & (cell < MAP_SIZE)).all(-1)
-        column, row = cell.clip(0, MAP_SIZE - 1).T
-        seen = _FAMILY[rows["parts"][np.arange(len(rows)), row, column]]
-        looked += within
-        right += within & (seen == _FAMILIES.index(family))
-    return right / np.maximum(looked, 1)
-
-
-def refusal(rows: Rows, image_size: tuple[int, int], least: float) -> str | None:
-    """Why a track is taken for no person, or None.
+    The share of the body, drawn from the landmarks, that it takes for a person; and of the limbs in view, the share in the
+    middle of which it sees a limb of that kind. Limbs of which the landmarks are unsure are left out of both.
 
     Args:
-        least: agreement that is asked for; twice as much where hardly a limb lies in its place. Of who is cut by the frame's
-            border or a door few limbs are in view, and agreement alone decides.
+        person: with part maps. image_size: (width, height) px.
     """
-    witness = witness_of(rows, image_size)
-    if witness is None or witness.agreement >= (least if witness.placed >= 0.5 * least else 2 * least):
+    return np.array([_covered(person, image_size), _placed(person, image_size)], np.float32)
+
+
+def _covered(person: Person, image_size: tuple[int, int]) -> float:
+    assert person.parts is not None and person.part_roi is not None
+    points, sure = person.keypoints2d, person.confidence >= SURE
+    places = crop_to_frame(CELL_CENTRES[None], person.part_roi[None].astype(np.float64))[0]
+    trunk = np.linalg.norm(points[[11, 12]].mean(0) - points[[23, 24]].mean(0))
+    torso = max(
+        float(trunk), float(np.linalg.norm(points[11] - points[12])), 1e-3
+    )  # who leans to the camera looks short
+    drawn = np.zeros(len(places), bool)
+    for name, start, end in _BONES:
+        if sure[list(start + end)].all():
+            a, b = points[list(start)].mean(0), points[list(end)].mean(0)
+            share = np.clip((places - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-9), 0, 1)
+            drawn |= np.linalg.norm(places - a - share[:, None] * (b - a), axis=-1) < _THICK[name] * torso
+    drawn &= ((places >= 0) & (places < image_size)).all(-1)
+    return float((drawn & (person.parts.reshape(-1) > 0)).sum() / max(drawn.sum(), 1))
+
+
+def _placed(person: Person, image_size: tuple[int, int]) -> float:
+    assert person.parts is not None and person.part_roi is not None
+    points, sure, right, looked = person.keypoints2d, person.confidence >= SURE, 0, 0
+    for family, start, end in _LIMBS:
+        middle = 0.5 * (points[list(start)].mean(0) + points[list(end)].mean(0))
+        if sure[list(start + end)].all() and ((middle >= 0) & (middle < image_size)).all():
+            at = frame_to_crop(middle[None, None], person.part_roi[None].astype(np.float64))[0, 0]
+            column, row = np.floor(at * MAP_SIZE).astype(int)
+            if 0 <= column < MAP_SIZE and 0 <= row < MAP_SIZE:
+                looked += 1
+                right += int(_FAMILY[person.parts[row, column]] == _FAMILIES.index(family))
+    return right / max(looked, 1)
+
+
+def refusal(rows: Rows, least: float) -> str | None:
+    """Why a track is taken for no person, or None; None too where BodyPix has not looked.
+
+    Args:
+        least: share of the body that BodyPix has to take for a person, in the median over the track; twice as much where
+            hardly a limb lies in its place. Of who is cut by the frame's border or a door few limbs are in view, and the body
+            alone decides.
+    """
+    if "witness" not in (rows.dtype.names or ()) or not rows["examined"].any():
+        return None
+    covered, placed = np.median(rows["witness"][rows["examined"]], 0)
+    if covered >= (least if placed >= 0.5 * least else 2 * least):
         return None
     return (
-        f"BodyPix and BlazePose agree on {100 * witness.agreement:.0f} % of the body, {100 * witness.placed:.0f} % of the limbs lie "
-        f"where BodyPix sees such a limb"
+        f"BodyPix takes {100 * covered:.0f} % of the body for a person, {100 * placed:.0f} % of the limbs lie where it sees such a "
+        "limb"
     )
