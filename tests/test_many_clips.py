@@ -166,7 +166,7 @@ def test_networks_are_loaded_once(
 ) -> None:
     calls: list[str] = []
     load, networks = Reconstructor.load, perceiver.load_networks
-    monkeypatch.setattr(Reconstructor, "load", lambda **more: calls.append("body") or load(**more))
+    monkeypatch.setattr(Reconstructor, "load", lambda *a, **more: calls.append("body") or load(*a, **more))
     monkeypatch.setattr(perceiver, "load_networks", lambda *a: calls.append("eyes") or networks(*a))
     clips = [a_clip(tmp_path / f"{name}.mp4", grey) for name, grey in (("a", 100), ("b", 100), ("c", 255))]
     told = outcomes(capsys, 6, *clips, "-o", tmp_path / "many")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import check_shape
 from ..timing import velocity
 
-WEIGHTS, CONSTANT = (-1.60, -0.376, 0.320, -0.468), -2.79
+WEIGHTS, CONSTANT = (-1.36, -0.26, 0.175, -0.53), -2.33
 """Of the columns of :func:`foot_speeds`: logistic regression on rendered people of validation motions, as
 tools/calibrate_contacts.py prints it."""
 _LEAST_MS = 0.02

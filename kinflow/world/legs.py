@@ -25,7 +25,7 @@ BENT = 3
 STILL_M = 0.0015
 """How far a region that stands moves in a frame of 1/30 s; MISSED_M: from where on it is taken for one that does not stand."""
 MISSED_M = 0.04
-LEVEL_M = 0.008
+LEVEL_M = 0.016
 """How far a standing region's lowest point is from the ground; SINK_M: how far any sinks into it."""
 SINK_M = 0.003
 ACROSS_M = 0.04
@@ -33,9 +33,9 @@ ACROSS_M = 0.04
 ALONG_M = 0.12
 BEND = 0.35
 """Standard deviation of what a joint is bent by, rad; STEADY: of its change in 1/30 s."""
-STEADY = 0.06
+STEADY = 0.03
 ROUNDS = 4
-PIECE, MARGIN = 600, 45
+PIECE, MARGIN = 600, 90
 """Frames of a long motion that are solved at once, and how far beyond them is looked: a frame takes 40 kB on the way."""
 
 
