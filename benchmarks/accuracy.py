@@ -236,7 +236,8 @@ def systems(
                 out[name]["root"] = float(turn[torch.tensor(made.observed)].mean().rad2deg())
             if case.contacts is not None:
                 out[name]["contact"] = f1(
-                    made.contacts[made.observed] > 0.5, case.contacts[made.frame_ids.tolist()][made.observed] > 0
+                    made.contacts[made.observed] > 0.5,
+                    case.contacts[made.frame_ids.tolist()][torch.tensor(made.observed)] > 0,
                 )
             if name.startswith("kinflow") and (found := shares(case, made)) is not None:
                 regions.setdefault(name, []).append(found)

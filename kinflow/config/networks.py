@@ -269,14 +269,14 @@ class ReconstructorConfig(Config):
     landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=80, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.1
+            iterations=80, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.05
         )
     )
     align_losses: FitLossConfig = dataclasses.field(
         default_factory=lambda: FitLossConfig(
             parts=0.0,
             landmarks=4.0,
-            acceleration=3.0,
+            acceleration=6.0,
             smoothness=0.0,
             latent=0.0,
             dynamics=0.0,
