@@ -43,7 +43,8 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "clip" else "right")
     correct, points = {0.1: 0.0, 0.2: 0.0}, 0
     weights = config = None
-    settings = load_config(PipelineConfig, overrides=[f"perception.landmarks={QUALITY[args.quality]}"])
+    landmarks, parts = QUALITY[args.quality]
+    settings = load_config(PipelineConfig, overrides=[f"perception.landmarks={landmarks}", f"perception.parts={parts}"])
     for clip in args.clips:
         result = kinflow.run(clip, refine=args.refine, max_people=args.max_people, config=settings)
         weights, config = result.info["weights"], result.info["config_hash"]

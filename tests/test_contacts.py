@@ -10,6 +10,7 @@ import torch
 from small_reconstructor import evidence_of, observations, untrained
 
 from kinflow.body import Body
+from kinflow.reconstruction import refine
 from kinflow.reconstruction.contacts import contact_probability, foot_speeds
 from kinflow.skeleton import FEET
 
@@ -45,6 +46,17 @@ def test_the_fit_s_motion_has_them() -> None:
     feet = torch.from_numpy(motion.keypoints3d("blazepose33")[:, list(FEET)])
     expected = contact_probability(feet, torch.tensor(motion.timestamps))
     torch.testing.assert_close(torch.tensor(motion.contacts), expected.float(), atol=2e-3, rtol=0)
+
+
+def test_a_long_motion_is_posed_in_pieces_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """What is computed once more for the gradient is not where there is none: torch warns of it."""
+    reconstructor = untrained(Body.open("light"))
+    obs = observations(reconstructor.body, steps=8)
+    monkeypatch.setattr(refine, "_PIECE", 3)
+    reconstructor.reconstruct([evidence_of(obs, 0)], obs.K[0])
+    assert not [w for w in recwarn if "requires_grad" in str(w.message)]
 
 
 def test_the_regression_finds_its_own_law() -> None:

@@ -253,7 +253,7 @@ class Refiner:
         for first in range(0, len(v.chart), _PIECE):
             rows = slice(first, first + _PIECE)
             arguments = (v.chart[rows], v.turn[rows], v.transl[rows], v.betas, rows)
-            if len(v.chart) > _PIECE:
+            if len(v.chart) > _PIECE and torch.is_grad_enabled():
                 pieces.append(_Posed(*checkpoint(piece, *arguments, use_reentrant=True, preserve_rng_state=False)))
             else:
                 pieces.append(piece(*arguments))
