@@ -40,9 +40,9 @@ from kinflow.config import PerceptionConfig
 from kinflow.datasets.wardrobe import Wardrobe
 from kinflow.evaluation.clips import Reference, score_points
 from kinflow.evidence import Evidence
-from kinflow.metrics import similarity_align
+from kinflow.metrics import f1_score, similarity_align
 from kinflow.mocap.clips import load_clips
-from kinflow.motion import GAUSSIAN_REACH, Motion
+from kinflow.motion import Motion
 from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import errors_in_view, inside
@@ -147,18 +147,9 @@ def shares(case: Case, motion: Motion) -> np.ndarray | None:
         return None
     truth = case.joints[motion.frame_ids[motion.observed]]
     error = errors_in_view(torch.from_numpy(motion.joints3d[motion.observed]), truth)
-    reach = motion.joints3d_reach90
-    space, depth = inside(
-        error, torch.from_numpy(motion.deviations()[motion.observed]),
-        torch.tensor(GAUSSIAN_REACH[0.9] if reach is None else reach),
-    )  # fmt: skip
+    std, reach = torch.from_numpy(motion.deviations()[motion.observed]), torch.tensor(motion.reach())
+    space, depth = inside(error, std, reach)
     return torch.stack((*space, *depth), -1).numpy()
-
-
-def f1(found: np.ndarray, true: Tensor) -> float:
-    """Harmonic mean of precision and recall; NaN where there is nothing to find."""
-    truth = true.numpy()
-    return 2 * float((found & truth).sum()) / float(found.sum() + truth.sum()) if truth.any() else math.nan
 
 
 def hide(evidence: Evidence) -> tuple[Evidence, np.ndarray]:
@@ -235,10 +226,9 @@ def systems(
                 turn = geodesic_distance(made.pose_rotmat()[:, 0], case.root[made.frame_ids.tolist()])
                 out[name]["root"] = float(turn[torch.tensor(made.observed)].mean().rad2deg())
             if case.contacts is not None:
-                out[name]["contact"] = f1(
-                    made.contacts[made.observed] > 0.5,
-                    case.contacts[made.frame_ids.tolist()][torch.tensor(made.observed)] > 0,
-                )
+                standing = case.contacts[made.frame_ids.tolist()][torch.tensor(made.observed)] > 0
+                found_standing = torch.from_numpy(made.contacts[made.observed] > 0.5)
+                out[name]["contact"] = float(f1_score(found_standing, standing))
             if name.startswith("kinflow") and (found := shares(case, made)) is not None:
                 regions.setdefault(name, []).append(found)
     return out

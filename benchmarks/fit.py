@@ -28,7 +28,7 @@ from kinflow.body import Body
 from kinflow.config import ReconstructorConfig, from_dict, to_dict
 from kinflow.evidence import Evidence
 from kinflow.metrics import acceleration_error, mpjpe, pa_mpjpe
-from kinflow.motion import GAUSSIAN_REACH, Motion
+from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.batching import collate, cut
 from kinflow.reconstruction.deviations import LEVELS, errors_in_view, inside
@@ -50,10 +50,8 @@ def errors(body: Body, motion: Motion, clip: PerceivedClip) -> dict[str, float]:
     seen = torch.from_numpy(np.array(motion.observed))
     mine, true = points[:, POINTS], truth[:, POINTS]
     off = errors_in_view(joints, true_joints)
-    reach = torch.tensor(GAUSSIAN_REACH[0.9] if motion.joints3d_reach90 is None else motion.joints3d_reach90)
-    space, depth = inside(
-        off[seen][:, 1:22], torch.from_numpy(motion.deviations())[seen][:, 1:22], reach.expand(24, 2)[1:22]
-    )
+    reach = torch.tensor(motion.reach())
+    space, depth = inside(off[seen][:, 1:22], torch.from_numpy(motion.deviations())[seen][:, 1:22], reach[1:22])
     times = torch.from_numpy(np.array(motion.timestamps))
     accel = (
         acceleration_error(mine, true, times)[seen[2:] & seen[1:-1] & seen[:-2]] if len(times) > 2 else torch.zeros(0)

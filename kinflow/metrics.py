@@ -162,6 +162,12 @@ def auc3d(errors: Tensor, highest: float = 0.2) -> Tensor:
     return (1 - errors / highest).clamp_min(0).mean(-1)
 
 
+def f1_score(found: Tensor, true: Tensor) -> Tensor:
+    """Harmonic mean of precision and recall of what was found (...) bool among what is true (...) bool; NaN where nothing is."""
+    hits = (found & true).sum().double()
+    return torch.where(true.any(), 2 * hits / (found.sum() + true.sum()), torch.nan)
+
+
 # -- in the world ---------------------------------------------------------------------------------------------------------
 
 

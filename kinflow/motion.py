@@ -136,6 +136,18 @@ class Motion(Record):
         along = self.joints3d_std if self.joints3d_depth_std is None else self.joints3d_depth_std
         return np.stack((self.joints3d_std, along), -1)
 
+    def reach(self, level: float = 0.9) -> np.ndarray:
+        """How many deviations (24, 2) the regions of a level reach: the ellipsoid in space, the interval along the line of sight.
+
+        Args:
+            level: 0.5 or 0.9, the levels that are calibrated.
+        """
+        if level not in GAUSSIAN_REACH:
+            raise UsageError(f"level: expected one of {', '.join(map(str, GAUSSIAN_REACH))}, got {level!r}.")
+        if level == 0.9 and self.joints3d_reach90 is not None:
+            return self.joints3d_reach90
+        return np.tile(np.array(GAUSSIAN_REACH[level], np.float32), (self.joints3d.shape[1], 1))
+
     def regions(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Where a joint is with a probability: about its place, relative to the pelvis (the pelvis' own place: to the camera).
 
@@ -146,12 +158,7 @@ class Motion(Record):
             Half-axes (T, 24, 2) m of an ellipsoid in space, across the line of sight and along it; and half the length (T, 24) m
             of the interval along the line of sight alone, which is shorter at the same probability.
         """
-        if level not in GAUSSIAN_REACH:
-            raise UsageError(f"level: expected one of {', '.join(map(str, GAUSSIAN_REACH))}, got {level!r}.")
-        std = self.deviations()
-        reach = np.array(GAUSSIAN_REACH[level], np.float32)
-        if level == 0.9 and self.joints3d_reach90 is not None:
-            reach = self.joints3d_reach90
+        std, reach = self.deviations(), self.reach(level)
         return std * reach[..., 0, None], std[..., 1] * reach[..., 1]
 
     def vertices(self, frames: Rows | int | None = None, body: Body | None = None) -> np.ndarray:

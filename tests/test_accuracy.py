@@ -52,12 +52,6 @@ def test_depth_is_told_from_across(case: Any) -> None:
     assert along["depth"] > 3 * along["across"] and beside["across"] > 3 * beside["depth"]
 
 
-def test_contacts_are_scored_by_f1() -> None:
-    true = torch.tensor([[True, False], [True, True]])
-    assert accuracy.f1(np.array([[True, True], [False, True]]), true) == pytest.approx(2 * 2 / (3 + 3))
-    assert accuracy.f1(true.numpy(), true) == 1 and np.isnan(accuracy.f1(true.numpy(), ~true & true))
-
-
 def test_one_rendered_clip(tmp_path: Path) -> None:
     frames = 40
     swing = 0.4 * np.sin(np.arange(frames) / 5)

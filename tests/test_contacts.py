@@ -16,7 +16,7 @@ from kinflow.skeleton import FEET
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from calibrate_contacts import f1, logistic
+from calibrate_contacts import logistic
 
 
 def test_speeds_by_hand() -> None:
@@ -64,4 +64,3 @@ def test_the_regression_finds_its_own_law() -> None:
     x = torch.randn(20000, 2, generator=g, dtype=torch.float64)
     y = torch.rand(20000, generator=g, dtype=torch.float64) < torch.sigmoid(1.5 * x[:, 0] - 0.5 * x[:, 1] + 0.3)
     torch.testing.assert_close(logistic(x, y.double()), torch.tensor([1.5, -0.5, 0.3]).double(), atol=0.08, rtol=0)
-    assert f1(torch.tensor([True, True, False]), torch.tensor([True, False, True])) == pytest.approx(0.5)

@@ -123,6 +123,14 @@ def test_pck_and_area_by_hand() -> None:
     assert metrics.auc3d(errors).item() == pytest.approx(curve.mean().item(), abs=1e-4)
 
 
+def test_f1_by_hand() -> None:
+    true = torch.tensor([[True, False], [True, True]])
+    found = torch.tensor([[True, True], [False, True]])  # precision and recall 2/3
+    assert metrics.f1_score(found, true).item() == pytest.approx(2 / 3)
+    assert metrics.f1_score(true, true) == 1 and metrics.f1_score(true, ~true) == 0
+    assert metrics.f1_score(true, true & ~true).isnan()
+
+
 def test_world_metrics_forgive_their_alignment_and_no_more() -> None:
     truth, turn = a_path(), rotvec_to_rotmat(torch.tensor([0.3, -1.0, 0.4], dtype=D))
     moved = 1.3 * truth @ turn + torch.tensor([4.0, 0, -2], dtype=D)

@@ -17,6 +17,7 @@ from rich.progress import track
 from torch import Tensor
 
 from kinflow.body import Body
+from kinflow.metrics import f1_score
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.contacts import foot_speeds
 from kinflow.skeleton import FEET
@@ -35,10 +36,6 @@ def logistic(x: Tensor, y: Tensor) -> Tensor:
         hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-6 * torch.eye(len(w), dtype=x.dtype)
         w = w + torch.linalg.solve(hessian, x.T @ (y - p))
     return w
-
-
-def f1(found: Tensor, true: Tensor) -> float:
-    return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
 
 def main() -> int:
@@ -74,7 +71,7 @@ def main() -> int:
         found[fold == k] = speeds[fold == k] @ w[:-1] + w[-1] > 0
     *weights, constant = logistic(speeds, true.double()).tolist()
     console.print(
-        f"{len(true)} parts of feet, {float(true.double().mean()):.2f} of them still; F1 of motions that had no say: {f1(found, true):.3f}"
+        f"{len(true)} parts of feet, {float(true.double().mean()):.2f} of them still; F1 of motions that had no say: {float(f1_score(found, true)):.3f}"
     )
     console.print(f"weights {', '.join(f'{w:.3g}' for w in weights)}; constant {constant:.3g}")
     return 0

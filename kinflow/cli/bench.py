@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from ..errors import IncompleteError, MissingAssetError
 from ..records import atomic_write
-from .command import new_parser, run_command
+from .command import new_parser, run_command, show_warnings
 
 EPILOG = """\
 examples:
@@ -127,7 +126,7 @@ def _run_sequences(args: argparse.Namespace) -> None:
     )  # fmt: skip
     check_writable(args.out)
     quiet = args.quiet or args.json
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-bench: %(message)s")
+    show_warnings("kinflow-bench", quiet)
     console = Console(stderr=True, quiet=quiet, highlight=False)
     with StageProgress(enabled=not quiet) as progress:
         summary = bench_sequences(options, progress, lambda line: console.print(line, markup=False))

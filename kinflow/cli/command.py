@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from ..errors import KinflowError, OutputError
+from ..errors import KinflowError, OutputError, UsageError
 from .output import flushed_output
 from .stopping import EXIT_CODES, stop_signals
 from .threads import settle_threads
@@ -50,6 +51,22 @@ def run_command(
     except MemoryError as error:
         return _end(parser.prog, f"out of memory ({error}). Ask for less at a time.", KinflowError.exit_code)
     return 0
+
+
+def check_paths(args: argparse.Namespace, *names: str) -> None:
+    """Refuse paths of no name, which a shell makes of a variable that is not set.
+
+    Raises:
+        UsageError: one of the arguments named is ''.
+    """
+    for name in names:
+        if getattr(args, name) == "":
+            raise UsageError(f"{name}: expected a path, got ''. Name it; . is the folder you are in.")
+
+
+def show_warnings(prog: str, quiet: bool) -> None:
+    """The package's warnings on standard error, errors alone if ``quiet``, each beginning with the command's name."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format=f"{prog}: %(message)s")
 
 
 def _end(prog: str, message: str, code: int) -> int:

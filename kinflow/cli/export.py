@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
 from ..skeleton import LAYOUTS
-from .command import new_parser, run_command
+from .command import check_paths, new_parser, run_command, show_warnings
 
 EPILOG = """\
 examples:
@@ -59,11 +57,8 @@ def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
     from ..apps.export import export_result
 
-    for name in ("source", "out", "body_path"):
-        if getattr(args, name) == "":
-            raise UsageError(f"{name}: expected a path, got ''. Name it; . is the folder you are in.")
-    quiet = args.quiet or args.json
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-export: %(message)s")
+    check_paths(args, "source", "out", "body_path")
+    show_warnings("kinflow-export", args.quiet or args.json)
     info = export_result(
         Path(args.source), args.to, out=None if args.out is None else Path(args.out), fps=args.fps, joints=args.joints,
         body_path=None if args.body_path is None else Path(args.body_path),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .command import new_parser, run_command
+from .command import new_parser, run_command, show_warnings
 
 EPILOG = """\
 examples:
@@ -76,7 +75,7 @@ def _run(args: argparse.Namespace) -> None:
     if not args.out:
         raise UsageError("--out: expected a file to write, got ''. Name it.")
     quiet = args.quiet or args.json
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-smooth: %(message)s")
+    show_warnings("kinflow-smooth", quiet)
     config = SmoothingConfig(
         noise_deg=args.noise, transl_noise_m=args.transl_noise, fill=args.fill, root=not args.body_only,
         chunk=args.chunk, overlap=max(1, min(60, args.chunk // 4)),

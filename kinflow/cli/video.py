@@ -6,14 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import IncompleteError, UsageError
-from .command import new_parser, run_command
+from .command import new_parser, run_command, show_warnings
 
 if TYPE_CHECKING:
     from ..apps.options import RunOptions
@@ -140,7 +139,7 @@ def _run(args: argparse.Namespace) -> None:
     formats = check_formats(args.export) if args.export is not None else ()  # told now, not after the work
     check_writable(args.out)
     quiet = args.quiet or args.json
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-video: %(message)s")
+    show_warnings("kinflow-video", quiet)
     clips, many = find_clips(args.clip)
     writing: WriteKeywords = {
         "draw": not args.no_overlay, "layout": args.layout or "overlay", "keypoints": args.draw_keypoints,

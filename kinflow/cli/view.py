@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .command import new_parser, run_command
+from .command import check_paths, new_parser, run_command, show_warnings
 
 EPILOG = """\
 examples:
@@ -48,15 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     # Heavy imports wait until the arguments are known to be fine, so that --help and usage errors are instant.
-    for name in ("source", "save", "body_path"):
-        if getattr(args, name) == "":
-            raise UsageError(f"{name}: expected a path, got ''. Name it; . is the folder you are in.")
+    check_paths(args, "source", "save", "body_path")
     if args.html and (args.save is not None or args.bodies is not None):
         raise UsageError("--html: view.html is a file already, and shows meshes. Leave --save and --bodies out.")
     from ..apps.view import view_result
 
-    quiet = args.quiet or args.json
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="kinflow-view: %(message)s")
+    show_warnings("kinflow-view", args.quiet or args.json)
     info = view_result(
         Path(args.source), save=None if args.save is None else Path(args.save), in_browser=args.html,
         bodies=args.bodies, body_path=None if args.body_path is None else Path(args.body_path),
