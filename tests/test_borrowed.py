@@ -45,16 +45,16 @@ def truth(clip: PerceivedClip) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 def test_who_borrows_his_own_errors_is_seen_as_he_was(clips: list[PerceivedClip], coherent: bool) -> None:
     lender = BorrowedErrors(clips[:1], Body.open("light"), coherent=coherent)
     # Of the clip and its mirror image the pose finds the clip itself: offer nothing else.
-    keep = len(lender.pose) // 2
+    own = len(lender.pose) // 2
     for name in ("pose", "times", "points", "world", "confidence"):
-        setattr(lender, name, getattr(lender, name)[:keep])
+        setattr(lender, name, getattr(lender, name)[:own])
     landmarks, K, times = truth(clips[0])
     if not coherent:  # the likest frame of five: offer one at a time
         frames = []
         for t in range(landmarks.shape[1]):
             one = BorrowedErrors(clips[:1], Body.open("light"), coherent=False)
             for name in ("pose", "points", "world", "confidence"):
-                setattr(one, name, getattr(one, name)[:keep, t : t + 1])
+                setattr(one, name, getattr(one, name)[t : t + 1])
             frames.append(one.lend(landmarks[:, t : t + 1], K, times[:, t : t + 1], torch.Generator().manual_seed(0)))
         seen = type(frames[0])(*(torch.cat(x, 1) for x in zip(*frames, strict=True)))
     else:
@@ -93,6 +93,18 @@ def test_beyond_its_ends_a_stretch_runs_back() -> None:
     at = torch.tensor([[-1.0, 0.5, 2.0, 3.0, 6.0, -3.0, -6.0]])
     expected = torch.tensor([[-1.0, 0.5, 2.0, 1.0, -2.0, -1.0, 2.0]])
     torch.testing.assert_close(_at_times(values, known, at)[..., 0], expected)
+
+
+def test_every_frame_seen_lends_whatever_the_clips_lengths(clips: list[PerceivedClip]) -> None:
+    short = dataclasses.replace(
+        clips[0], **{f.name: value[:3] for f in dataclasses.fields(clips[0]) if isinstance(value := getattr(clips[0], f.name), np.ndarray) and len(value) == len(clips[0]) and value.ndim}
+    )  # fmt: skip
+    lost = dataclasses.replace(clips[1], observed=np.arange(len(clips[1])) != 2)
+    lender = BorrowedErrors([short, lost], Body.open("light"), coherent=False)
+    assert lender.points.shape == (2 * (3 + len(clips[1]) - 1), 1, 33, 2)
+    landmarks, K, _ = truth(lost)
+    wanted = exact_view(landmarks, K).landmarks[0, 3, list(_LIKE)]
+    torch.testing.assert_close(lender.pose[3 + 2, 0], wanted, atol=1e-5, rtol=0)  # row 2 was not seen
 
 
 def test_nobody_to_borrow_from(clips: list[PerceivedClip]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,15 +36,15 @@ class BorrowedErrors:
     """Errors of rendered, perceived clips, found by pose and view.
 
     Args:
-        clips: of one number of frames or more; those in which the person was lost are left out.
+        clips: of any number of frames.
         body: gives the true landmarks.
-        frames: how many of each clip are used.
-        coherent: a window's errors are those of one stretch of one clip, found by the middle frame, and so as alike from
-            frame to frame as real ones; otherwise every frame has those of the frame that is most like it, which fits the
-            pose better and jumps.
+        frames: how many frames a stretch has that is lent as one.
+        coherent: a window's errors are those of one stretch, the first frames of a clip in which the person is never lost, found
+            by the middle frame, and so as alike from frame to frame as real ones; otherwise every frame of a clip is lent by
+            itself (``frames`` is 1 then), to the frame that is most like it, which fits the pose better and jumps.
 
     Attributes:
-        pose: (N, T, 13, 3) m, landmarks about the hips in the exact upright view.
+        pose: (N, T, 13, 3) m, landmarks of N stretches of T frames about the hips in the exact upright view.
         times: (N, T) s about the middle frame.
         points: (N, T, 33, 2) errors of the keypoints in that view, in units of their spread.
         world: (N, T, 33, 3) m, errors of the world landmarks in that view.
@@ -55,7 +56,8 @@ class BorrowedErrors:
 
     def __init__(self, clips: Sequence[PerceivedClip], body: Body, frames: int = 20, coherent: bool = True) -> None:
         self.coherent = coherent
-        kept = [c for c in clips if len(c) >= frames and (c.observed & c.has_world)[:frames].all()]
+        frames = frames if coherent else 1
+        kept = [(c, rows) for c in clips if len(rows := _lent_rows(c, frames, coherent))]
         if not kept:
             raise MissingAssetError(
                 f"perceived: expected clips of {frames} frames in which the person is seen throughout, got none of "
@@ -63,16 +65,15 @@ class BorrowedErrors:
             )
 
         def stack(name: str) -> Tensor:
-            return torch.stack([torch.as_tensor(getattr(c, name)[:frames]) for c in kept])
+            return torch.cat([torch.as_tensor(getattr(c, name)[rows]) for c, rows in kept]).unflatten(0, (-1, frames))
 
-        K = torch.stack([torch.as_tensor(c.K) for c in kept]).float()
-        betas = torch.stack([torch.as_tensor(c.betas) for c in kept])[:, None].expand(-1, frames, -1)
+        K = torch.cat([torch.as_tensor(c.K).float().expand(len(rows) // frames, 3, 3) for c, rows in kept])
         landmarks = torch.cat(
             [
-                body.landmarks(b[None], c.pose_rotmat[None, :frames], torch.from_numpy(c.transl)[None, :frames])
-                for b, c in zip(betas, kept, strict=True)
+                body.landmarks(torch.from_numpy(c.betas).expand(len(rows), -1), c.pose_rotmat[rows], torch.from_numpy(c.transl[rows]))
+                for c, rows in kept
             ]
-        )
+        ).unflatten(0, (-1, frames))  # fmt: skip
         exact = exact_view(landmarks, K)
         world = stack("world_landmarks")
         world = world - world[..., [LEFT_HIP, RIGHT_HIP], :].mean(-2, keepdim=True)
@@ -110,6 +111,14 @@ class BorrowedErrors:
         back = exact.view.transpose(-1, -2)
         pixels = exact.pixels + points @ back[..., :2, :2] * exact.size_px[..., None, None]
         return Noisy(pixels, confidence, (exact.landmarks + world) @ back)
+
+
+def _lent_rows(clip: PerceivedClip, frames: int, coherent: bool) -> np.ndarray:
+    """Rows of a clip whose errors are lent: all that were seen, or its first ``frames`` if they all were."""
+    seen = clip.observed & clip.has_world
+    if not coherent:
+        return np.flatnonzero(seen)
+    return np.arange(frames if len(clip) >= frames and seen[:frames].all() else 0)
 
 
 def _alike(wanted: Tensor, offered: Tensor, rng: torch.Generator) -> Tensor:
