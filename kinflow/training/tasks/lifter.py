@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ...reconstruction.lifting import Lifted, Lifter, load_lifter
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
-from ..streams.perceived import PerceivedMotions, held_out_names, load_perceived
+from ..streams.perceived import PerceivedClip, PerceivedMotions, held_out_names, load_perceived
 from ..streams.projected import ProjectedMotions, Sample, join
 
 POINTS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
@@ -100,7 +100,14 @@ def _build(config: LifterTrainingConfig, captured: Captured, device: torch.devic
         raise ConfigError(
             "perceived: expected rendered and perceived clips, got none. Make them with tools/render_and_perceive.py."
         )
-    clips, body = load_perceived(config.perceived), Body.open("light")
+    return task_on(load_perceived(config.perceived), config, captured, device)
+
+
+def task_on(
+    clips: Sequence[PerceivedClip], config: LifterTrainingConfig, captured: Captured, device: torch.device
+) -> LifterTask:
+    """The task of learning from these clips, and of being judged by those of them whose motion is held out."""
+    body = Body.open("light")
     hold = held_out_names(clips, captured.path)
     kept, others = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
     whole = max(map(len, clips))
