@@ -18,7 +18,7 @@ from kinflow import metrics
 from kinflow.body import Body
 from kinflow.body.kinematics import full_pose
 from kinflow.cli.train import main
-from kinflow.config import ClipsConfig, SourcesConfig
+from kinflow.config import ClipsConfig, PerceptionConfig, SourcesConfig
 from kinflow.errors import MissingAssetError, NobodyFoundError, OutputError
 from kinflow.evidence import Evidence
 from kinflow.reconstruction.target import inside_crops
@@ -166,8 +166,9 @@ class Looks:
     def __init__(self, people: list[Evidence]) -> None:
         self.people, self.clips = people, []  # type: list[Evidence], list[Any]
 
-    def __call__(self, clip: Any, *_: Any) -> Any:
+    def __call__(self, clip: Any, config: PerceptionConfig, *_: Any) -> Any:
         self.clips.append(clip)
+        self.config = config
         return self
 
     def finish(self) -> list[Evidence]:
@@ -187,6 +188,8 @@ def test_a_clip_is_looked_at_once_and_again_when_it_changes(looks: Looks, tmp_pa
         (tmp_path / name).write_bytes(b"x")
     first = read_footage([tmp_path])
     assert [c.path.name for c in first] == ["a.mp4", "b.mp4"] and len(looks.clips) == 2 and first[0].seen == 20
+    # Parts are looked at in every frame, or no maps of them would be kept and nothing learnt from them.
+    assert looks.config.parts and looks.config.parts_interval_s == 0
     again = read_footage([tmp_path])
     assert len(looks.clips) == 2
     np.testing.assert_array_equal(again[1].people[0].parts, looks.people[0].parts)

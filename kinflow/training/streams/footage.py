@@ -60,6 +60,7 @@ def read_footage(
     Args:
         paths: videos, folders of videos, or folders of numbered images.
         cache: folder for what was seen; None: :data:`CACHE` beside each clip.
+        config: None: the default front end, with body parts of every frame, which are learnt from.
         progress: called with each clip that is about to be perceived.
 
     Returns:
@@ -70,7 +71,7 @@ def read_footage(
         NobodyFoundError: nobody is seen for long enough in any of them.
         OutputError: the cache cannot be written.
     """
-    config = PerceptionConfig() if config is None else config
+    config = PerceptionConfig(parts_interval_s=0.0) if config is None else config
     clips = _clips(paths)
     out, perceiver = [], None
     for clip in clips:
