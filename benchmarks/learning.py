@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--perceived", type=Path, required=True, help="folder of rendered clips, those held out among them")
     p.add_argument("--mocap", type=Path, required=True, help="the prepared capture that they come from")
     p.add_argument("--clips", type=float, nargs="+", default=[], metavar="SHARE", help="shares of the clips")
-    p.add_argument("--frames", type=int, nargs="+", default=[], metavar="N", help="frames that a clip may have, 4 or more")
+    p.add_argument(
+        "--frames", type=int, nargs="+", default=[], metavar="N", help="frames that a clip may have, 4 or more"
+    )
     p.add_argument(
         "--capture", type=float, nargs="+", default=[], metavar="SHARE", help="shares of the capture's minutes"
     )

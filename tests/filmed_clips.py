@@ -12,10 +12,9 @@ from torch import Tensor
 from kinflow.body import Body
 from kinflow.body.surface import surface_parts
 from kinflow.cameras import intrinsics, project
-from kinflow.config import PerceptionConfig
 from kinflow.evidence import Evidence
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.training.streams.footage import CACHE, cache_folder, keep
+from kinflow.training.streams.footage import CACHE, LOOKING, cache_folder, keep
 from kinflow.training.streams.projected import true_view
 
 SIZE = (640, 480)
@@ -86,6 +85,6 @@ def film(folder: Path, people: list[Evidence], name: str = "clip.mp4") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     clip = folder / name
     clip.write_bytes(name.encode())
-    keep(people, cache_folder(clip, None, PerceptionConfig()))
+    keep(people, cache_folder(clip, None, LOOKING))
     assert (folder / CACHE).is_dir()
     return clip

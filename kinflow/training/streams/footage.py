@@ -29,6 +29,8 @@ CACHE = ".kinflow-perceived"
 """Folder beside the clips in which what was seen of them is kept."""
 LEAST_FRAMES = 8
 """In which a person must be seen to be learnt from."""
+LOOKING = PerceptionConfig(parts_interval_s=0.0)
+"""The default front end, with the maps of body parts of every frame, which are learnt from."""
 _NETWORKS = ("blazepose_detector", "blazepose_landmark_heavy", "bodypix")
 
 
@@ -60,7 +62,7 @@ def read_footage(
     Args:
         paths: videos, folders of videos, or folders of numbered images.
         cache: folder for what was seen; None: :data:`CACHE` beside each clip.
-        config: None: the default front end, with body parts of every frame, which are learnt from.
+        config: of the front end; None: :data:`LOOKING`.
         progress: called with each clip that is about to be perceived.
 
     Returns:
@@ -71,7 +73,7 @@ def read_footage(
         NobodyFoundError: nobody is seen for long enough in any of them.
         OutputError: the cache cannot be written.
     """
-    config = PerceptionConfig(parts_interval_s=0.0) if config is None else config
+    config = LOOKING if config is None else config
     clips = _clips(paths)
     out, perceiver = [], None
     for clip in clips:
