@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ from small_reconstructor import evidence_of, observations
 from torch import Tensor
 
 from kinflow.body import Body
-from kinflow.config import LifterConfig
-from kinflow.errors import FormatError, MissingAssetError
+from kinflow.config import LifterConfig, LifterTrainingConfig
+from kinflow.errors import ConfigError, FormatError, MissingAssetError
 from kinflow.reconstruction.lifting import Lifter, lift, load_lifter, upright_view
 from kinflow.reconstruction.observation import Observations, flatten_view
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.skeleton import MIRROR_BLAZEPOSE
+from kinflow.training.tasks.lifter import LifterTask
 
 MIRROR = list(MIRROR_BLAZEPOSE)
 
@@ -150,3 +153,23 @@ def test_weights_that_are_not_a_lifters(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(FormatError):
         load_lifter(tmp_path / "bad.safetensors")
+
+
+def test_a_blend_lies_between_what_was_and_what_was_learned() -> None:
+    """Of two networks that differ in their last layer alone, it says the mean of what they say, weighted."""
+    config = LifterTrainingConfig(model=LifterConfig(members=1, width=8, blocks=1), blend=0.25, init="a.safetensors")
+    begun, learned = Lifter(config.model).eval(), Lifter(config.model).eval()
+    learned.load_state_dict(begun.state_dict())
+    task: Any = SimpleNamespace(config=config, begun=begun)
+    with torch.no_grad():
+        for member in learned.members:
+            cast(Any, member).outputs[-1].bias.add_(0.4)
+    blended = LifterTask.blended(task, learned)
+    for name, value in blended.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * begun.state_dict()[name] + 0.25 * learned.state_dict()[name])
+    assert any(not torch.equal(a, b) for a, b in zip(blended.parameters(), begun.parameters(), strict=True))
+    assert (
+        LifterTask.blended(cast(Any, SimpleNamespace(config=LifterTrainingConfig(), begun=begun)), learned) is learned
+    )
+    with pytest.raises(ConfigError, match="nothing to blend with"):
+        LifterTrainingConfig(blend=0.5)

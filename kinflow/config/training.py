@@ -243,6 +243,8 @@ class LifterTrainingConfig(Config):
         likelihood: weight of the Gaussian likelihood, which fits the standard deviations, beside the distance.
         flow: path of trained weights, for the windows that wander through its samples; None: the packaged ones.
         init: weights to start from; None: from scratch.
+        blend: what is validated and kept is the mean of ``init`` and of what was learned from there on, this share of it the
+            latter. Below 1 what ``init`` knew of clips that are not here is kept; 1 keeps what was learned alone.
     """
 
     model: LifterConfig = dataclasses.field(default_factory=LifterConfig)
@@ -259,6 +261,12 @@ class LifterTrainingConfig(Config):
     likelihood: Weight = 0.02
     flow: str | None = None
     init: str | None = None
+    blend: Share = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blend < 1 and self.init is None:
+            raise ConfigError("blend: expected 1 without init, for there is nothing to blend with. Set init=FILE too.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,6 +46,7 @@ class LifterTask:
         if config.init is not None:
             for mine, theirs in zip(self.module.members, load_lifter(config.init).members, strict=False):
                 mine.load_state_dict(theirs.state_dict())
+        self.begun = copy.deepcopy(self.module)
         self.weight = torch.full((33,), _WEIGHT, device=device)
         self.weight[list(POINTS)] = 1.0
 
@@ -70,8 +72,22 @@ class LifterTask:
         return total, terms
 
     @torch.no_grad()
+    def blended(self, module: nn.Module) -> nn.Module:
+        """The mean of the weights that training began with and of a module's, ``config.blend`` of it the latter.
+
+        Source: Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022).
+        """
+        if self.config.blend == 1:
+            return module
+        out = copy.deepcopy(self.begun).eval()
+        for mine, learned in zip(out.parameters(), module.parameters(), strict=True):
+            mine.lerp_(learned, self.config.blend)
+        return out
+
+    @torch.no_grad()
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """Errors in mm over all whole clips held out, lifted and as the front end gave them; share of deviations within 1 std."""
+        module = self.blended(module)
         rows: dict[str, list[Tensor]] = {}
         for first in range(0, len(self.validation.clips), _BATCH):
             clips = self.validation.clips[first : first + _BATCH]
@@ -127,4 +143,4 @@ def _card(task: LifterTask, captured: Captured, result: FitResult) -> Card:
     )
 
 
-TRAINING = Training("lifter", LifterTrainingConfig, _build, _card)
+TRAINING = Training("lifter", LifterTrainingConfig, _build, _card, weights=lambda task: task.blended(task.module))
