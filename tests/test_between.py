@@ -106,7 +106,9 @@ def test_frames_passed_over_are_where_an_even_motion_was(stubbed: None, monkeypa
     assert np.diff(person.timestamps[person.looked]).max() <= INTERVAL + 1e-9
     assert person.observed.all() and person.has_world.all() and len(person) == 61
     truth = np.stack([film.points(k) for k in range(61)])
-    np.testing.assert_allclose(person.keypoints2d, truth, atol=0.03)  # at either end the slope is of one side: a h^2 / 4
+    np.testing.assert_allclose(
+        person.keypoints2d, truth, atol=0.03
+    )  # at either end the slope is of one side: a h^2 / 4
     np.testing.assert_allclose(person.keypoints2d[4:-4], truth[4:-4], atol=1e-4)
     np.testing.assert_allclose(person.world_landmarks, np.broadcast_to(film.world, (61, 33, 3)), atol=1e-6)
 

@@ -59,12 +59,11 @@ def bend(people: Sequence[Person], times: Sequence[float]) -> float:
     Args:
         people: three sightings. times: s, of each, increasing.
     """
-    first, middle, last = people
     share = (times[1] - times[0]) / (times[2] - times[0])
     points = [p.keypoints2d[LIMBS] for p in people]
     off = np.linalg.norm((1 - share) * points[0] + share * points[2] - points[1], axis=-1)
     sure = np.min([p.confidence[LIMBS] for p in people], 0) > SURE
-    return float((off * sure).max() / max(middle.next_roi[2], 1.0))
+    return float((off * sure).max() / max(people[1].next_roi[2], 1.0))
 
 
 def between(before: Person, after: Person, share: float) -> Person:
@@ -95,7 +94,9 @@ def cubic(at: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     y = values.reshape(len(at), -1).astype(np.float64)
     step = np.diff(at)[:, None]
     rise = np.diff(y, axis=0) / step
-    slope = np.concatenate((rise[:1], (rise[:-1] * step[1:] + rise[1:] * step[:-1]) / (step[1:] + step[:-1]), rise[-1:]))
+    slope = np.concatenate(
+        (rise[:1], (rise[:-1] * step[1:] + rise[1:] * step[:-1]) / (step[1:] + step[:-1]), rise[-1:])
+    )
     k = np.searchsorted(at, wanted, side="right").clip(1, len(at) - 1) - 1
     h = step[k]
     s = (wanted - at[k])[:, None] / h

@@ -65,7 +65,13 @@ class _Recorder(TorchFunctionMode):
 
 
 def _convolved(
-    x: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], _: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    _: int,
 ) -> Tensor:
     """Zeros in the shape of a convolution's result: of the tensors in between nothing but the shape is read."""
     sizes = [
