@@ -79,15 +79,23 @@ class Case:
     contacts: Tensor | None = None
 
 
-def rendered(data: Path, count: int, folder: Path, wardrobe: Wardrobe | None = None) -> Iterator[Case]:
-    """Clips of the test split, each from its own seed."""
-    clips, bodies = load_clips(data, "test"), (Body.open("light"), Body.open("full"))
+def rendered(
+    data: Path,
+    count: int,
+    folder: Path,
+    wardrobe: Wardrobe | None = None,
+    split: str = "test",
+    frames: int = FRAMES,
+    fps: float | None = None,
+) -> Iterator[Case]:
+    """Clips of a split, each from its own seed; ``fps``: of all of them, by default as video has it."""
+    clips, bodies = load_clips(data, split), (Body.open("light"), Body.open("full"))
     body = bodies[0]
     made, seed = 0, SEED
     while made < count:
         rng = np.random.default_rng(seed)
         seed += 1
-        scene = draw_scene(clips, body, rng, FRAMES, varied=False)
+        scene = draw_scene(clips, body, rng, frames, varied=False, fps=fps)
         if scene is None:
             continue
         images = film_scene(scene, bodies, rng, wardrobe)

@@ -53,6 +53,13 @@ class Evidence(Record):
         "T 48 48", "uint8", "Confidence in the part, 0..255; 0 where there is none.", optional=True
     )
     part_rois: np.ndarray | None = array("T 4", "float32", "Crop that parts fills, as rois.", optional=True)
+    looked: np.ndarray | None = array(
+        "T",
+        "bool",
+        "Whether the landmark network looked at the frame; false where the person was not seen, or in frames between two "
+        "looks, whose landmarks were interpolated. Absent: it looked wherever observed.",
+        optional=True,
+    )
 
     def __len__(self) -> int:
         return len(self.frame_ids)

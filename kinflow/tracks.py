@@ -9,6 +9,7 @@ are integrated through. Numpy, float64: a few small matrices per frame.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -112,10 +113,14 @@ def smooth(
     kept_x, kept_rate = np.empty_like(measured, np.float64), np.empty((count, 3))
     kept_P = np.empty((count, 6, 6))
 
-    def predict(x: Array, rate: Array, P: Array, dt: float) -> tuple[Array, Array, Array, Array]:
+    @functools.lru_cache(64)  # most steps are alike, and the matrices are what takes longest
+    def step_of(dt: float) -> tuple[Array, Array, Array]:
         move = wander.transition(dt)
-        F = np.kron(move, eye)
-        P = F @ P @ F.T + np.kron(wander.noise(dt), eye)
+        return move, np.kron(move, eye), np.kron(wander.noise(dt), eye)
+
+    def predict(x: Array, rate: Array, P: Array, dt: float) -> tuple[Array, Array, Array, Array]:
+        move, F, noise = step_of(dt)
+        P = F @ P @ F.T + noise
         return plus(x, rate * move[0, 1]), rate * move[1, 1], P, F
 
     for t in range(count):

@@ -38,6 +38,9 @@ class PerceptionConfig(Config):
             the track, or it shows none; 0 keeps everything. Read with ``parts``.
         min_duration_s: people seen for less time in all are dropped; never more than half of the clip is asked for.
         look_back_s: a person who is found is followed back this far to where they came into view.
+        landmark_interval_s: the landmark network looks at people this often at least; frames between two looks are told by them
+            where people move evenly and nothing else needs a look (:mod:`kinflow.perception.between`). 0 looks at every frame,
+            and so does everything that is kept of every frame: masks, features, and maps with ``parts_interval_s`` 0.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
             the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
         runtime: what runs the networks. "auto" is OpenVINO (``pip install kinflow[fast]``) on CPUs in float32 where it is
@@ -72,6 +75,7 @@ class PerceptionConfig(Config):
     least_agreement: Share = 0.25
     min_duration_s: Magnitude = 0.6
     look_back_s: Magnitude = 1.5
+    landmark_interval_s: Magnitude = 0.07
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     runtime: typing.Literal["auto", "torch", "openvino"] = "auto"
     batch_people: Annotated[int, Range(1, 1024)] = 4

@@ -70,6 +70,7 @@ class Person:
     code: np.ndarray | None = None  #: (1152,) float16 last hidden layer
     look: np.ndarray | None = None  #: (2, 3, 10) float32 colours of trunk and thighs, see kinflow.perception.appearance
     witness: np.ndarray | None = None  #: (2,) what BodyPix says for it, see kinflow.perception.verification
+    looked: bool = True  #: false: told by the sightings before and after, see kinflow.perception.between
 
     @property
     def examined(self) -> bool:

@@ -6,7 +6,7 @@ Only the dozen functions that the packaged networks call are known; another one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,30 @@ class _Recorder(TorchFunctionMode):
         return self._known[id(value)][1] if id(value) in self._known else value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = _convolved(*args) if func is torch.conv2d else func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             if func not in _WRITTEN:
                 raise NotImplementedError(f"{getattr(func, '__name__', func)}: not known to {__name__}.")
             node = _WRITTEN[func](result, *[self.node(arg) for arg in args], **(kwargs or {}))
             self._known[id(result)] = (result, node)
         return result
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    _: int,
+) -> Tensor:
+    """Zeros in the shape of a convolution's result: of the tensors in between nothing but the shape is read."""
+    sizes = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    ]
+    return x.new_zeros(len(x), len(weight), *sizes)
 
 
 def _ops() -> Any:

@@ -1,4 +1,4 @@
-"""Frames in, Evidence out: detection at intervals, landmarks in every frame, people told apart."""
+"""Frames in, Evidence out: detection at intervals, landmarks where they are needed, people told apart."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from kinflow.devices import find_device
 from kinflow.errors import ShapeError, check_shape, check_type
 from kinflow.evidence import Evidence
 from kinflow.perception.appearance import looks
+from kinflow.perception.between import steady
 from kinflow.perception.blazepose import DETECTOR_SIZE, LANDMARK_SIZE
 from kinflow.perception.crops import letterbox, warp_crops
 from kinflow.perception.detection import Detection, decode_detections, tile_around, tiles, weighted_nms
@@ -84,6 +85,8 @@ class Perceiver:
         self._frame_ids, self._times = array("q"), array("d")
         self._ahead: dict[tuple[int, int], Person] = {}  # (track, frame) -> sighting made in advance
         self._history: deque[Frame] = deque()
+        self._passed: list[Frame] = []  # frames since the last that was looked at
+        self._looked_at = -np.inf
         self._detected_at = -np.inf
         self._tiled_at = -np.inf
         self._labelled_at = -np.inf
@@ -118,21 +121,59 @@ class Perceiver:
         frames = [Frame(len(self._times) + i, t, self._to_device(images[i])) for i, t in enumerate(times.tolist())]
         self._times.extend(times.tolist())
         self._frame_ids.extend(np.asarray(frame_ids).astype(int).tolist())
-        for i in range(len(frames)):
-            self._look(self._tracker, frames[i:])
+        for i, frame in enumerate(frames):
+            self._history.append(frame)
+            if self._passes_over(self._tracker, frame):
+                self._passed.append(frame)
+            else:
+                self._arrive(self._tracker, frames[i:])
+            self._forget(frame.time)
         self._ahead.clear()
 
     def _to_device(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+
+    def _passes_over(self, tracker: Tracker, frame: Frame) -> bool:
+        """Whether the next frame will do instead: everybody is followed with nobody else near, and nothing else is due."""
+        config, tracks = self.config, tracker.alive()
+        if config.masks or config.features or self._everywhere or not tracks:
+            return False  # what is kept of every frame needs a look at every frame
+        before = self._times[frame.number - 1] if frame.number else -np.inf
+        if frame.time + (frame.time - before) > self._looked_at + config.landmark_interval_s + 1e-6:
+            return False
+        known = all(track.found is None and track.steady for track in tracks)
+        return known and not (tracker.missing(frame.time) or tracker.close() or self._search_due(tracker, frame.time))
+
+    def _arrive(self, tracker: Tracker, frames: list[Frame]) -> None:
+        """Look at frames[0], and before it at the frames passed over, unless they lie between two sightings of everybody."""
+        passed, self._passed, here = self._passed, [], frames[0]
+        if passed:
+            tracks = tracker.alive()
+            people = self._follow(tracks, frames[:1], with_mask=False)  # kept in _ahead, where _look finds them
+            if not all(
+                tracker.is_person(person) and plausible(track, person) and self._steady(track, here, person)
+                for track, person in zip(tracks, people, strict=True)
+            ):
+                for frame in passed:
+                    self._look(tracker, [frame])
+                passed = []
+        self._look(tracker, frames)
+        self._looked_at = here.time
+        for track in tracker.alive():
+            track.fill([frame.number for frame in passed], self._times)
+            track.steady = self._steady(track, here, track.last)
+
+    def _steady(self, track: Track, frame: Frame, person: Person) -> bool:
+        """Whether a track's person, seen in that frame, has moved so evenly of late that frames may be passed over."""
+        interval = self.config.landmark_interval_s
+        return interval > 0 and steady(track.rows, person, frame.number, self._times, interval)
 
     def _look(self, tracker: Tracker, frames: list[Frame]) -> None:
         """Look at frames[0]; the frames behind it serve to look ahead."""
         index, time, image = frames[0]
         tracks = tracker.alive()
         missing = tracker.missing(time)
-        interval = self.config.detector_interval_s if tracks and not missing else self.config.search_interval_s
-        full = self.config.max_people is not None and len(tracks) >= self.config.max_people
-        searched = time - self._detected_at >= interval - 1e-6 and not full
+        searched = self._search_due(tracker, time)
         detections = self._detect(image, time, [t.predicted_roi(time) for t in missing]) if searched else []
         with_mask = self.config.masks or bool(self._unclaimed(detections, tracks, time)) or bool(tracker.close())
         followed = self._examined(tracker, tracks, self._follow(tracks, frames, with_mask), frames[0])
@@ -147,12 +188,19 @@ class Perceiver:
             tracker.admit(index, time, person)
         for person in self._missed(image, time, tracker):
             tracker.admit(index, time, person)
-        self._history.append(frames[0])
         for track in tracker.alive():
             if track.found is not None and len(track.rows) - track.found >= CONFIRMED_ROWS:
                 self._look_back(tracker, track, track.found)
                 track.found = None
-        self._forget(time)
+
+    def _search_due(self, tracker: Tracker, time: float) -> bool:
+        """Whether it is time to search the whole frame."""
+        tracks = tracker.alive()
+        interval = (
+            self.config.detector_interval_s if tracks and not tracker.missing(time) else self.config.search_interval_s
+        )
+        full = self.config.max_people is not None and len(tracks) >= self.config.max_people
+        return time - self._detected_at >= interval - 1e-6 and not full
 
     def _missed(self, image: Tensor, time: float, tracker: Tracker) -> list[Person]:
         """People whom BodyPix sees in the whole frame, and whom neither a track nor the detector has; now and then."""
@@ -248,7 +296,8 @@ class Perceiver:
         jobs: list[tuple[Track, Frame]] = []
         for track in tracks:
             ahead = self._ahead.get((track.number, index))
-            if ahead is not None and _same_region(ahead.roi, track.predicted_roi(time)):
+            fits = ahead is not None and (ahead.mask is not None or not with_mask)
+            if ahead is not None and fits and _same_region(ahead.roi, track.predicted_roi(time)):
                 people[track.number] = ahead
                 continue
             track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
@@ -357,6 +406,11 @@ class Perceiver:
         """
         if self._tracker is None or self._image_size is None:
             return []
+        if self._passed:
+            last = self._passed.pop()
+            with torch.inference_mode():
+                self._arrive(self._tracker, [last])
+            self._ahead.clear()
         tracks, self._tracker = self._tracker.tracks[::-1], None
         found = []
         while tracks:

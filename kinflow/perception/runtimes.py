@@ -26,8 +26,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import safetensors.torch
 import torch
@@ -52,6 +53,8 @@ from kinflow.perception.parts import PART_SIZE
 __all__ = ["Networks", "load_bodypix", "load_detector", "load_landmarker", "load_networks"]
 
 log = logging.getLogger(__name__)
+
+N = TypeVar("N", bound=nn.Module)
 
 DETECTOR_ASSET = "blazepose_detector.safetensors"
 PART_ASSET = "bodypix.safetensors"
@@ -116,7 +119,7 @@ def load_detector() -> PoseDetector:
     Raises:
         MissingAssetError: the installation lacks the file.
     """
-    return _with_weights(PoseDetector(), asset_path(DETECTOR_ASSET))  # type: ignore[return-value]
+    return _with_weights(PoseDetector, asset_path(DETECTOR_ASSET))
 
 
 def load_landmarker(variant: Variant) -> PoseLandmarker:
@@ -125,7 +128,7 @@ def load_landmarker(variant: Variant) -> PoseLandmarker:
     Raises:
         MissingAssetError: the installation lacks the file.
     """
-    return _with_weights(PoseLandmarker(variant), _landmark_weights(variant))  # type: ignore[return-value]
+    return _with_weights(lambda: PoseLandmarker(variant), _landmark_weights(variant))
 
 
 def load_bodypix() -> BodyPix:
@@ -134,7 +137,7 @@ def load_bodypix() -> BodyPix:
     Raises:
         MissingAssetError: the installation lacks the file.
     """
-    return _with_weights(BodyPix(), _part_weights())  # type: ignore[return-value]
+    return _with_weights(BodyPix, _part_weights())
 
 
 def _part_weights() -> Path:
@@ -147,10 +150,12 @@ def _landmark_weights(variant: Variant) -> Path:
     return asset_path(LANDMARK_ASSET.format(variant), remedy)
 
 
-def _with_weights(network: nn.Module, weights: Path) -> nn.Module:
+def _with_weights(build: Callable[[], N], weights: Path, memory_format: torch.memory_format = torch.channels_last) -> N:
     state = safetensors.torch.load_file(weights)
-    network.load_state_dict({name: value.float() for name, value in state.items()})
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.device("meta"):  # drawing random weights that are overwritten takes as long as reading the file
+        network = build()
+    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    return network.eval().requires_grad_(False).to(memory_format=memory_format)  # type: ignore[call-overload,no-any-return]
 
 
 @functools.cache
@@ -267,14 +272,15 @@ def _compiled(name: Variant | Literal["detector", "bodypix"], weights: Path, thr
     """A network compiled for so many threads, with further arguments of its ``forward``; once a process."""
     import openvino
 
-    network: nn.Module
+    build: Callable[[], nn.Module]
     if name == "detector":
-        network, size = PoseDetector(), DETECTOR_SIZE
+        build, size = PoseDetector, DETECTOR_SIZE
     elif name == "bodypix":
-        network, size = BodyPix(), PART_SIZE
+        build, size = BodyPix, PART_SIZE
     else:
-        network, size = PoseLandmarker(name), LANDMARK_SIZE
-    model = openvino_model(_with_weights(network, weights), torch.zeros(1, 3, size, size), *arguments)
+        build, size = functools.partial(PoseLandmarker, name), LANDMARK_SIZE
+    network = _with_weights(build, weights, torch.contiguous_format)
+    model = openvino_model(network, torch.zeros(1, 3, size, size), *arguments)
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # its own choice on CPUs that have it is bfloat16
         "INFERENCE_NUM_THREADS": threads,

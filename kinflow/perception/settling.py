@@ -10,6 +10,7 @@ import numpy as np
 
 from kinflow.config import PerceptionConfig
 from kinflow.evidence import Evidence
+from kinflow.perception.between import cubic
 from kinflow.perception.identity import cut_at_changes, reunited
 from kinflow.perception.tracking import Rows, join_successors, parted, pauses, steady_rows, surely_somebody
 from kinflow.perception.verification import refusal
@@ -85,6 +86,22 @@ def settled(
     return Settled(kept[: config.max_people], sorted(refused, key=lambda one: one.first_s), too_short_s)
 
 
+def smoothed_between(rows: Rows, times: Sequence[float]) -> Rows:
+    """The rows with a cubic in time in place of the straight lines between looks; without such as no longer lie between two.
+
+    Args:
+        times: s, of all frames; a row's index points into it.
+    """
+    looks = np.flatnonzero(rows["looked"])
+    if len(looks) == len(rows) or not len(looks):
+        return rows
+    rows = rows[looks[0] : looks[-1] + 1].copy()
+    looked, at = rows["looked"], np.asarray(times, np.float64)[rows["index"]]
+    for name in ("keypoints2d", "world"):
+        rows[name][~looked] = cubic(at[looked], rows[name][looked], at[~looked])
+    return rows
+
+
 def evidence_of(
     number: int,
     rows: Rows,
@@ -99,6 +116,7 @@ def evidence_of(
         rows: sightings, whose index points into times (s) and frame_ids.
         held: what they have beside landmarks (:data:`kinflow.perception.tracking.HELD`).
     """
+    rows = smoothed_between(rows, times)
     first, last = rows["index"][[0, -1]]
     at = rows["index"] - first
     observed = np.zeros(last - first + 1, bool)
@@ -132,4 +150,5 @@ def evidence_of(
         parts=held_or_none("parts"),
         part_confidence=held_or_none("part_confidence"),
         part_rois=held_or_none("part_roi"),
+        looked=None if rows["looked"].all() else fill("looked"),
     )

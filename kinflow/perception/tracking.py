@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kinflow.config import PerceptionConfig
 from kinflow.perception.appearance import DIFFERENT_AT_ONCE, LOOK_SHAPE, look_distance
+from kinflow.perception.between import between
 from kinflow.perception.blazepose import CODE_SIZE, PYRAMID_SIZE
 from kinflow.perception.crops import box_iou
 from kinflow.perception.landmarks import MASK_SIZE, Person, mask_overlap, visible_points
@@ -88,7 +89,8 @@ def rows_of(rows: Sequence[Row], held: Collection[str] = ()) -> Rows:
     seen = [("keypoints2d", (33, 2)), ("confidence", 33), ("world", (33, 3)), ("box_xyxy", 4)]
     kept = [(name, *HELD[name]) for name in held]
     single = [(name, np.float32, shape) for name, shape in seen]
-    out = np.empty(len(rows), np.dtype([("index", np.int64), ("score", np.float64), *regions, *single, *kept]))
+    head = [("index", np.int64), ("score", np.float64), ("looked", np.bool_)]
+    out = np.empty(len(rows), np.dtype([*head, *regions, *single, *kept]))
     out["index"] = [row.index for row in rows]
     for name in (out.dtype.names or ())[1:]:
         for i, row in enumerate(rows):
@@ -112,6 +114,7 @@ class Track:
     look: np.ndarray | None = None  #: what is worn, by the latest sightings; None: not known
     examined_at: float = -math.inf  #: s, when BodyPix looked last, ...
     examined: int = 0  #: ... and how often since the track began or the person came back
+    steady: bool = False  #: moved so evenly of late that frames may be passed over
 
     def __post_init__(self) -> None:
         self._learn(self.last, self.seen_at)
@@ -141,6 +144,15 @@ class Track:
         self.seen_at = time
         self.alive = True
         self._learn(row.person, time)
+
+    def fill(self, frames: Sequence[int], times: Sequence[float]) -> None:
+        """Put the frames passed over between the last two sightings."""
+        if len(self.rows) < 2 or not frames or not self.rows[-2].index < frames[0] <= frames[-1] < self.rows[-1].index:
+            return
+        before, after = self.rows[-2:]
+        first, last = times[before.index], times[after.index]
+        told = [between(before.person, after.person, (times[i] - first) / (last - first)) for i in frames]
+        self.rows[-1:-1] = [Row(i, person) for i, person in zip(frames, told, strict=True)]
 
     def _learn(self, person: Person, time: float) -> None:
         if person.examined:

@@ -84,14 +84,20 @@ def draw_stretch(
 
 
 def draw_scene(
-    clips: Sequence[MotionClip], body: Body, rng: np.random.Generator, frames: int, varied: bool = True
+    clips: Sequence[MotionClip],
+    body: Body,
+    rng: np.random.Generator,
+    frames: int,
+    varied: bool = True,
+    fps: float | None = None,
 ) -> Scene | None:
     """Draw a stretch of motion, a body and a camera that sees it; None when the stretch drawn has invalid frames.
 
     Args:
         varied: as training has it; otherwise motion as captured, at rates of video, and no camera of any roll.
+        fps: about the rate of the frames; None draws one.
     """
-    fps = float(rng.choice(RATES if varied else VIDEO_RATES))
+    fps = float(rng.choice(RATES if varied else VIDEO_RATES)) if fps is None else fps
     drawn = draw_stretch(clips, rng, frames, fps)
     if drawn is None:
         return None
@@ -247,7 +253,13 @@ def make_shard(
     bodies = Body.open("light"), Body.open("full")
     # One large person in view: no search for small ones, and a new search only where the person is lost.
     one = dataclasses.replace(
-        config, max_people=1, masks=False, parts=False, tile_interval_s=1e6, detector_interval_s=1e6
+        config,
+        max_people=1,
+        masks=False,
+        parts=False,
+        tile_interval_s=1e6,
+        detector_interval_s=1e6,
+        landmark_interval_s=0.0,
     )
     perceiver = Perceiver(one, device)
     out: list[PerceivedClip] = []
