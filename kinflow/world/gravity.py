@@ -362,28 +362,47 @@ def _degrees(covariance: Tensor, frame: tuple[Tensor, Tensor], up: Tensor, lines
     return math.degrees(math.sqrt(max(0.0, float(turned.trace()) / 2)))
 
 
-def _maximum(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 30) -> tuple[Tensor, Tensor]:
-    """Where a smooth ``loss`` of a few numbers is least, by damped Newton steps, and the inverse of its curvature there."""
-    x, damping = start, 1e-3
-    value = float(loss(x))
-    curvature = torch.eye(len(x), dtype=x.dtype)
-    for _ in range(iterations):
+def _maximum(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 150) -> tuple[Tensor, Tensor]:
+    """Where a smooth ``loss`` of a few numbers is least, and the inverse of its curvature there.
+
+    Damped Newton steps; curvature, a gradient for each number, is worked out at both ends and carried along between them
+    by what gradients change (symmetric rank one; Nocedal and Wright, Numerical Optimization, 6.2).
+    """
+
+    def told(x: Tensor) -> tuple[float, Tensor]:
         x = x.detach().requires_grad_()
-        gradient = torch.autograd.grad(loss(x), x)[0]
-        x = x.detach()
+        value = loss(x)
+        return float(value.detach()), torch.autograd.grad(value, x)[0]
+
+    def curved(x: Tensor) -> Tensor:
         curvature = torch.autograd.functional.hessian(loss, x)
-        values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
-        moved = False
+        return (curvature + curvature.mT) / 2
+
+    x, damping, fresh = start, 1e-3, True
+    value, gradient = told(x)
+    curvature = curved(x)
+    for _ in range(iterations):
+        values, vectors = torch.linalg.eigh(curvature)
+        gained = 0.0
         while damping < 1e6:
-            step = vectors @ ((vectors.mT @ gradient) / (values.abs() + damping * values.abs().amax()))
-            tried = float(loss(x - step))
+            step = -vectors @ ((vectors.mT @ gradient) / (values.abs() + damping * values.abs().amax()))
+            tried, onward = told(x + step)
             if tried < value:
-                moved, damping = True, max(damping / 10, 1e-9)
-                small = value - tried < 1e-7 * (1 + abs(value))
-                x, value = x - step, tried
+                gained, damping = value - tried, max(damping / 10, 1e-9)
+                break
+            if not fresh:  # what was carried along may be what is wrong
                 break
             damping = max(10 * damping, 1e-6)
-        if not moved or small:
+        if gained > 1e-7 * (1 + abs(value)):
+            missed = onward - gradient - curvature @ step
+            along = missed @ step
+            if float(along.abs()) > 1e-8 * float(missed.norm() * step.norm()):
+                curvature = curvature + missed[:, None] * missed / along
+            x, value, gradient, fresh = x + step, tried, onward, False
+        elif fresh:
+            x = x + step if gained > 0 else x
             break
-    values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
+        else:
+            curvature, fresh = curved(x), True
+    values, vectors = torch.linalg.eigh(curved(x) if not fresh else curvature)
     return x, (vectors / values.clamp_min(1e-6)) @ vectors.mT
