@@ -189,9 +189,7 @@ def _looked_at(
                 yield grey, mask, shrink
 
 
-def follow(
-    clip: Clip, motions: Sequence[Motion], lines: Lines | None = None, every_s: float = 0.0
-) -> Iterator[Window]:
+def follow(clip: Clip, motions: Sequence[Motion], lines: Lines | None = None, every_s: float = 0.0) -> Iterator[Window]:
     """Yield windows over a clip's frames ``every_s`` apart: each begins with the last frame of the one before. Positions are px of
     the full frame."""
     before: Array | None = None
