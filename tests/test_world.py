@@ -23,8 +23,8 @@ from kinflow.rotations import rotvec_to_rotmat
 from kinflow.world import locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
-from kinflow.world.gravity import directions
-from kinflow.world.tilt import TiltDensity, load_tilt
+from kinflow.world.gravity import AWAY_DEG, directions
+from kinflow.world.tilt import Tilt, TiltDensity, load_tilt
 
 TILTED = rotvec_to_rotmat(torch.tensor([0.35, 0.1, -0.2]))
 """A camera that looks down by 20 degrees and rolls."""
@@ -332,6 +332,36 @@ def test_the_tilt_density_is_one_on_the_sphere(body: Body) -> None:
     torch.testing.assert_close(density.mean(1) * 4 * torch.pi, torch.ones(5, dtype=torch.float64), atol=2e-3, rtol=0)
     upright = load_tilt()(standing(body).pose_rotmat(slice(0, 1))[:, 1:22].double())
     assert degrees_off(upright.mean[0, upright.log_weight[0, :-1].argmax()].numpy(), np.array([0, 1.0, 0])) < 12
+
+
+def test_a_blurred_tilt_is_the_mean_over_errors_of_up() -> None:
+    """A sharp density seen through errors of 6 degrees, against the mean over drawn errors."""
+    sharp = Tilt(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([6.0]), torch.tensor([-1e-6, -14.0])).blurred(0.0)
+    std = float(np.deg2rad(6))
+    drawn = std * torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+    for degrees in (0.0, 5.0, 12.0):
+        angle = float(np.deg2rad(degrees))
+        turned = rotvec_to_rotmat(torch.stack((angle + drawn[:, 0], torch.zeros(len(drawn)), drawn[:, 1]), -1))
+        expected = sharp.log_prob(turned[..., 1]).exp().mean()
+        up = torch.tensor([0.0, np.cos(angle), np.sin(angle)], dtype=torch.float32)
+        torch.testing.assert_close(sharp.blurred(std).log_prob(up).exp(), expected, rtol=0.06, atol=0.0)
+
+
+def test_everybody_reconstructed_as_leaning_away_as_is_usual_says_up(body: Body) -> None:
+    """Leant away as reconstructions are on average, a body says more exactly where up is than one that is not."""
+    motion = walking(body)
+    rays = motion.joints3d[:, 0] / np.linalg.norm(motion.joints3d[:, 0], axis=-1, keepdims=True)
+    away = rays.mean(0) * [1, 0, 1]
+    axis = np.cross(-DOWN.numpy(), away / np.linalg.norm(away))
+    off = []
+    for degrees in (0.0, AWAY_DEG):
+        lean = rotvec_to_rotmat(torch.tensor(np.deg2rad(degrees) * axis)).float()
+        pose = motion.pose_rotmat()
+        pose[:, 0] = lean @ pose[:, 0]
+        leaning = motion_seen(body, pose, torch.tensor(motion.transl))
+        up = torch.from_numpy(locate([leaning]).T_world2cam[0, :3, 1])
+        off.append(float(up @ torch.from_numpy(away / np.linalg.norm(away))))
+    assert np.rad2deg(off[1] - off[0]) == pytest.approx(AWAY_DEG, abs=0.3)
 
 
 def test_every_setting_of_the_tilt_density_has_an_effect() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
 from .floor import along_floor
-from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
+from .gravity import CORRELATED_S, WOBBLE_DEG, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, moved_to, scaled
 from .tilt import Tilt, load_tilt
@@ -355,7 +356,7 @@ class _Posed:
         # One frame is one look.
         share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
         with torch.no_grad():
-            tilt = load_tilt()(self.body_rotmat[rows])
+            tilt = load_tilt()(self.body_rotmat[rows]).blurred(math.radians(WOBBLE_DEG))
         # Which feet carry is told by the likeliest up of each frame alone.
         likeliest = tilt.log_weight[:, :-1].argmax(-1)
         up = (self.root_rotmat[rows] @ tilt.mean[torch.arange(len(rows)), likeliest][..., None])[..., 0]
