@@ -23,7 +23,7 @@ from kinflow.rotations import rotvec_to_rotmat
 from kinflow.world import locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
-from kinflow.world.gravity import AWAY_DEG, directions
+from kinflow.world.gravity import AWAY_DEG, Sighted, directions, tilt_score
 from kinflow.world.tilt import Tilt, TiltDensity, load_tilt
 
 TILTED = rotvec_to_rotmat(torch.tensor([0.35, 0.1, -0.2]))
@@ -347,21 +347,23 @@ def test_a_blurred_tilt_is_the_mean_over_errors_of_up() -> None:
         torch.testing.assert_close(sharp.blurred(std).log_prob(up).exp(), expected, rtol=0.06, atol=0.0)
 
 
-def test_everybody_reconstructed_as_leaning_away_as_is_usual_says_up(body: Body) -> None:
-    """Leant away as reconstructions are on average, a body says more exactly where up is than one that is not."""
-    motion = walking(body)
-    rays = motion.joints3d[:, 0] / np.linalg.norm(motion.joints3d[:, 0], axis=-1, keepdims=True)
-    away = rays.mean(0) * [1, 0, 1]
-    axis = np.cross(-DOWN.numpy(), away / np.linalg.norm(away))
-    off = []
-    for degrees in (0.0, AWAY_DEG):
-        lean = rotvec_to_rotmat(torch.tensor(np.deg2rad(degrees) * axis)).float()
-        pose = motion.pose_rotmat()
-        pose[:, 0] = lean @ pose[:, 0]
-        leaning = motion_seen(body, pose, torch.tensor(motion.transl))
-        up = torch.from_numpy(locate([leaning]).T_world2cam[0, :3, 1])
-        off.append(float(up @ torch.from_numpy(away / np.linalg.norm(away))))
-    assert np.rad2deg(off[1] - off[0]) == pytest.approx(AWAY_DEG, abs=0.3)
+@pytest.mark.parametrize("heading", [0.0, 2.0])
+def test_bodies_are_taken_to_lean_away_from_the_camera_by_what_is_usual(heading: float) -> None:
+    """Of one whose pose says straight up, and who is leant away from the camera by that, up is best where it is."""
+    up, ray = -DOWN.double(), torch.tensor([0.0, 0.3, 0.954], dtype=torch.float64)
+    lean = rotvec_to_rotmat(torch.tensor([-np.deg2rad(AWAY_DEG), 0.0, 0.0]))  # the head away, along z
+    assert (lean @ up)[2] > 0.01
+    turned = (
+        lean
+        @ rotvec_to_rotmat(torch.tensor([0.0, heading, 0.0], dtype=torch.float64))
+        @ torch.diag(torch.tensor([1.0, -1, -1]).double())
+    )
+    tilt = Tilt(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([[6.0]]), torch.tensor([[0.0, -20.0]]))
+    zeros, ones = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    person = Sighted(turned[None], tilt, zeros[:, None], ray[None], ones, zeros, ones, ones, zeros, ones)
+    angle = torch.arange(-4, 4.1, 0.2, dtype=torch.float64).deg2rad()
+    grid = rotvec_to_rotmat(torch.nn.functional.pad(torch.cartesian_prod(angle, angle), (0, 1))[:, [0, 2, 1]]) @ up
+    assert degrees_off(grid[int(tilt_score([person], grid).argmax())].numpy(), up.numpy()) < 0.15
 
 
 def test_every_setting_of_the_tilt_density_has_an_effect() -> None:
