@@ -23,8 +23,8 @@ from kinflow.rotations import rotvec_to_rotmat
 from kinflow.world import locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
-from kinflow.world.gravity import directions
-from kinflow.world.tilt import TiltDensity, load_tilt
+from kinflow.world.gravity import AWAY_DEG, Sighted, directions, tilt_score
+from kinflow.world.tilt import Tilt, TiltDensity, load_tilt
 
 TILTED = rotvec_to_rotmat(torch.tensor([0.35, 0.1, -0.2]))
 """A camera that looks down by 20 degrees and rolls."""
@@ -82,23 +82,32 @@ def test_gravity_turns_with_the_camera(body: Body) -> None:
 def test_nothing_sinks_or_floats_and_bodies_move_as_a_whole(body: Body) -> None:
     motion = walking(body, TILTED)
     placed = place([motion])[0]
-    lowest = placed.to_world(motion.vertices(None, body))[..., 1].min(1)
+    lowest = placed.to_world(placed.vertices(None, body))[..., 1].min(1)
     assert lowest.min() > -0.02 and np.abs(np.median(lowest)) < 0.02
     joints = placed.joints3d, placed.to_world(placed.joints3d)
     np.testing.assert_allclose(*(np.linalg.norm(x[:, 1:] - x[:, :1], axis=-1) for x in joints), atol=1e-5)
 
 
-def test_body_parameters_and_points_agree_in_the_world(body: Body) -> None:
-    placed = place([walking(body, TILTED)])[0]
-    assert placed.global_orient_world is not None and placed.transl_world is not None
+@pytest.mark.parametrize("turn", [torch.eye(3), TILTED], ids=["level", "tilted"])
+def test_the_world_and_the_camera_show_one_body(body: Body, turn: torch.Tensor) -> None:
+    """T_world2cam carries the body that the world's parameters pose onto the one that the camera's do, joints and skin."""
+    placed = place([walking(body, turn)])[0]
+    assert placed.global_orient_world is not None and placed.transl_world is not None and placed.T_world2cam is not None
     rotmat = placed.pose_rotmat()
     rotmat[:, 0] = rotvec_to_rotmat(torch.tensor(placed.global_orient_world))
-    joints = body.joints(torch.tensor(placed.betas), rotmat, torch.tensor(placed.transl_world))
-    np.testing.assert_allclose(joints.numpy(), placed.to_world(placed.joints3d), atol=1e-5)
-    # Back in the camera everybody is where they were seen, across the line of sight.
-    assert placed.T_world2cam is not None
-    back = joints.numpy() @ placed.T_world2cam[:, :3, :3].swapaxes(1, 2) + placed.T_world2cam[:, None, :3, 3]
-    pixels = [x[..., :2] / x[..., 2:] * 700 for x in (back, placed.joints3d)]
+    parts = torch.tensor(placed.betas), rotmat, torch.tensor(placed.transl_world)
+    for world, camera in (
+        (body.joints(*parts), placed.joints3d), (body.vertices(*parts), placed.vertices(None, body)),
+    ):  # fmt: skip
+        carried = world.numpy() @ placed.T_world2cam[:, :3, :3].swapaxes(1, 2) + placed.T_world2cam[:, None, :3, 3]
+        np.testing.assert_allclose(carried, camera, atol=2e-5)
+        np.testing.assert_allclose(placed.to_world(camera), world.numpy(), atol=2e-5)
+
+
+def test_in_the_picture_people_stay_where_they_were_seen(body: Body) -> None:
+    motion = walking(body, TILTED)
+    placed = place([motion])[0]
+    pixels = [m.joints3d[..., :2] / m.joints3d[..., 2:] * 700 for m in (placed, motion)]
     assert np.abs(pixels[0] - pixels[1]).mean() < 15  # this walker's feet slide, by 2 cm a frame
 
 
@@ -107,7 +116,7 @@ def test_two_people_share_one_ground(body: Body) -> None:
     world = locate([near, dataclasses.replace(far, person_id=1)])
     people = stand([near, far], world)
     assert len(world.scales) == 2 and all(0.9 < s < 1.1 for s in world.scales)
-    lows = [p.to_world(m.vertices(None, body))[..., 1].min() for p, m in zip(people, (near, far), strict=True)]
+    lows = [p.to_world(p.vertices(None, body))[..., 1].min() for p in people]
     assert max(abs(v) for v in lows) < 0.02
 
 
@@ -323,6 +332,38 @@ def test_the_tilt_density_is_one_on_the_sphere(body: Body) -> None:
     torch.testing.assert_close(density.mean(1) * 4 * torch.pi, torch.ones(5, dtype=torch.float64), atol=2e-3, rtol=0)
     upright = load_tilt()(standing(body).pose_rotmat(slice(0, 1))[:, 1:22].double())
     assert degrees_off(upright.mean[0, upright.log_weight[0, :-1].argmax()].numpy(), np.array([0, 1.0, 0])) < 12
+
+
+def test_a_blurred_tilt_is_the_mean_over_errors_of_up() -> None:
+    """A sharp density seen through errors of 6 degrees, against the mean over drawn errors."""
+    sharp = Tilt(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([6.0]), torch.tensor([-1e-6, -14.0])).blurred(0.0)
+    std = float(np.deg2rad(6))
+    drawn = std * torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+    for degrees in (0.0, 5.0, 12.0):
+        angle = float(np.deg2rad(degrees))
+        turned = rotvec_to_rotmat(torch.stack((angle + drawn[:, 0], torch.zeros(len(drawn)), drawn[:, 1]), -1))
+        expected = sharp.log_prob(turned[..., 1]).exp().mean()
+        up = torch.tensor([0.0, np.cos(angle), np.sin(angle)], dtype=torch.float32)
+        torch.testing.assert_close(sharp.blurred(std).log_prob(up).exp(), expected, rtol=0.06, atol=0.0)
+
+
+@pytest.mark.parametrize("heading", [0.0, 2.0])
+def test_bodies_are_taken_to_lean_away_from_the_camera_by_what_is_usual(heading: float) -> None:
+    """Of one whose pose says straight up, and who is leant away from the camera by that, up is best where it is."""
+    up, ray = -DOWN.double(), torch.tensor([0.0, 0.3, 0.954], dtype=torch.float64)
+    lean = rotvec_to_rotmat(torch.tensor([-np.deg2rad(AWAY_DEG), 0.0, 0.0]))  # the head away, along z
+    assert (lean @ up)[2] > 0.01
+    turned = (
+        lean
+        @ rotvec_to_rotmat(torch.tensor([0.0, heading, 0.0], dtype=torch.float64))
+        @ torch.diag(torch.tensor([1.0, -1, -1]).double())
+    )
+    tilt = Tilt(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([[6.0]]), torch.tensor([[0.0, -20.0]]))
+    zeros, ones = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    person = Sighted(turned[None], tilt, zeros[:, None], ray[None], ones, zeros, ones, ones, zeros, ones)
+    angle = torch.arange(-4, 4.1, 0.2, dtype=torch.float64).deg2rad()
+    grid = rotvec_to_rotmat(torch.nn.functional.pad(torch.cartesian_prod(angle, angle), (0, 1))[:, [0, 2, 1]]) @ up
+    assert degrees_off(grid[int(tilt_score([person], grid).argmax())].numpy(), up.numpy()) < 0.15
 
 
 def test_every_setting_of_the_tilt_density_has_an_effect() -> None:

@@ -15,7 +15,7 @@ from kinflow.rotations import exp_so3, rotvec_to_rotmat
 from kinflow.world import legs as bending
 from kinflow.world import locate, place
 from kinflow.world.floor import along_floor
-from kinflow.world.gravity import LINES_DEG
+from kinflow.world.gravity import LINES_DEG, _maximum
 from kinflow.world.legs import CHAINS, Limbs, bend, posed
 from kinflow.world.verticals import Lines, Segments
 
@@ -207,7 +207,8 @@ def test_lines_of_a_picture_tell_up() -> None:
     lines = Lines(K, np.arange(40) / 30)
     mask = np.full_like(picture, 255)
     for row in range(40):
-        lines.look(row, picture, mask, 1.0)
+        if lines.due(row):
+            lines.look(row, picture, mask, 1.0)
     assert len(lines._found) == 3  # every half second
     segments = lines.segments(np.tile(np.eye(4), (40, 1, 1)))
     assert segments is not None
@@ -240,3 +241,18 @@ def test_a_glimpse_of_somebody_lying_across_the_picture_is_not_believed(body: Bo
     assert glimpse.up_from == "assumed" and glimpse.up_std_deg is None
     assert long.up_from == "people"
     assert degrees(long.T_world2cam[0, :3, 1], rolled.double().numpy() @ [0, -1, 0]) < 8
+
+
+def test_the_most_probable_and_its_width_are_those_of_a_known_density() -> None:
+    """A sharp, bent valley, far from where it is begun; and beyond its turn the curvature is not positive."""
+    scales = torch.tensor([1.0, 10.0, 0.2], dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        bent = torch.stack((x[0] - 1, x[1] - x[0] ** 2, x[2] + x[1]))
+        return torch.log1p(0.5 * (scales * bent).square()).sum() + 0.5 * (scales * bent).square().sum()
+
+    found, covariance = _maximum(loss, torch.tensor([-1.5, 2.0, 4.0], dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64), atol=1e-4, rtol=0)
+    turned = torch.tensor([[1.0, 0, 0], [-2, 1, 0], [0, 1, 1]], dtype=torch.float64)  # of the residuals, there
+    expected = torch.linalg.inv(turned.mT @ torch.diag(2 * scales.square()) @ turned)
+    torch.testing.assert_close(covariance, expected, rtol=1e-2, atol=1e-4)

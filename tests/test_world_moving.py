@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from motions_seen import SIZE, K, motion_seen, standing
+from motions_seen import SIZE, K, motion_seen, standing, walking
 
 from kinflow.body import Body
 from kinflow.clip import Clip
@@ -19,7 +19,7 @@ from kinflow.errors import MissingAssetError
 from kinflow.motion import Motion
 from kinflow.rotations import exp_so3, log_so3
 from kinflow.video import VideoWriter
-from kinflow.world import locate, place, stand
+from kinflow.world import locate, moving, place, stand
 from kinflow.world.moving import fit_rotation, watch_background
 
 FRAMES, FPS = 24, 24.0
@@ -83,6 +83,24 @@ def test_a_camera_that_stands_still_is_told_to(tmp_path: Path, body: Body) -> No
     path = watch_background(clip, [nobody(body)], asked=False)
     assert path.source == "static" and not path.notes
     np.testing.assert_array_equal(path.T_ref2cam, np.tile(np.eye(4), (FRAMES, 1, 1)))
+
+
+@needs_opencv
+def test_a_glance_at_a_camera_that_stands_gives_the_same_world(
+    tmp_path: Path, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few frames a second tell what all of them tell, people and upright lines included."""
+    clip = filmed(tmp_path / "still.mp4", np.tile(np.eye(3), (FRAMES, 1, 1)))
+    followed: list[int] = []
+    flow = moving._flow
+    monkeypatch.setattr(moving, "_flow", lambda *arrays: followed.append(1) or flow(*arrays))
+    people = [walking(body, frames=FRAMES)]
+    quick, glanced = place(people, clip)[0], len(followed)
+    monkeypatch.setattr(moving, "_clearly_still", lambda *anything: False)
+    whole = place(people, clip)[0]
+    assert len(followed) - glanced == FRAMES - 1 and glanced < FRAMES / 4
+    np.testing.assert_allclose(quick.to_world(quick.joints3d), whole.to_world(whole.joints3d), atol=1e-4)
+    np.testing.assert_allclose(quick.T_world2cam, whole.T_world2cam, atol=1e-4)
 
 
 @needs_opencv

@@ -45,6 +45,9 @@ TWO_VIEWS = 4.0
 """Px: parallax that two views need to tell rotation better than a pure rotation does, whose error is of its size."""
 STILL_DEG = 0.25
 """A camera that never turns by more, and shows no parallax, stands still."""
+GLANCE_S = 0.25
+"""Frames so far apart are enough to see that a camera stands still, where all that could be motion is below CLEARLY of what is."""
+CLEARLY = 0.5
 BEYOND = 0.12
 """Boxes are masked with so much of their size around them."""
 
@@ -90,6 +93,8 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
             )
         return CameraPath.static(frames, ("camera taken as static: to tell, install kinflow[world] (OpenCV)",))
     K = clip.K.double().numpy()
+    if not asked and _clearly_still(clip, motions, K, lines):
+        return CameraPath.static(frames)
     turns: list[Array] = [np.eye(3)[None]]
     misses, zooms, blind, corners = [], [], 0, []
     for window in follow(clip, motions, lines):
@@ -120,6 +125,22 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
     return CameraPath(poses, "moving", metric=not goes, notes=tuple(notes), corners=tuple(corners) if goes else ())
 
 
+def _clearly_still(clip: Clip, motions: Sequence[Motion], K: Array, lines: Lines | None) -> bool:
+    """Whether a few frames a second leave no doubt that the camera stands still; ``lines`` see what they would of all."""
+    turn, misses = np.eye(3), []
+    for window in follow(clip, motions, lines, GLANCE_S):
+        if window.points.shape[1] < FEWEST:
+            return False
+        turned = turn_of(window, K, max(clip.image_size))
+        misses.append(turned.miss)
+        angles = np.degrees(np.linalg.norm(log_so3(turned.rotmat @ turn), axis=-1))
+        turn = turned.rotmat[-1] @ turn
+        grown = np.abs(np.log(turned.zoom)).max()
+        if angles.max() > CLEARLY * STILL_DEG or turned.miss > CLEARLY * PARALLAX or grown > CLEARLY * ZOOMED:
+            return False
+    return bool(misses)
+
+
 def _rays(points: Array, K: Array) -> Array:
     """Unit rays (..., 3) to points (..., 2) px."""
     rays = np.concatenate(((points - K[:2, 2]) / np.array([K[0, 0], K[1, 1]]), np.ones((*points.shape[:-1], 1))), -1)
@@ -143,31 +164,39 @@ def look_for_lines(clip: Clip, motions: Sequence[Motion], lines: Lines) -> None:
             pass
 
 
-def _looked_at(clip: Clip, motions: Sequence[Motion], lines: Lines | None) -> Iterator[tuple[Array, Array, float]]:
-    """Each frame in grey and small, 255 where it is background, and by what it was shrunk."""
+def _looked_at(
+    clip: Clip, motions: Sequence[Motion], lines: Lines | None, every_s: float = 0.0
+) -> Iterator[tuple[Array, Array, float]]:
+    """Frames ``every_s`` apart in grey and small, 255 where they are background, and by what they were shrunk."""
     cv2 = _opencv()
 
     shrink = min(1.0, LONGER_SIDE / max(clip.image_size))
     boxes = _boxes(motions)
-    row = 0
+    row, due = -1, -np.inf
     for batch in clip.batches(8):
-        for image, frame_id in zip(batch.images, batch.frame_ids.tolist(), strict=True):
+        for image, time, frame_id in zip(batch.images, batch.timestamps, batch.frame_ids.tolist(), strict=True):
+            row += 1
+            wanted, ruled = time >= due, lines is not None and lines.due(row)
+            if not wanted and not ruled:
+                continue
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else grey
             mask = _mask(grey.shape, boxes.get(frame_id, ()), shrink)
-            if lines is not None:
+            if lines is not None and ruled:
                 lines.look(row, grey, mask, shrink)
-            row += 1
-            yield grey, mask, shrink
+            if wanted:
+                due = time + every_s
+                yield grey, mask, shrink
 
 
-def follow(clip: Clip, motions: Sequence[Motion], lines: Lines | None = None) -> Iterator[Window]:
-    """Yield windows over a clip: each begins with the last frame of the one before. Positions are px of the full frame."""
+def follow(clip: Clip, motions: Sequence[Motion], lines: Lines | None = None, every_s: float = 0.0) -> Iterator[Window]:
+    """Yield windows over a clip's frames ``every_s`` apart: each begins with the last frame of the one before. Positions are px of
+    the full frame."""
     before: Array | None = None
     track: list[Array] = []
     kept = np.empty((0, 2), np.float32)
     shrink = 1.0
-    for grey, mask, shrink in _looked_at(clip, motions, lines):
+    for grey, mask, shrink in _looked_at(clip, motions, lines, every_s):
         if before is None:
             kept = _corners(grey, mask)
             track = [kept]

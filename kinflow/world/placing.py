@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
 from .floor import along_floor
-from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
+from .gravity import CORRELATED_S, WOBBLE_DEG, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, moved_to, scaled
 from .tilt import Tilt, load_tilt
@@ -115,7 +116,8 @@ def place(
     up: Sequence[float] | None = None,
     body: Body | None = None,
 ) -> list[Motion]:
-    """Put people into the world: the same motions with their fields of the world filled in.
+    """Put people into the world: the motions with their fields of the world filled in, and moved in camera axes with them, so that
+    ``T_world2cam`` carries the one into the other.
 
     Args:
         motions: of one clip.
@@ -354,7 +356,7 @@ class _Posed:
         # One frame is one look.
         share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
         with torch.no_grad():
-            tilt = load_tilt()(self.body_rotmat[rows])
+            tilt = load_tilt()(self.body_rotmat[rows]).blurred(math.radians(WOBBLE_DEG))
         # Which feet carry is told by the likeliest up of each frame alone.
         likeliest = tilt.log_weight[:, :-1].argmax(-1)
         up = (self.root_rotmat[rows] @ tilt.mean[torch.arange(len(rows)), likeliest][..., None])[..., 0]
@@ -409,7 +411,8 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
             limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
             certainty=certainty, ground=ground,
         )  # fmt: skip
-    motion = _bent(motion, person, bent, body)
+    pelvis = (cameras[:, :3, :3] @ solved.pelvis[..., None])[..., 0] + cameras[:, :3, 3]
+    motion = _moved(motion, person, pelvis, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -424,8 +427,9 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
     )
 
 
-def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
-    """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
+def _moved(motion: Motion, person: _Posed, pelvis: Tensor, legs: Tensor, body: Body) -> Motion:
+    """The motion in camera axes with the pelvis at (T, 3) m, with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows."""
+    transl = (pelvis - person.rest_pelvis).numpy()
     pose = person.body_rotmat.clone()
     pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
     turned = rotmat_to_rotvec(pose)
@@ -437,10 +441,10 @@ def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
             part = pose[rows].float()
             z.append(_flow().encode(part)[0])
             whole = full_pose(part, person.root_rotmat[rows].float()).to(body.device, body.dtype)
-            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
+            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, transl[rows]))
             joints.append(body.joints(shape, whole, place).float().cpu())
     return dataclasses.replace(
-        motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
+        motion, transl=transl, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
     )
 
 

@@ -51,6 +51,11 @@ class Tilt(NamedTuple):
         uniform = torch.full_like(each[..., :1], -_LOG_SPHERE)
         return torch.logsumexp(torch.cat((each, uniform), -1) + self.log_weight, -1)
 
+    def blurred(self, std: float) -> Tilt:
+        """The density where up in the pelvis' frame is told with an error of ``std`` rad in each of two directions."""
+        # Variances add, near enough: 1 / kappa is that of a narrow von Mises-Fisher density.
+        return self._replace(log_kappa=-torch.log(torch.exp(-self.log_kappa) + std * std))
+
 
 class TiltDensity(nn.Module):
     """p(up in the pelvis' frame | body pose): an MLP on where a mean body's joints lie about its pelvis.

@@ -64,10 +64,13 @@ class Lines:
         self._next, self._span, self._times = -math.inf, span, timestamps
         self._found: list[tuple[int, Array, Array]] = []
 
+    def due(self, row: int) -> bool:
+        """Whether the clip's ``row``-th frame is one to look at; those that were looked at are not."""
+        return bool(self._times[row] >= self._next)
+
     def look(self, row: int, grey: Array, mask: Array, shrink: float) -> None:
-        """Take the segments of a frame, the clip's ``row``-th: ``grey`` (H, W) shrunk by ``shrink``, background where ``mask``."""
-        if self._times[row] < self._next:
-            return
+        """Take the segments of a frame that is due, the clip's ``row``-th: ``grey`` (H, W) shrunk by ``shrink``, background where
+        ``mask``."""
         self._next = float(self._times[row]) + self._span
         import cv2
 
