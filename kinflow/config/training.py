@@ -24,8 +24,8 @@ class TrainConfig(Config):
     """What every training has in common: :func:`kinflow.training.loop.fit`.
 
     Attributes:
-        seed: of weights and data; steps: at most so many; minutes: and at most so long (0: no limit). The learning rate
-            follows a cosine over whichever ends first.
+        seed: of weights and data; steps: at most so many (0: none, the weights are validated, finished and written as they
+            came); minutes: and at most so long (0: no limit). The learning rate follows a cosine over whichever ends first.
         batch: clips or poses a step; lr, weight_decay: AdamW's; warmup: steps of linear rise; grad_clip: of the norm.
         ema: decay of the averaged weights, which are the ones validated and kept.
         validate_every: steps between validations; patience: validations without a better score before it stops (0: off).

@@ -14,6 +14,7 @@ from ...dynamics import LatentDynamics, load_dynamics
 from ...dynamics.root import root_motion
 from ...flow import PoseFlow, load_flow
 from ...rotations import rotvec_to_rotmat
+from ..coverage import NOMINAL, fit_spread
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, mirror_root, perturb
 from ..run import Captured, Card, Training, capture_alone, listed
@@ -21,6 +22,7 @@ from ..streams.windows import WindowSampler
 
 RATES = (12.0, 24.0, 30.0, 60.0)
 """Frame rates (Hz) at which the dynamics are validated and compared."""
+NATS = "validation, nats a frame"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +203,18 @@ def _build(config: DynamicsTrainingConfig, captured: Captured, device: torch.dev
 
 def _card(task: DynamicsTask, captured: Captured, result: FitResult) -> Card:
     what = f"recurrent neural-ODE dynamics in the {task.config.space} of flow.safetensors"
-    return Card(
-        what, capture_alone(captured), {"validation, nats a frame": listed(result, sign=-1).replace("nll_", "")}
-    )
+    return Card(what, capture_alone(captured), {NATS: listed(result, sign=-1).replace("nll_", "")})
 
 
-TRAINING = Training("dynamics", DynamicsTrainingConfig, _build, _card)
+def _finish(task: DynamicsTask) -> dict[str, str]:
+    shares = fit_spread(task.module, {rate: w.to(task.device) for rate, w in task.validation.items()})
+    told = ", ".join(f"{rate:.0f}hz " + " / ".join(f"{100 * s:.1f}" for s in each) for rate, each in shares.items())
+    with torch.no_grad():
+        scores = task.validate(task.module)
+    return {
+        NATS: ", ".join(f"{k.removeprefix('nll_')} {-v:.2f}" for k, v in scores.items() if k != "score"),
+        "validation, % inside the central " + " / ".join(f"{100 * n:.0f}" for n in NOMINAL): told,
+    }
+
+
+TRAINING = Training("dynamics", DynamicsTrainingConfig, _build, _card, finish=_finish)
