@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..denoiser import Denoiser, load_denoiser
-from ..denoiser.windows import denoise_clip, meet, recent_past
+from ..denoiser.forecast import forecast as expected_future
+from ..denoiser.windows import denoise_clip, meet
 from ..dynamics import LatentDynamics, State, load_dynamics
 from ..dynamics.root import root_motion
 from ..errors import ShapeError, UsageError, check_shape, check_type
@@ -212,7 +213,8 @@ class MotionPrior(nn.Module):
         """What comes after a motion.
 
         The expected motion (``samples`` = 0) is the denoiser's, which looks at the last 2 s at 12 frames/s whatever the
-        rate of recording, so that it does not depend on that rate. Draws are the dynamics'.
+        rate of recording, so that it does not depend on that rate, and is trusted against the last pose as far as held-out
+        motion says: the calmer somebody is and the further ahead, the less. Draws are the dynamics'.
 
         Args:
             body_pose: (B, T, 23 or 21, 3) rad or matrices, at ``timestamps`` (T,) or (B, T) s.
@@ -248,13 +250,8 @@ class MotionPrior(nn.Module):
                 state, end.repeat_interleave(samples, 0), ahead.repeat_interleave(samples, 0), temperature, generator
             )
             return self._poses(x).unflatten(0, (size, samples))
-        pose, asked, told = recent_past(rotmat, times, valid)
-        frames = ahead.shape[1]
-        shown = torch.cat((pose, pose[:, -1:].expand(-1, frames, -1, -1, -1)), 1)
-        told = torch.cat((told, told.new_zeros(size, frames)), 1)
-        stamps = torch.cat((asked, ahead), 1)
-        filled = self.denoiser(shown, stamps, told, self._noise(rotmat, _EXACT))
-        return with_hands(rotmat_to_rotvec(meet(filled, shown, stamps, told)[:, -frames:]))
+        made = expected_future(self.denoiser, rotmat, times, valid, ahead, self._noise(rotmat, _EXACT))
+        return with_hands(rotmat_to_rotvec(made))
 
     # -- estimates ----------------------------------------------------------------------------------------------------
 
