@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from ..dynamics import LatentDynamics, State, load_dynamics
 from ..dynamics.root import root_motion
 from ..errors import ShapeError, UsageError, check_shape, check_type
 from ..flow import PoseFlow, load_flow
+from ..flow.tilt import TiltDensity, load_tilt
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..timing import last_valid
 from .core import LogProbCore, motion_log_prob
-from .inputs import body_rotmat, clip_inputs, in_order, takes_numbers, tensor_of, time_stamps, with_hands
+from .inputs import body_rotmat, clip_inputs, in_order, takes_numbers, tensor_of, time_stamps, up_vectors, with_hands
 
 _EXACT = 0.002  # rad: noise that motion capture is taken to have where a user says that there is none
 
@@ -38,15 +40,21 @@ class MotionPrior(nn.Module):
     Attributes:
         flow: the density of single poses, and of a motion's first frame. chart: its coordinates without the coupling
             layers, (..., 21, 3, 3) <-> (..., 63). dynamics: how the coordinates go on. denoiser: for past and future at once.
+        tilt: the density of up in the pelvis' frame, given the pose; None: this prior knows nothing of gravity.
     """
 
-    def __init__(self, flow: PoseFlow, dynamics: LatentDynamics, denoiser: Denoiser) -> None:
+    def __init__(
+        self, flow: PoseFlow, dynamics: LatentDynamics, denoiser: Denoiser, tilt: TiltDensity | None = None
+    ) -> None:
         super().__init__()
         for name, part, kind in (
             ("flow", flow, PoseFlow), ("dynamics", dynamics, LatentDynamics), ("denoiser", denoiser, Denoiser),
         ):  # fmt: skip
             check_type(name, part, kind, "MotionPrior.load() gives the packaged prior.")
+        if tilt is not None:
+            check_type("tilt", tilt, TiltDensity, "MotionPrior.load() gives the packaged prior.")
         self.flow, self.chart, self.dynamics, self.denoiser = flow, flow.linear(), dynamics, denoiser
+        self.tilt = tilt
 
     @classmethod
     def load(
@@ -63,7 +71,7 @@ class MotionPrior(nn.Module):
             FormatError: one holds other weights, or is damaged.
         """
         return (
-            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_denoiser(denoiser))
+            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_denoiser(denoiser), copy.deepcopy(load_tilt()))
             .eval()
             .requires_grad_(False)
         )
@@ -80,8 +88,13 @@ class MotionPrior(nn.Module):
         valid: Tensor | None = None,
         global_orient: Tensor | None = None,
         transl: Tensor | None = None,
+        up: Tensor | None = None,
     ) -> Tensor:
         """log p(pose_t | the valid poses before it); the sum over t is the motion's log-density.
+
+        With ``up`` it is log p(pose_t, up_t | the valid poses before it), for trackers that know gravity: how the body leans
+        counts as well. Given its pose, a frame's tilt is taken as independent of the others, so that a lean that lasts counts
+        in every frame; nats are then with respect to area on the unit sphere, too.
 
         Args:
             body_pose: (B, T, 23 or 21, 3) rad, or (B, T, 23 or 21, 3, 3).
@@ -89,16 +102,25 @@ class MotionPrior(nn.Module):
             valid: (B, T) bool; None: all frames.
             global_orient: (B, T, 3) rad and ``transl`` (B, T, 3) m: the root in a world with y up. Where both are given,
                 body pose is conditioned on the root's motion. Frames that are not valid may hold anything here, too.
+            up: (B, T, 3) unit vectors, the direction against gravity in the pelvis' frame: the second row of the root's
+                rotation matrix where it leads to a world with y up. Frames that are not valid may hold anything.
 
         Returns:
             (B, T) nats a frame; 0 where not valid. Differentiable.
 
         Raises:
-            ShapeError: shapes, values or time stamps that do not fit.
+            ShapeError: shapes, values or time stamps that do not fit; ``up`` that is no unit vector in some valid frame.
+            UsageError: ``up`` for a prior without a density of tilt.
         """
         rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
         root = self._root(global_orient, transl, times, valid, rotmat.dtype)
-        return motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, times, valid, root)
+        nats = motion_log_prob(self.flow, self.chart, self.dynamics, rotmat, times, valid, root)
+        if up is None:
+            return nats
+        if self.tilt is None:
+            raise UsageError("up: this prior has no density of tilt. MotionPrior.load() has one; or leave up out.")
+        up = up_vectors(up, valid, rotmat.dtype)
+        return nats + torch.where(valid, self.tilt(rotmat).log_prob(up), torch.zeros_like(nats))
 
     @takes_numbers
     def plausibility(

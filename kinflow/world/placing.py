@@ -19,6 +19,7 @@ from ..body.kinematics import full_pose
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
 from ..flow import PoseFlow, load_flow
+from ..flow.tilt import Tilt, load_tilt
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
@@ -28,7 +29,6 @@ from .floor import along_floor
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
 from .steps import Stepping, carried, moved_to, scaled
-from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
 from .verticals import Lines
 
