@@ -137,6 +137,26 @@ def body_rotmat(body_pose: Tensor, valid: Tensor | None = None) -> Tensor:
     return rotvec_to_rotmat(body_pose)
 
 
+def root_inputs(
+    global_orient: Tensor, transl: Tensor, times: Tensor, valid: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The root's rotation vectors (B, T, 3) rad and places (B, T, 3) m, zeros where not valid, in the more precise type of the
+    two (``dtype`` where they are integers): velocities are taken before they are cast.
+
+    Raises:
+        ShapeError: another shape, NaN or inf in a valid frame.
+    """
+    precise = torch.promote_types(global_orient.dtype, transl.dtype)
+    precise = precise if precise.is_floating_point else dtype
+    parts = []
+    for name, value in (("global_orient", global_orient), ("transl", transl)):
+        check_shape(name, value, f"{times.shape[0]} {times.shape[1]} 3")
+        parts.append(torch.where(valid[..., None], value.to(precise), 0.0))
+        if not bool(torch.isfinite(parts[-1].detach()).all()):
+            raise ShapeError(f"{name}: expected finite values, got NaN or inf. Mark such frames as not valid.")
+    return parts[0], parts[1]
+
+
 def up_vectors(up: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
     """Directions (B, T, 3) against gravity in the pelvis' frame, of unit length; of frames that are not valid: y.
 

@@ -19,8 +19,19 @@ from ..flow import PoseFlow, load_flow
 from ..flow.tilt import TiltDensity, load_tilt
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..timing import last_valid
+from .contacts import foot_contacts
 from .core import LogProbCore, motion_log_prob
-from .inputs import body_rotmat, clip_inputs, in_order, takes_numbers, tensor_of, time_stamps, up_vectors, with_hands
+from .inputs import (
+    body_rotmat,
+    clip_inputs,
+    in_order,
+    root_inputs,
+    takes_numbers,
+    tensor_of,
+    time_stamps,
+    up_vectors,
+    with_hands,
+)
 
 _EXACT = 0.002  # rad: noise that motion capture is taken to have where a user says that there is none
 
@@ -329,6 +340,38 @@ class MotionPrior(nn.Module):
             raise UsageError(f"noise: expected rad, above 0 and up to pi/2, got {noise}. 3 degrees are 0.05 rad.")
         return with_hands(rotmat_to_rotvec(denoise_clip(self.denoiser, rotmat, times, valid, level)))
 
+    @takes_numbers
+    @torch.no_grad()
+    def contacts(
+        self,
+        body_pose: Tensor,
+        global_orient: Tensor,
+        transl: Tensor,
+        timestamps: Tensor | None = None,
+        *,
+        fps: float | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """How likely each part of the feet stands on the ground: low and slow, over a tenth of a second.
+
+        The body is the open one of mean shape. The ground is level, at the height at which the clip's lowest soles mostly
+        are; it need not be 0.
+
+        Args:
+            body_pose, timestamps, fps, valid: as in :meth:`log_prob`.
+            global_orient: (B, T, 3) rad and transl (B, T, 3) m, the root in a world with y up.
+
+        Returns:
+            (B, T, 4) of left heel, left toe, right heel, right toe; 0 in frames that are not valid.
+
+        Raises:
+            ShapeError: inputs that do not fit, as in :meth:`log_prob`.
+        """
+        rotmat, times, valid = clip_inputs(body_pose, timestamps, fps, valid)
+        orient, place = root_inputs(global_orient, transl, times, valid, rotmat.dtype)
+        clips = zip(rotmat, rotvec_to_rotmat(orient), place, times, valid, strict=True)
+        return torch.stack([foot_contacts(*clip) for clip in clips]).to(rotmat.dtype)
+
     # -- parts --------------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -345,15 +388,8 @@ class MotionPrior(nn.Module):
             return None
         if global_orient is None or transl is None:
             raise UsageError("global_orient, transl: expected both or neither, got one. Leave the other out as well.")
-        precise = torch.promote_types(global_orient.dtype, transl.dtype)  # velocities are taken before the cast
-        precise = precise if precise.is_floating_point else dtype
-        parts = []
-        for name, value in (("global_orient", global_orient), ("transl", transl)):
-            check_shape(name, value, f"{times.shape[0]} {times.shape[1]} 3")
-            parts.append(torch.where(valid[..., None], value.to(precise), 0.0))
-            if not bool(torch.isfinite(parts[-1].detach()).all()):
-                raise ShapeError(f"{name}: expected finite values, got NaN or inf. Mark such frames as not valid.")
-        return root_motion(rotvec_to_rotmat(parts[0]), parts[1], times, valid).to(dtype)
+        orient, place = root_inputs(global_orient, transl, times, valid, dtype)
+        return root_motion(rotvec_to_rotmat(orient), place, times, valid).to(dtype)
 
     def _filter(self, z: Tensor, times: Tensor, valid: Tensor) -> State:
         state = self.dynamics.initial_state((len(z),))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..body import Body
 from ..body.kinematics import full_pose
+from ..body.soles import Soles, soles_of
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
 from ..flow import PoseFlow, load_flow
@@ -24,7 +25,7 @@ from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
-from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
+from .feet import carried_by_feet, centre_of_mass, support
 from .floor import along_floor
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
 from .legs import BENT, CHAINS, Limbs, bend, posed
