@@ -18,7 +18,7 @@ from ..body.soles import soles_of
 
 WIDTH_S = 0.05
 """Standard deviation of the Gaussian window of the lines."""
-WEIGHTS, CONSTANT = (-1.04, -84.4), 2.69
+WEIGHTS, CONSTANT = (-1.05, -84.4), 2.66
 """Of log speed (m/s) and height (m), by tools/calibrate_prior_contacts.py."""
 LEAST_MS = 0.02
 HIGHEST_M = 0.3

@@ -28,7 +28,7 @@ from .camera_files import CameraPath, read_camera_path
 from .feet import carried_by_feet, centre_of_mass, support
 from .floor import along_floor
 from .gravity import CORRELATED_S, Ground, Sighted, basis, find_ground
-from .legs import BENT, CHAINS, Limbs, bend, posed
+from .legs import Limbs, bend, limbs_of, posed, with_legs
 from .steps import Stepping, carried, moved_to, scaled
 from .trajectory import solve_path
 from .verticals import Lines
@@ -331,11 +331,7 @@ class _Posed:
 
     def limbs(self, turn: Tensor, pelvis: Tensor) -> Limbs:
         """Its legs in axes that camera axes are turned to by ``turn`` (T, 3, 3), the pelvis at ``pelvis`` (T, 3)."""
-        chains = torch.tensor(CHAINS)
-        parents = torch.cat((torch.zeros(2, 1, dtype=torch.long), chains[:, :-1]), 1)
-        local = self.body_rotmat[:, chains - 1]  # (T, 2, 4, 3, 3)
-        offsets = self.rest_joints[chains] - self.rest_joints[parents]
-        return Limbs(turn @ self.root_rotmat, pelvis, local[:, :, :BENT], local[:, :, BENT], offsets, self.sole_offsets)
+        return limbs_of(self.body_rotmat, turn @ self.root_rotmat, pelvis, self.rest_joints, self.sole_offsets)
 
     def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
         """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
@@ -427,8 +423,7 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
 
 def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
     """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
-    pose = person.body_rotmat.clone()
-    pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
+    pose = with_legs(person.body_rotmat, legs)
     turned = rotmat_to_rotvec(pose)
     body_pose = motion.body_pose.copy()
     body_pose[:, :NUM_BODY] = turned.numpy()
