@@ -19,6 +19,7 @@ from kinflow.errors import KinflowError, ShapeError, UsageError
 from kinflow.flow import PoseFlow
 from kinflow.flow.tilt import TiltDensity
 from kinflow.prior import MotionPrior
+from kinflow.prior.motion_prior import RANGE
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
 
 
@@ -131,6 +132,22 @@ def test_sample_and_forecast(prior: MotionPrior) -> None:
     assert prior.forecast(pose, TIMES, future, samples=4).shape == (2, 4, 3, 23, 3)
     with pytest.raises(ShapeError, match="future"):
         prior.forecast(pose, TIMES, torch.tensor([0.1, 0.3], dtype=torch.float64))
+
+
+def test_draws_stay_in_the_range_of_poses(prior: MotionPrior) -> None:
+    """Dynamics that run away, whatever is drawn: the flow's density of every pose stays above the bound, or that of the start."""
+    wild = copy.deepcopy(prior)
+    with torch.no_grad():
+        wild.dynamics.log_spread += 2.5
+    generator = torch.Generator().manual_seed(0)
+    drawn = wild.sample(torch.arange(30) / 24, 6, temperature=1.0, generator=generator)
+    nats = wild.flow.log_prob(rotvec_to_rotmat(drawn[:, :, :21]))
+    assert bool((nats >= nats[:, :1].clamp(max=RANGE) - 1e-6).all()) and float(drawn.diff(dim=1).abs().max()) > 0.01
+    far = torch.full((1, 2, 23, 3), 1.5, dtype=torch.float64)  # what was given may be anything
+    later = wild.forecast(far, TIMES[:2], TIMES[2:], samples=2, temperature=1.0, generator=generator)
+    least = wild.flow.log_prob(rotvec_to_rotmat(far[:, -1, :21]))
+    assert float(least) < RANGE
+    assert bool((wild.flow.log_prob(rotvec_to_rotmat(later[..., :21, :])) >= least - 1e-6).all())
 
 
 def test_draws_of_a_padded_clip_start_at_its_last_valid_frame(prior: MotionPrior) -> None:
