@@ -10,7 +10,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from motion_bench import NOISE, Bench, Results, body, spread
@@ -98,15 +97,6 @@ def detection(bench: Bench) -> Results:
     return results
 
 
-def quantiles(predictive: Any, z: Tensor) -> Tensor:
-    """Marginal cumulative probabilities (B, D) of z (B, D) under a mixture of Gaussians that share their shape."""
-    own = (predictive.basis.square() @ predictive.std.square()[..., None]).squeeze(-1)
-    own = own + (predictive.basis @ predictive.low_rank).square().sum(-1)
-    deviation = predictive.scale[..., None] * own.sqrt()[..., None, :]
-    inside = torch.special.ndtr((z[..., None, :] - predictive.means) / deviation)
-    return (predictive.log_weight.exp()[..., None] * inside).sum(-2)
-
-
 @torch.no_grad()
 def calibration(bench: Bench) -> Results:
     """Share of latents inside the central 50 and 90 % of their one-step predictions, from the third frame on."""
@@ -116,14 +106,7 @@ def calibration(bench: Bench) -> Results:
         found: dict[str, list[Tensor]] = {"50": [], "90": []}
         for prior in bench.priors.values():
             z = prior.chart.encode(test.rotmat)[0]
-            state, levels = prior.dynamics.initial_state((len(z),)), []
-            for t in range(z.shape[1]):
-                if t:
-                    state = prior.dynamics.advance(state, test.timestamps[:, t] - test.timestamps[:, t - 1])
-                if t >= 2:
-                    levels.append(quantiles(prior.dynamics.predict(state), z[:, t]))
-                state = prior.dynamics.update(state, z[:, t])
-            off = (torch.stack(levels, 1) - 0.5).abs()
+            off = (prior.dynamics.predictions(z, test.timestamps).cdf(z)[:, 2:] - 0.5).abs()
             for name, half in (("50", 0.25), ("90", 0.45)):
                 found[name].append((off <= half).double().mean(1))  # (B, D)
         results[rate] = {}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinflow.body import Body
+from kinflow.body.soles import soles_of
 from kinflow.cameras import Focal, intrinsics, project
 from kinflow.datasets.scenery import Room
 from kinflow.datasets.synthetic import join, random_look, render_frames
@@ -24,7 +25,6 @@ from kinflow.mocap.clips import MotionClip
 from kinflow.motion import Motion
 from kinflow.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.video import VideoWriter
-from kinflow.world.feet import soles_of
 
 KINDS = ("static", "pan", "walk")
 FRAMES, FPS = 100, 30.0

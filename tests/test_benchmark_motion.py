@@ -12,7 +12,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from motion_properties import quantiles
 from peers.motion.coordinates import Tangent, unwrap
 from peers.motion.filters import one_euro, savitzky_golay
 from peers.motion.humor import Humor, HumorSettings, train
@@ -21,7 +20,6 @@ from peers.motion.kalman import START, Kalman, run_filter, run_smoother
 from peers.motion.linear import Autoregression, Baseline
 
 import kinflow.evaluation.motion_windows as mt
-from kinflow.dynamics.predictive import Predictive
 from kinflow.evaluation.motion_windows import by_clip
 from kinflow.rotations import geodesic_distance, rotmat_to_rotvec, rotvec_to_rotmat
 from kinflow.training.poses import Capture, mirror_body
@@ -248,19 +246,3 @@ def test_measures() -> None:
     value = torch.randn(100).repeat_interleave(2)
     assert by_clip(value, clip)[1] == pytest.approx(0.1, rel=0.25)  # two windows of a clip are one, not two
     assert mt.bootstrap(lambda i: float(value[i].mean()), clip) == pytest.approx(0.1, rel=0.3)
-
-
-def test_quantiles_of_a_mixture_are_uniform_under_it() -> None:
-    size, dim = 4000, 3
-    basis = torch.eye(dim) + torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [-1, 2, 0]])
-    predictive = Predictive(
-        torch.tensor([0.3, 0.7]).log().expand(size, -1),
-        torch.randn(2, dim).expand(size, -1, -1),
-        torch.tensor([0.5, 2.0]).expand(size, -1),
-        torch.tensor([0.3, 1.0, 0.1]).expand(size, -1),
-        torch.randn(dim, 2).expand(size, -1, -1),
-        basis,
-    )
-    level = quantiles(predictive, predictive.sample(torch.Generator().manual_seed(0)))
-    inside = ((level - 0.5).abs() < 0.25).double().mean(0)
-    assert torch.allclose(inside, torch.full((dim,), 0.5).double(), atol=0.03)

@@ -173,7 +173,12 @@ TINY = {
 }
 SAYS = {
     "flow": ("normalizing flow", "8 runs of motion capture", "| validation, nats a pose | -1.50 |"),
-    "dynamics": ("in the latents of flow", "8 runs of motion capture", "| validation, nats a frame | 12hz -2.00 |"),
+    "dynamics": (
+        "in the latents of flow",
+        "8 runs of motion capture",
+        "| validation, nats a frame | 12hz ",
+        "central 50 / 90 | 12hz ",
+    ),
     "denoiser": ("bidirectional denoiser", "8 runs of motion capture", "regression's | nll_12hz 2.00 |"),
     "lifter": ("landmarks in 3D", "2 rendered, perceived clips, 40 frames", "| validation, mm | score 1.5"),
     "reconstructor": ("frame encoder", "of motion capture, projected (see NOTICE)", "| flow fingerprint |"),

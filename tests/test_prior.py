@@ -12,12 +12,14 @@ import torch
 from small_motion import a_motion
 from torch import Tensor
 
-from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig
+from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig, TiltConfig
 from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import KinflowError, ShapeError, UsageError
 from kinflow.flow import PoseFlow
+from kinflow.flow.tilt import TiltDensity
 from kinflow.prior import MotionPrior
+from kinflow.prior.motion_prior import RANGE
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat
 
 
@@ -29,10 +31,12 @@ def prior() -> MotionPrior:
     dynamics = LatentDynamics(DynamicsConfig(hidden=8, ode_hidden=8, head_hidden=8, rank=2, dropout=0.0))
     flow.fit_chart(rotvec_to_rotmat(0.4 * torch.randn(400, 21, 3)))
     denoiser = Denoiser(DenoiserConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0))
+    tilt = TiltDensity(TiltConfig(width=16, layers=1))
+    tilt.rest_joints.normal_(0, 0.3)
     with torch.no_grad():
-        for p in [*flow.parameters(), *dynamics.parameters(), *denoiser.parameters()]:
+        for p in [*flow.parameters(), *dynamics.parameters(), *denoiser.parameters(), *tilt.parameters()]:
             p.add_(0.05 * torch.randn_like(p))
-    return MotionPrior(flow, dynamics, denoiser).double().eval().requires_grad_(False)
+    return MotionPrior(flow, dynamics, denoiser, tilt).double().eval().requires_grad_(False)
 
 
 def motion(batch: int = 2, frames: int = 7, seed: int = 0) -> Tensor:
@@ -42,6 +46,7 @@ def motion(batch: int = 2, frames: int = 7, seed: int = 0) -> Tensor:
 
 
 TIMES = torch.arange(7, dtype=torch.float64) / 25
+UP = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(2, 7, 3)
 
 
 def test_forms_of_input_agree(prior: MotionPrior) -> None:
@@ -127,6 +132,22 @@ def test_sample_and_forecast(prior: MotionPrior) -> None:
     assert prior.forecast(pose, TIMES, future, samples=4).shape == (2, 4, 3, 23, 3)
     with pytest.raises(ShapeError, match="future"):
         prior.forecast(pose, TIMES, torch.tensor([0.1, 0.3], dtype=torch.float64))
+
+
+def test_draws_stay_in_the_range_of_poses(prior: MotionPrior) -> None:
+    """Dynamics that run away, whatever is drawn: the flow's density of every pose stays above the bound, or that of the start."""
+    wild = copy.deepcopy(prior)
+    with torch.no_grad():
+        wild.dynamics.log_spread += 2.5
+    generator = torch.Generator().manual_seed(0)
+    drawn = wild.sample(torch.arange(30) / 24, 6, temperature=1.0, generator=generator)
+    nats = wild.flow.log_prob(rotvec_to_rotmat(drawn[:, :, :21]))
+    assert bool((nats >= nats[:, :1].clamp(max=RANGE) - 1e-6).all()) and float(drawn.diff(dim=1).abs().max()) > 0.01
+    far = torch.full((1, 2, 23, 3), 1.5, dtype=torch.float64)  # what was given may be anything
+    later = wild.forecast(far, TIMES[:2], TIMES[2:], samples=2, temperature=1.0, generator=generator)
+    least = wild.flow.log_prob(rotvec_to_rotmat(far[:, -1, :21]))
+    assert float(least) < RANGE
+    assert bool((wild.flow.log_prob(rotvec_to_rotmat(later[..., :21, :])) >= least - 1e-6).all())
 
 
 def test_draws_of_a_padded_clip_start_at_its_last_valid_frame(prior: MotionPrior) -> None:
@@ -267,12 +288,49 @@ def test_core_exports(prior: MotionPrior) -> None:
         ({"body_pose": torch.zeros(23, 3)}, "B, T"),
         ({"timestamps": TIMES[:, None]}, "timestamps"),
         ({"timestamps": torch.where(TIMES > 0.1, math.nan, TIMES)}, "increasing"),
+        ({"up": torch.zeros(2, 7, 3)}, "up.*unit length"),
+        ({"up": 9.81 * UP}, "up.*unit length.*8.8.*normalize"),
+        ({"up": UP[:, :6]}, "up"),
+        ({"up": UP[..., :2]}, "up"),
+        ({"up": UP.long()}, "up.*floating"),
+        ({"up": torch.where(torch.arange(7)[:, None] == 3, math.nan, UP)}, "up.*valid frames"),
+        ({"up": torch.stack((UP[0], torch.full((7, 3), math.nan)))}, r"up.*missing in the whole of clips \[1\] of 2"),
     ),
 )
 def test_bad_input_is_named(prior: MotionPrior, change: dict[str, object], match: str) -> None:
     arguments = {"body_pose": motion(), "timestamps": TIMES, **change}
     with pytest.raises(KinflowError, match=match):
         prior.log_prob(**arguments)  # type: ignore[arg-type]
+
+
+def test_pose_and_tilt_together_are_a_density(prior: MotionPrior) -> None:
+    """Over all directions of up, p(pose, up) integrates to p(pose): by quadrature on a spiral of equal areas."""
+    count = 4000
+    height = 1 - (2 * torch.arange(count, dtype=torch.float64) + 1) / count
+    turn = torch.arange(count, dtype=torch.float64) * math.pi * (3 - math.sqrt(5))
+    flat = (1 - height.square()).sqrt()
+    up = torch.stack((flat * turn.cos(), height, flat * turn.sin()), -1)[:, None]
+    pose = motion(1, 1)
+    alone = prior.log_prob(pose, fps=30)
+    together = prior.log_prob(pose.expand(count, -1, -1, -1), fps=30, up=up)
+    assert float((together.exp() / alone.exp()).mean()) * 4 * math.pi == pytest.approx(1, abs=2e-3)
+    assert float(together.std()) > 1e-3
+
+
+def test_tilt_counts_in_every_valid_frame_alone(prior: MotionPrior) -> None:
+    pose, valid = motion(), VALID
+    up = torch.nn.functional.normalize(torch.randn(2, 7, 3, dtype=torch.float64), dim=-1)
+    more = prior.log_prob(pose, TIMES, valid=valid, up=up) - prior.log_prob(pose, TIMES, valid=valid)
+    assert prior.tilt is not None
+    for t in range(7):
+        each = prior.tilt(rotvec_to_rotmat(pose[:, t, :21])).log_prob(up[:, t])
+        torch.testing.assert_close(more[:, t], each if bool(valid[0, t]) else torch.zeros(2, dtype=torch.float64))
+    spoilt = torch.where(valid[..., None], up, math.nan)
+    torch.testing.assert_close(
+        prior.log_prob(pose, TIMES, valid=valid, up=spoilt), prior.log_prob(pose, TIMES, valid=valid, up=up)
+    )
+    with pytest.raises(UsageError, match="no density of tilt"):
+        MotionPrior(prior.flow, prior.dynamics, prior.denoiser).log_prob(pose, TIMES, up=up)
 
 
 def test_one_frame_and_the_far_out(prior: MotionPrior) -> None:
@@ -307,7 +365,7 @@ ROOT = {
 }
 VALID = torch.tensor([True, True, False, True, True, True, True]).expand(2, 7)
 CALLS: dict[str, dict[str, object]] = {
-    "log_prob": {"valid": VALID, **ROOT},
+    "log_prob": {"valid": VALID, **ROOT, "up": UP},
     "plausibility": {"valid": VALID},
     "denoise": {"valid": VALID, "noise": 0.1},
     "infill": {"valid": VALID},

@@ -17,6 +17,7 @@ import kinflow
 from kinflow.body import Body
 from kinflow.config import TiltConfig
 from kinflow.errors import FormatError, MissingAssetError, ShapeError, UsageError
+from kinflow.flow.tilt import Tilt, TiltDensity, load_tilt
 from kinflow.metrics import foot_sliding
 from kinflow.motion import Motion
 from kinflow.rotations import rotvec_to_rotmat
@@ -24,7 +25,6 @@ from kinflow.world import locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
 from kinflow.world.gravity import AWAY_DEG, Sighted, directions, tilt_score
-from kinflow.world.tilt import Tilt, TiltDensity, load_tilt
 
 TILTED = rotvec_to_rotmat(torch.tensor([0.35, 0.1, -0.2]))
 """A camera that looks down by 20 degrees and rolls."""

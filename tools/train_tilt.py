@@ -26,9 +26,9 @@ from kinflow.assets.weights import save_weights
 from kinflow.body import Body
 from kinflow.config import TiltConfig
 from kinflow.errors import KinflowError
+from kinflow.flow.tilt import WEIGHTS, TiltDensity
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.training.poses import Capture, mirror_body, perturb, read_captures
-from kinflow.world.tilt import WEIGHTS, TiltDensity
 
 RATE = 12.0
 """Poses a second that are drawn from: neighbours closer in time are the same pose."""

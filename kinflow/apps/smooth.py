@@ -22,6 +22,7 @@ from ..skeleton import NUM_BODY, NUM_JOINTS, SMPL_PARENTS
 from ..timing import Windows, neighbours
 from ..tracks import ROOT, TRANSL, OrnsteinUhlenbeck
 from ..tracks import smooth as smooth_track
+from .lock_feet import AXES, lock_feet
 
 FILL = ("missing", "only", "keep")
 
@@ -38,6 +39,8 @@ class SmoothingConfig:
         root: whether root orientation and translation are smoothed as well.
         chunk: frames that go through the prior at once; memory grows with it, not with the file.
         overlap: frames that neighbouring pieces share; one fades into the other there.
+        lock_feet: bend the legs so that feet that stand stay where they stand; up: which axis of the file's world is up, one of
+            :data:`kinflow.apps.lock_feet.AXES`; None: z, for AMASS alone.
     """
 
     noise_deg: float = 3.0
@@ -46,6 +49,8 @@ class SmoothingConfig:
     root: bool = True
     chunk: int = 600
     overlap: int = 60
+    lock_feet: bool = False
+    up: str | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_deg) and 0 < self.noise_deg <= 60):
@@ -58,6 +63,14 @@ class SmoothingConfig:
             raise UsageError(
                 f"chunk, overlap: expected an overlap above 0 and at most half of the chunk, got {self.chunk} and "
                 f"{self.overlap}."
+            )
+        if self.up is not None and self.up not in AXES:
+            raise UsageError(f"up: expected one of {', '.join(AXES)}, got {self.up!r}.")
+        if self.up is not None and not self.lock_feet:
+            raise UsageError("up: it says where feet stand; give --lock-feet as well, or leave it out.")
+        if self.lock_feet and self.fill == "only":
+            raise UsageError(
+                "lock_feet: legs change in all frames, but fill 'only' leaves those that are there as they are."
             )
 
 
@@ -72,6 +85,8 @@ class Smoothed:
         filled: number of missing frames that were filled.
         change_deg: mean angle between old and new joint rotations over the frames that were there.
         root_change_deg, transl_change_m: the same of the root; None where the file has none.
+        sliding: how far parts of feet that stand move from frame to frame, mm, before and after their feet were locked, the mean
+            over people; None where they were not.
         acceleration: mean joint acceleration before and after, m/s^2, of the open body's mean shape; over frames whose
             neighbours were there too. NaN where there is no such frame.
     """
@@ -86,6 +101,7 @@ class Smoothed:
     root_change_deg: float | None
     transl_change_m: float | None
     acceleration: tuple[float, float]
+    sliding: tuple[float, float] | None = None
 
 
 def smooth_pose_file(
@@ -141,6 +157,7 @@ def smooth_pose_file(
         # Missing frames have nothing to be left at.
         for p in range(file.people):
             _bridge(roots, translations, file, p)
+    sliding = _locked(file, prior, config, body, roots, translations) if config.lock_feet else None
     old = ~file.missing & keep
     body[old] = file.body_rotmat[old]
     for key in roots:
@@ -171,6 +188,7 @@ def smooth_pose_file(
             _acceleration(file, file.body_rotmat, file.roots, file.translations),
             _acceleration(file, body, roots, translations),
         ),
+        sliding,
     )
 
 
@@ -225,6 +243,36 @@ def jitter(values: Array, seen: NDArray[np.bool_], least: float = 0.002, most: f
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def _locked(
+    file: PoseFile,
+    prior: MotionPrior,
+    config: SmoothingConfig,
+    body: Array,
+    roots: dict[str, Array],
+    translations: dict[str, Array],
+) -> tuple[float, float]:
+    """Bend everybody's legs to their contacts, in place; how far standing feet slid before and slide after, mm."""
+    up = config.up or ("z" if file.kind == "amass" else None)
+    if up is None:
+        raise UsageError(
+            f"up: {file.path.name} does not say which way is up. Give --up: y for most worlds, -y for a level camera."
+        )
+    if not (roots and translations):
+        raise UsageError(
+            f"lock_feet: {file.path.name} has no root orientation or no translation, so its feet have no place."
+        )
+    root, transl = (
+        next((v for k, v in d.items() if "world" in k), next(iter(d.values()))) for d in (roots, translations)
+    )
+    slides = []
+    for p in range(file.people):
+        there = ~file.missing[p] | (config.fill == "missing")
+        body[p], slid = lock_feet(body[p], root[p], transl[p], file.timestamps, there, up, prior)
+        slides.append(slid)
+    before, after = np.nanmean(np.array(slides), 0) if np.isfinite(slides).any() else (math.nan, math.nan)
+    return float(before), float(after)
 
 
 def _smooth_root(

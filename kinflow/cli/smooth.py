@@ -20,6 +20,7 @@ examples:
   kinflow-smooth tracked.npz -o clean.npz --fps 29.97     it does not
   kinflow-smooth walk_poses.npz -o clean.npz --noise 1    AMASS capture: smooth very little
   kinflow-smooth out/person00.npz -o clean.npz --noise 6  what kinflow-video wrote: smooth more
+  kinflow-smooth world.npz -o clean.npz --lock-feet --up y   feet that stand no longer slide
   kinflow-smooth gaps.npz -o full.npz --fill only         fill the frames that are NaN, leave the others alone
 
 what it reads (docs/smooth.md has every name and shape):
@@ -48,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--transl-noise", type=float, metavar="M", help="how noisy the root's position is, in metres (default: told from the file's own jitter)")  # fmt: skip
     how.add_argument("--fill", choices=("missing", "only", "keep"), default="missing", help="missing: fill frames that are NaN or not observed, smooth the others; only: fill them, leave the others as they are; keep: leave them as they are (default: missing)")  # fmt: skip
     how.add_argument("--body-only", action="store_true", help="leave root orientation and translation as they are")
+    how.add_argument("--lock-feet", action="store_true", help="bend the legs so that feet that stand stay where they stand, on a level ground")  # fmt: skip
+    how.add_argument("--up", metavar="AXIS", help="for --lock-feet: which axis of the file's world is up: x, y, z, -x, -y or -z (default: z for AMASS; others must say; write --up=-y)")  # fmt: skip
     source = p.add_argument_group("input")
     source.add_argument("--fps", type=float, metavar="F", help="frames a second, where the file does not say")
     run = p.add_argument_group("how")
@@ -78,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     show_warnings("kinflow-smooth", quiet)
     config = SmoothingConfig(
         noise_deg=args.noise, transl_noise_m=args.transl_noise, fill=args.fill, root=not args.body_only,
-        chunk=args.chunk, overlap=max(1, min(60, args.chunk // 4)),
+        chunk=args.chunk, overlap=max(1, min(60, args.chunk // 4)), lock_feet=args.lock_feet, up=args.up,
     )  # fmt: skip
     source, out = Path(args.input), Path(args.out)
     device = find_device(args.device)
@@ -90,6 +93,7 @@ def _run(args: argparse.Namespace) -> None:
         result = smooth_pose_file(file, prior, config, progress=lambda done, total: progress("smoothing", done, total))
     write_pose_file(file, out, result.body_rotmat, result.roots, result.translations, result.replaced, result.keep)
     before, after = (None if math.isnan(a) else round(a, 2) for a in result.acceleration)
+    slides = [None if math.isnan(a) else round(a, 2) for a in result.sliding or (math.nan, math.nan)]
     info: dict[str, Any] = {
         "input": str(source),
         "output": str(out),
@@ -104,6 +108,8 @@ def _run(args: argparse.Namespace) -> None:
         "transl_change_m": None if result.transl_change_m is None else round(result.transl_change_m, 4),
         "acceleration_before": before,
         "acceleration_after": after,
+        "sliding_before": slides[0],
+        "sliding_after": slides[1],
         "seconds": round(time.perf_counter() - began, 2),
         "notes": list(file.notes),
     }
@@ -127,6 +133,8 @@ def _tell(info: dict[str, Any]) -> None:
     text += ". "
     if info["acceleration_before"] is not None:
         text += f"Joint acceleration went from {info['acceleration_before']:.1f} to {info['acceleration_after']:.1f} m/s^2. "
+    if info["sliding_before"] is not None:
+        text += f"Standing feet slid {info['sliding_before']:.1f} mm a frame, now {info['sliding_after']:.1f}. "
     if info["missing"]:
         text += f"{info['filled']} of {info['missing']} missing frames were filled. "
     text += f"Written to {info['output']} in {info['seconds']:.1f} s."

@@ -227,7 +227,7 @@ class LifterConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class TiltConfig(Config):
-    """The density of up in the pelvis' frame: :mod:`kinflow.world.tilt`.
+    """The density of up in the pelvis' frame: :mod:`kinflow.flow.tilt`.
 
     Attributes:
         width: hidden units a layer; layers: how many.

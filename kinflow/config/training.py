@@ -24,8 +24,8 @@ class TrainConfig(Config):
     """What every training has in common: :func:`kinflow.training.loop.fit`.
 
     Attributes:
-        seed: of weights and data; steps: at most so many; minutes: and at most so long (0: no limit). The learning rate
-            follows a cosine over whichever ends first.
+        seed: of weights and data; steps: at most so many (0: none, the weights are validated, finished and written as they
+            came); minutes: and at most so long (0: no limit). The learning rate follows a cosine over whichever ends first.
         batch: clips or poses a step; lr, weight_decay: AdamW's; warmup: steps of linear rise; grad_clip: of the norm.
         ema: decay of the averaged weights, which are the ones validated and kept.
         validate_every: steps between validations; patience: validations without a better score before it stops (0: off).
@@ -59,6 +59,8 @@ class FlowTrainingConfig(Config):
             body from another pose.
         jitter: largest standard deviation (rad) of further, whole-pose noise, drawn per pose from 0 up to this with
             probability jitter_share.
+        shares: share of poses whose rotations are shared out among neighbouring joints in another tracker's way
+            (:mod:`kinflow.training.shares`).
         bounds_samples: importance samples of the "rot6d" representation's bound in validation.
         init: weights to start from (of the same model); None: from scratch.
     """
@@ -70,6 +72,7 @@ class FlowTrainingConfig(Config):
     jitter_share: Share = 0.2
     mirror: Share = 0.5
     exchange: Share = 0.15
+    shares: Share = 0.0
     bounds_samples: Count = 16
     init: str | None = None
 
@@ -87,6 +90,8 @@ class DynamicsTrainingConfig(Config):
         drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
         noise: rad, standard deviation of rotation noise, given to a share noise_share of windows; exchange: share whose
             upper body is another motion's.
+        shares: share of windows whose rotations are shared out among neighbouring joints in another tracker's way, one a window
+            (:mod:`kinflow.training.shares`).
         dequantise: rad, of noise that every window gets, in validation too, so that a joint that the capture does not
             move has a density at all.
         root_share: share of windows that get the root's motion; time_warp: largest change of speed, as a log.
@@ -109,6 +114,7 @@ class DynamicsTrainingConfig(Config):
     dequantise: Magnitude = 0.002
     mirror: Share = 0.5
     exchange: Share = 0.3
+    shares: Share = 0.0
     root_share: Share = 0.5
     time_warp: Magnitude = 0.25
     ahead: Weight = 0.3

@@ -18,6 +18,10 @@ from .gp import MotionRegression, Regressed
 
 _LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
 _BODY = 3 * NUM_BODY
+HORIZONS = (1 / 24, 1 / 12, 1 / 6, 10 / 24, 17 / 24, 1.0, 1.5)
+"""Seconds ahead at which it is known how far forecasts are to be trusted."""
+CALM, BRISK = 0.1, 1.0
+"""rad/s, mean over joints: speeds between which that changes."""
 
 
 class TimeAttention(nn.Module):
@@ -71,7 +75,11 @@ class Denoiser(nn.Module):
     >>> pose = torch.eye(3).expand(2, 9, 21, 3, 3)
     >>> model(pose, torch.arange(9.0).expand(2, 9) / 30, torch.ones(2, 9, dtype=torch.bool), torch.full((2,), 0.05)).shape
     torch.Size([2, 9, 21, 3, 3])
+
+    Buffers: trust (H, 2), see :mod:`kinflow.denoiser.forecast`.
     """
+
+    trust: Tensor
 
     def __init__(self, config: DenoiserConfig | None = None) -> None:
         super().__init__()
@@ -81,6 +89,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.leave = nn.Linear(config.width, 2 * _BODY + 1)
+        self.register_buffer("trust", torch.ones(len(HORIZONS), 2))
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
             self.leave.bias.zero_()

@@ -206,6 +206,14 @@ class LatentDynamics(nn.Module):
         predictive = self._head(hidden, here, gather_time(histories.velocity_here, start), ahead, seen)
         return one, predictive.log_prob(gather_time(z, target))
 
+    def predictions(
+        self, z: Tensor, timestamps: Tensor, valid: Tensor | None = None, root: Tensor | None = None
+    ) -> Predictive:
+        """What each frame is predicted to be from the valid ones before it, (B, T) of Gaussian mixtures; arguments as of
+        :meth:`log_prob`. Each motion's first valid frame, and those before it, are predicted from nothing."""
+        _, histories, before, _ = self._run(z, timestamps, valid, root)
+        return self._first_frame(self._predict_all(histories, before), histories.seen)
+
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _run(

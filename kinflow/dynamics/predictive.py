@@ -47,9 +47,7 @@ class Predictive(NamedTuple):
 
     def variance(self) -> Tensor:
         """(..., D) marginal variances of the mixture."""
-        weight = self.log_weight.exp()
-        own = (self.basis.square() @ self.std.square()[..., None]).squeeze(-1)
-        own = own + (self.basis @ self.low_rank).square().sum(-1)
+        weight, own = self.log_weight.exp(), self._own_variance()
         spread = (weight[..., None] * (self.means - self.mean[..., None, :]).square()).sum(-2)
         return (weight * self.scale.square()).sum(-1, keepdim=True) * own + spread
 
@@ -66,6 +64,12 @@ class Predictive(NamedTuple):
         each = -0.5 * square - log_det[..., None] - dim * (self.scale.log() + 0.5 * LOG_2PI)
         return torch.logsumexp(self.log_weight + each, -1)
 
+    def cdf(self, z: Tensor) -> Tensor:
+        """Marginal cumulative probabilities (..., D) of z (..., D): uniform on 0..1 where predictions are as wide as their errors."""
+        deviation = self.scale[..., None] * self._own_variance().sqrt()[..., None, :]
+        inside = torch.special.ndtr((z[..., None, :] - self.means) / deviation)
+        return (self.log_weight.exp()[..., None] * inside).sum(-2)
+
     def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """One draw (..., D); ``temperature`` scales its distance from the drawn component's mean."""
         device, dtype = self.std.device, self.std.dtype
@@ -79,6 +83,12 @@ class Predictive(NamedTuple):
         own = self.std[..., None] * normal(*self.std.shape, 1)
         own = own + self.low_rank @ normal(*self.low_rank.shape[:-2], self.low_rank.shape[-1], 1)
         return mean + temperature * self.scale.gather(-1, k) * (self.basis @ own).squeeze(-1)
+
+    def _own_variance(self) -> Tensor:
+        """(..., D) marginal variances of a component of scale 1."""
+        return (self.basis.square() @ self.std.square()[..., None]).squeeze(-1) + (
+            (self.basis @ self.low_rank).square().sum(-1)
+        )
 
     def _inverse_basis(self) -> Tensor:
         eye = torch.eye(self.basis.shape[-1], dtype=self.basis.dtype, device=self.basis.device)

@@ -20,12 +20,13 @@ from ..errors import UsageError
 from ..prior import MotionPrior
 from ..rotations import rotvec_to_rotmat, slerp
 from ..timing import neighbours
-from ..training.poses import read_captures
+from ..training.poses import Capture, read_captures
 from .motion_windows import (
     RATES,
     MotionWindows,
     angle_error,
     by_clip,
+    clip_index,
     corrupt,
     errors,
     past_and_future,
@@ -84,6 +85,7 @@ def bench_prior(
         *(functools.partial(likelihood, rate) for rate in RATES),
         *(functools.partial(_denoise, at_30, degrees, prior) for degrees in DEGREES),
         *(functools.partial(_infill, at_30, gap, prior) for gap in GAPS_S),
+        lambda: _gravity(captures, prior),
         lambda: _forecast(*past_and_future(captures, "30 Hz", list(AHEAD_MS.values()), count), prior),
     ]
     out: list[Figure] = []
@@ -105,6 +107,25 @@ def _likelihood(test: MotionWindows, rate: str, prior: MotionPrior) -> list[Figu
     parts = zip(test.rotmat.split(32), test.timestamps.split(32), strict=True)
     nats = torch.cat([prior.log_prob(r, t)[:, 2:].mean(1) for r, t in parts])
     return _figures("one-step likelihood", rate, "nats a frame", {"kinflow": nats}, test.clip)
+
+
+@torch.no_grad()
+def _gravity(captures: Sequence[Capture], prior: MotionPrior) -> list[Figure]:
+    """What knowing gravity adds to single poses: of a body that leans as it did, and of one that leans 30 degrees further."""
+    every = [c.body_pose[:: max(1, round(c.fps / 2))] for c in captures]
+    up = torch.cat([c.global_rotmat[:: max(1, round(c.fps / 2)), 1] for c in captures])
+    clips = clip_index(captures)
+    clip = torch.tensor([i for i, own in zip(clips, every, strict=True) for _ in own])
+    pose = torch.cat(every)[:, None]
+    towards = torch.randn(up.shape, generator=torch.Generator().manual_seed(0))
+    axis = torch.nn.functional.normalize(torch.linalg.cross(up, towards), dim=-1)
+    leaning = (rotvec_to_rotmat(math.radians(30) * axis) @ up[..., None])[..., 0]
+    values = {}
+    alone = prior.log_prob(pose, fps=30)[:, 0]
+    for of, own in (("kinflow", up), ("30 degrees further", leaning)):
+        values[of] = prior.log_prob(pose, fps=30, up=own[:, None])[:, 0] - alone
+    values["uniform"] = torch.full_like(alone, -math.log(4 * math.pi))
+    return _figures("up, given the pose", "single poses", "nats", values, clip)
 
 
 def _body(pose: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 M = TypeVar("M", bound=Callable[..., Tensor])
 
 _TIMES = ("timestamps", "future")
-_FRAMES = {"valid": 1, "global_orient": 2, "transl": 2}  # axes of one motion's arrays
+_FRAMES = {"valid": 1, "global_orient": 2, "transl": 2, "up": 2}  # axes of one motion's arrays
 
 
 def tensor_of(name: str, value: Numbers | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -58,7 +58,7 @@ def takes_numbers(method: M) -> M:
 
     Arrays and lists become tensors on the prior's device; poses are computed in the prior's own precision and times in
     float64, whatever they came in. One motion ``body_pose`` (T, 23, 3) without the batch's axis is taken as well: its
-    ``valid``, ``global_orient`` and ``transl`` are then without it too, and so is the answer.
+    ``valid``, ``global_orient``, ``transl`` and ``up`` are then without it too, and so is the answer.
     """
     signature = inspect.signature(method)
 
@@ -135,6 +135,58 @@ def body_rotmat(body_pose: Tensor, valid: Tensor | None = None) -> Tensor:
             "Degrees become radians with torch.deg2rad; longer vectors are shortened by kinflow.rotations.wrap_rotvec."
         )
     return rotvec_to_rotmat(body_pose)
+
+
+def root_inputs(
+    global_orient: Tensor, transl: Tensor, times: Tensor, valid: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The root's rotation vectors (B, T, 3) rad and places (B, T, 3) m, zeros where not valid, in the more precise type of the
+    two (``dtype`` where they are integers): velocities are taken before they are cast.
+
+    Raises:
+        ShapeError: another shape, NaN or inf in a valid frame.
+    """
+    precise = torch.promote_types(global_orient.dtype, transl.dtype)
+    precise = precise if precise.is_floating_point else dtype
+    parts = []
+    for name, value in (("global_orient", global_orient), ("transl", transl)):
+        check_shape(name, value, f"{times.shape[0]} {times.shape[1]} 3")
+        parts.append(torch.where(valid[..., None], value.to(precise), 0.0))
+        if not bool(torch.isfinite(parts[-1].detach()).all()):
+            raise ShapeError(f"{name}: expected finite values, got NaN or inf. Mark such frames as not valid.")
+    return parts[0], parts[1]
+
+
+def up_vectors(up: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Directions (B, T, 3) against gravity in the pelvis' frame, of unit length; of frames that are not valid: y.
+
+    Raises:
+        ShapeError: another shape; NaN, or not of unit length, in a valid frame. Clips without any ``up`` beside clips that
+            have one are told apart, since their densities could not be compared.
+    """
+    size, frames = valid.shape
+    check_shape("up", up, f"{size} {frames} 3", "One unit vector a frame, in the pelvis' frame.")
+    if not up.is_floating_point():
+        raise ShapeError(f"up: expected floating point, got {up.dtype}. Convert it with .float().")
+    up = torch.where(valid[..., None], up, up.new_tensor([0.0, 1.0, 0.0])).to(dtype)
+    seen = up.detach()
+    missing = ~torch.isfinite(seen).all(-1) & valid
+    if bool(missing.any()):
+        clips = torch.nonzero((missing == valid).all(1))[:, 0].tolist()
+        where = (
+            f"it is missing in the whole of clips {clips} of {size}" if clips else "it is NaN or inf in valid frames"
+        )
+        raise ShapeError(
+            f"up: expected a direction in every valid frame of every clip, but {where}. Densities with and without up do not "
+            "compare: score such clips in a call without up, or mark the frames as not valid."
+        )
+    off = float((seen.norm(dim=-1) - 1).abs().amax())
+    if off > _NOT_ROTATION:
+        raise ShapeError(
+            f"up: expected vectors of unit length, got some that are off by {off:.2g}. "
+            "Divide them by their length: torch.nn.functional.normalize(up, dim=-1)."
+        )
+    return torch.nn.functional.normalize(up, dim=-1)
 
 
 def with_hands(rotvec: Tensor) -> Tensor:

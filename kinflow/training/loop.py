@@ -186,7 +186,7 @@ def fit(
         by_time = (
             fabric.broadcast(by_time) if config.minutes and fabric.world_size > 1 else by_time
         )  # one clock for all
-        return max(step / max(1, config.steps), by_time)
+        return max(step / config.steps if config.steps else 1.0, by_time)
 
     def averaged(value: Tensor) -> Tensor:
         """Over the processes."""
@@ -199,6 +199,11 @@ def fit(
         line = bar.add_task("training", total=1.0, note="")
         gone = share()
         done = gone >= 1 or bool(config.patience and stale >= config.patience)
+        if done and not step:  # no step is asked for: weights as they came
+            best_scores = fabric.broadcast(_validate(task, module, average, device) if first else {})
+            best = best_scores["score"]
+            if first:
+                _write(out / "best.pt", {"average": average, "step": step, "scores": best_scores})
         while not done:
             rate = learning_rate(config, step, gone)
             for group in optimiser.param_groups:

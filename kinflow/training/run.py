@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..assets.weights import save_weights
+from ..assets.weights import load_weights, save_weights
 from ..config import config_hash, load_config
 from ..devices import find_device
 from .loop import FitResult, Task, fit, seed_everything
@@ -56,6 +56,8 @@ class Training:
         build: the task, from the configuration, the captures and the device.
         card: what it says of a task that is trained.
         weights: what of the task is saved.
+        finish: what is fitted on the validation split when the best weights are in the module; lines for the card, in place of
+            those of the same name that the training left.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Training:
     build: Callable[[Any, Captured, torch.device], Task]
     card: Callable[[Any, Captured, FitResult], Card]
     weights: Callable[[Any], nn.Module] = lambda task: task.module
+    finish: Callable[[Any], Mapping[str, str]] = lambda task: {}
 
 
 def run_training(
@@ -109,17 +112,29 @@ def run_training(
     if not fabric.is_global_zero:
         return None
     processes = str(where) if fabric.world_size == 1 else f"{fabric.world_size} processes on {where.type}"
+    finished = training.finish(task)
     card = training.card(task, captured, result)
     lines = {
         "what": card.what,
         "data": f"{data.name}: {card.data} (see NOTICE)",
         **card.scores,
+        **finished,
         "training": f"{result.minutes:.1f} min, {result.steps} steps, best at {result.step}, {processes}",
+        **_begun_from(getattr(config, "init", None)),
         "training config hash": config_hash(config),
         **card.reads,
         "licence": "Apache-2.0",
     }
     return save_weights(out / f"{training.name}.safetensors", training.weights(task), config.model, lines)
+
+
+def _begun_from(init: str | None) -> dict[str, str]:
+    """The card's line on weights that a training began from: which, and how they were trained themselves."""
+    if init is None:
+        return {}
+    earlier = load_weights(init)[2]["card"]
+    told = "; ".join(str(earlier[k]) for k in ("training", "begun from") if k in earlier)
+    return {"begun from": f"{Path(init).name}" + (f" ({told})" if told else "")}
 
 
 def capture_alone(captured: Captured) -> str:

@@ -1,7 +1,7 @@
 """Gravity and ground of one clip, from all its people over time.
 
 Three kinds of evidence, put together in one posterior: which way is up for bodies in such poses
-(:mod:`kinflow.world.tilt`), that they do not fall over: the centre of mass is above the feet that carry it, and that whoever is carried by the ground touches it with the lowest point of the soles, so
+(:mod:`kinflow.flow.tilt`), that they do not fall over: the centre of mass is above the feet that carry it, and that whoever is carried by the ground touches it with the lowest point of the soles, so
 that those points lie on one plane that is square to up. Depth is what one camera tells worst, so points may miss the
 plane along their rays; and each person may be some per cent nearer or farther than reconstructed, all the clip long.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..flow.tilt import Tilt
 from ..rotations import rotvec_to_rotmat
-from .tilt import Tilt
 from .verticals import Segments
 
 CORRELATED_S = 0.5

@@ -57,6 +57,22 @@ class Limbs(NamedTuple):
     soles: Tensor
 
 
+def limbs_of(body_rotmat: Tensor, above: Tensor, pelvis: Tensor, rest_joints: Tensor, soles: Tensor) -> Limbs:
+    """The legs of bodies (T, 21, 3, 3) whose joints are at ``rest_joints (24, 3)`` m at rest; the others as in :class:`Limbs`."""
+    chains = torch.tensor(CHAINS)
+    parents = torch.cat((torch.zeros(2, 1, dtype=torch.long), chains[:, :-1]), 1)
+    local = body_rotmat[:, chains - 1]  # (T, 2, 4, 3, 3)
+    offsets = rest_joints[chains] - rest_joints[parents]
+    return Limbs(above, pelvis, local[:, :, :BENT], local[:, :, BENT], offsets, soles)
+
+
+def with_legs(body_rotmat: Tensor, legs: Tensor) -> Tensor:
+    """Bodies (T, 21, 3, 3) with other hips, knees and ankles (T, 2, 3, 3, 3)."""
+    pose = body_rotmat.clone()
+    pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
+    return pose
+
+
 class Posed(NamedTuple):
     """``turned (T, 2, 4, 3, 3)`` and ``placed (T, 2, 4, 3)`` m of the legs' joints, ``soles (T, 4, P, 3)`` m."""
 

@@ -17,19 +17,20 @@ from torch import Tensor
 
 from ..body import Body
 from ..body.kinematics import full_pose
+from ..body.soles import Soles, soles_of
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
 from ..flow import PoseFlow, load_flow
+from ..flow.tilt import Tilt, load_tilt
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
 from .camera_files import CameraPath, read_camera_path
-from .feet import Soles, carried_by_feet, centre_of_mass, soles_of, support
+from .feet import carried_by_feet, centre_of_mass, support
 from .floor import along_floor
 from .gravity import CORRELATED_S, WOBBLE_DEG, Ground, Sighted, basis, find_ground
-from .legs import BENT, CHAINS, Limbs, bend, posed
+from .legs import Limbs, bend, limbs_of, posed, with_legs
 from .steps import Stepping, carried, moved_to, scaled
-from .tilt import Tilt, load_tilt
 from .trajectory import solve_path
 from .verticals import Lines
 
@@ -332,11 +333,7 @@ class _Posed:
 
     def limbs(self, turn: Tensor, pelvis: Tensor) -> Limbs:
         """Its legs in axes that camera axes are turned to by ``turn`` (T, 3, 3), the pelvis at ``pelvis`` (T, 3)."""
-        chains = torch.tensor(CHAINS)
-        parents = torch.cat((torch.zeros(2, 1, dtype=torch.long), chains[:, :-1]), 1)
-        local = self.body_rotmat[:, chains - 1]  # (T, 2, 4, 3, 3)
-        offsets = self.rest_joints[chains] - self.rest_joints[parents]
-        return Limbs(turn @ self.root_rotmat, pelvis, local[:, :, :BENT], local[:, :, BENT], offsets, self.sole_offsets)
+        return limbs_of(self.body_rotmat, turn @ self.root_rotmat, pelvis, self.rest_joints, self.sole_offsets)
 
     def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
         """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
@@ -430,8 +427,7 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
 def _moved(motion: Motion, person: _Posed, pelvis: Tensor, legs: Tensor, body: Body) -> Motion:
     """The motion in camera axes with the pelvis at (T, 3) m, with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows."""
     transl = (pelvis - person.rest_pelvis).numpy()
-    pose = person.body_rotmat.clone()
-    pose[:, torch.tensor(CHAINS)[:, :BENT] - 1] = legs
+    pose = with_legs(person.body_rotmat, legs)
     turned = rotmat_to_rotvec(pose)
     body_pose = motion.body_pose.copy()
     body_pose[:, :NUM_BODY] = turned.numpy()

@@ -14,12 +14,14 @@ from ...body import Body
 from ...body.kinematics import forward_kinematics
 from ...config import DenoiserTrainingConfig
 from ...denoiser import Denoiser, load_denoiser
+from ...denoiser.network import HORIZONS
 from ...rotations import geodesic_distance, rotvec_to_rotmat
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, perturb
 from ..run import Captured, Card, Training, capture_alone, listed
 from ..streams.noise import ar1
 from ..streams.windows import Window, WindowSampler, log_uniform
+from ..trust import fit_trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class DenoiserTask:
             self._fit_regression()
         else:
             self.module.load_state_dict(load_denoiser(config.init).state_dict())
+        self.held_out = validation
         self.validation = validation_sets(validation, self.module)
 
     def _fit_regression(self) -> None:
@@ -225,4 +228,12 @@ def _card(task: DenoiserTask, captured: Captured, result: FitResult) -> Card:
     return Card(what, capture_alone(captured), scores)
 
 
-TRAINING = Training("denoiser", DenoiserTrainingConfig, _build, _card)
+def _finish(task: DenoiserTask) -> dict[str, str]:
+    errors = fit_trust(task.module, task.held_out)
+    told = (
+        f"{1000 * h:.0f} ms {own:.2f} ({last:.2f})" for h, (own, last) in zip(HORIZONS, errors.tolist(), strict=True)
+    )
+    return {"validation, forecast (last pose), degrees": ", ".join(told)}
+
+
+TRAINING = Training("denoiser", DenoiserTrainingConfig, _build, _card, finish=_finish)

@@ -14,13 +14,16 @@ from ...dynamics import LatentDynamics, load_dynamics
 from ...dynamics.root import root_motion
 from ...flow import PoseFlow, load_flow
 from ...rotations import rotvec_to_rotmat
+from ..coverage import NOMINAL, fit_spread
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, mirror_root, perturb
 from ..run import Captured, Card, Training, capture_alone, listed
+from ..shares import Shares, reshare
 from ..streams.windows import WindowSampler
 
 RATES = (12.0, 24.0, 30.0, 60.0)
 """Frame rates (Hz) at which the dynamics are validated and compared."""
+NATS = "validation, nats a frame"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +88,11 @@ class DynamicsTask:
         valid = present & self._observed(rng, present)
         root = root_motion(self.global_rotmat[rows], self.transl[rows], times, valid).float()
         root = torch.where(mirrored[:, None, None], mirror_root(root), root)
-        # Some windows are of motions that were not captured: another's upper body, or shaken joints.
+        # Some windows are of motions that were not captured: another's upper body, another tracker's ways, or shaken joints.
         swap = torch.from_numpy(rng.random(size) < config.exchange)
         shake = torch.from_numpy(rng.random(size) < config.noise_share)
-        altered = swap | shake
+        resharing = torch.from_numpy(rng.random(size) < config.shares) if config.shares > 0 else torch.zeros_like(swap)
+        altered = swap | shake | resharing
         if bool(altered.any()):
             rotmat = rotvec_to_rotmat(self.pose[rows[altered]])
             other = self.sampler.draw(rng, int(altered.sum()), frames, config.fps)
@@ -98,6 +102,9 @@ class DynamicsTask:
             rotmat = torch.where(swap[altered][:, None, None, None, None], exchanged, rotmat)
             rotmat = torch.where(mirrored[altered][:, None, None, None, None], mirror_body(rotmat), rotmat)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            if bool(resharing.any()):
+                ways = reshare(rotmat, Shares.draw(len(rotmat), noise))
+                rotmat = torch.where(resharing[altered][:, None, None, None, None], ways, rotmat)
             std = config.dequantise + config.noise * torch.from_numpy(rng.random(size)).float() * shake
             rotmat = perturb(rotmat, std[altered][:, None, None, None], noise)
             z[altered] = encode_all(self.flow, rotmat.flatten(0, 1), self.device).unflatten(0, (-1, frames))
@@ -201,9 +208,18 @@ def _build(config: DynamicsTrainingConfig, captured: Captured, device: torch.dev
 
 def _card(task: DynamicsTask, captured: Captured, result: FitResult) -> Card:
     what = f"recurrent neural-ODE dynamics in the {task.config.space} of flow.safetensors"
-    return Card(
-        what, capture_alone(captured), {"validation, nats a frame": listed(result, sign=-1).replace("nll_", "")}
-    )
+    return Card(what, capture_alone(captured), {NATS: listed(result, sign=-1).replace("nll_", "")})
 
 
-TRAINING = Training("dynamics", DynamicsTrainingConfig, _build, _card)
+def _finish(task: DynamicsTask) -> dict[str, str]:
+    shares = fit_spread(task.module, {rate: w.to(task.device) for rate, w in task.validation.items()})
+    told = ", ".join(f"{rate:.0f}hz " + " / ".join(f"{100 * s:.1f}" for s in each) for rate, each in shares.items())
+    with torch.no_grad():
+        scores = task.validate(task.module)
+    return {
+        NATS: ", ".join(f"{k.removeprefix('nll_')} {-v:.2f}" for k, v in scores.items() if k != "score"),
+        "validation, % inside the central " + " / ".join(f"{100 * n:.0f}" for n in NOMINAL): told,
+    }
+
+
+TRAINING = Training("dynamics", DynamicsTrainingConfig, _build, _card, finish=_finish)

@@ -14,6 +14,7 @@ from ...rotations import rotvec_to_rotmat
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, perturb
 from ..run import Captured, Card, Training, capture_alone
+from ..shares import Shares, reshare
 
 
 class FlowTask:
@@ -50,6 +51,9 @@ class FlowTask:
         rotmat = pick()
         if config.exchange > 0:
             rotmat = torch.where(some(config.exchange)[:, None, None, None], exchange(rotmat, pick()), rotmat)
+        if config.shares > 0:
+            other = reshare(rotmat, Shares.draw(count, noise))
+            rotmat = torch.where(some(config.shares)[:, None, None, None], other, rotmat)
         more = config.jitter * torch.rand(count, generator=noise) * some(config.jitter_share if jitter else 0.0)
         return perturb(rotmat, (config.noise**2 + more**2).sqrt()[:, None, None], noise)
 
