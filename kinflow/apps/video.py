@@ -16,7 +16,7 @@ from ..body import Body
 from ..cameras import Camera
 from ..clip import Clip
 from ..config import PerceptionConfig, VideoConfig
-from ..devices import find_device
+from ..devices import find_device, give_back_memory
 from ..errors import NobodyFoundError, UsageError, check_type
 from ..evidence import Evidence
 from ..motion import Motion
@@ -129,7 +129,9 @@ def _run(clip: Clip, options: RunOptions, device: torch.device, progress: Progre
         log.warning("%s", clip.damage)
     if not evidences:
         raise NobodyFoundError(f"{clip.path}: {_why_nobody(seen, len(clip.frame_ids), options)}")
+    give_back_memory()
     motions = _motions(evidences, clip, options, reconstructor, timings, progress)
+    give_back_memory()
     world = None
     if options.world:
         motions, world = _placed(motions, clip, options, reconstructor.body, timings, progress)
@@ -254,6 +256,7 @@ def _motions(
                 motions[i : i + 1] = reconstructor.refine(
                     motions[i : i + 1], [evidence], options.config.refine, options.config.losses, fitted, options.seed
                 )
+                give_back_memory()
     return motions
 
 
