@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from kinflow.flow.tilt import Tilt, TiltDensity, load_tilt
 from kinflow.metrics import foot_sliding
 from kinflow.motion import Motion
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.world import locate, place, stand
+from kinflow.world import gravity, locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
 from kinflow.world.gravity import AWAY_DEG, Sighted, directions, tilt_score
@@ -332,6 +334,34 @@ def test_the_tilt_density_is_one_on_the_sphere(body: Body) -> None:
     torch.testing.assert_close(density.mean(1) * 4 * torch.pi, torch.ones(5, dtype=torch.float64), atol=2e-3, rtol=0)
     upright = load_tilt()(standing(body).pose_rotmat(slice(0, 1))[:, 1:22].double())
     assert degrees_off(upright.mean[0, upright.log_weight[0, :-1].argmax()].numpy(), np.array([0, 1.0, 0])) < 12
+
+
+def test_the_first_offset_is_where_most_soles_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against every pair of lows, and the tilts' sum in one piece against pieces."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        lows = torch.cat((0.01 * torch.randn(40, generator=g) + 0.3, torch.rand(60, generator=g))).double()
+        weight = torch.rand(100, generator=g).double() * (torch.rand(100, generator=g) < 0.8)
+        soles = torch.stack((torch.zeros(100, 2).double(), lows[:, None].expand(-1, 2)), -1)[..., [0, 1, 1]]
+        person: Any = SimpleNamespace(soles=soles, weight=weight, feet=torch.ones(100, dtype=torch.float64))
+        near = ((lows[None] - lows[:, None]).abs() < 0.08).double() @ weight
+        assert gravity._first_offset([person], torch.tensor([0.0, 1.0, 0.0]).double()) == -float(
+            lows[int((near * (weight > 0)).argmax())]
+        )
+    tilt = Tilt(
+        torch.nn.functional.normalize(torch.randn(9, 2, 3, generator=g), dim=-1), torch.rand(9, 2, generator=g),
+        torch.log_softmax(torch.randn(9, 3, generator=g), -1),
+    )  # fmt: skip
+    turns = rotvec_to_rotmat(torch.randn(9, 3, generator=g, dtype=torch.float64))
+    zeros, ones, ray = (
+        torch.zeros(9, 3, dtype=torch.float64),
+        torch.rand(9, generator=g, dtype=torch.float64),
+        torch.tensor([[0, 0, 1.0]], dtype=torch.float64),
+    )
+    one = Sighted(turns, tilt, zeros[:, None], ray.expand(9, 3), ones, zeros, ones, ones, zeros, ones)
+    whole = tilt_score([one], directions(50))
+    monkeypatch.setattr(gravity, "_AT_ONCE", 100)
+    torch.testing.assert_close(tilt_score([one], directions(50)), whole)
 
 
 def test_a_blurred_tilt_is_the_mean_over_errors_of_up() -> None:

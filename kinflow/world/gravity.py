@@ -63,6 +63,7 @@ AMISS, AMISS_FADES = 0.3, 1.5
 """Probability that somebody hardly seen is reconstructed all wrong, or is nobody, and how it falls with every half second that
 they are seen whole."""
 GRID = 1500
+_AT_ONCE = 2**15  # frames times directions: 20 MB
 AROUND_DEG = torch.tensor([4.0, 8.0, 13.0], dtype=torch.float64)
 """Directions so far about what poses alone say are tried, each with the ground that suits it; lines, within REACH_DEG of the best
 of them, which is off by UNSURE_DEG."""
@@ -136,12 +137,14 @@ def tilt_score(people: Sequence[Sighted], up: Tensor, leans: Tensor | None = Non
     total = up.new_zeros(len(up))
     for number, person in enumerate(people):
         whose = leant(person, up, math.radians(AWAY_DEG) + (0 if leans is None else leans[number, 2]))
-        local = whose @ person.root_rotmat.to(up)  # (N, G, 3): up in each pelvis' frame
-        if leans is not None:
-            local = local + torch.stack((leans[number, 0], 0 * leans[number, 0], leans[number, 1]))
-            local = torch.nn.functional.normalize(local, dim=-1)
-        tilt = Tilt(*(value.to(up)[:, None] for value in person.tilt))
-        total = total + (person.weight.to(up)[:, None] * tilt.log_prob(local)).sum(0)
+        for rows in range(0, len(person.weight), max(1, _AT_ONCE // len(up))):
+            piece = slice(rows, rows + max(1, _AT_ONCE // len(up)))
+            local = whose @ person.root_rotmat[piece].to(up)  # (N, G, 3): up in each pelvis' frame
+            if leans is not None:
+                local = local + torch.stack((leans[number, 0], 0 * leans[number, 0], leans[number, 1]))
+                local = torch.nn.functional.normalize(local, dim=-1)
+            tilt = Tilt(*(value[piece].to(up)[:, None] for value in person.tilt))
+            total = total + (person.weight[piece].to(up)[:, None] * tilt.log_prob(local)).sum(0)
     return total
 
 
@@ -344,7 +347,11 @@ def _first_offset(people: Sequence[Sighted], up: Tensor) -> float:
     """Where most of the lowest soles along ``up (3,)`` are: the height with the most frames within 8 cm above it."""
     lows = torch.cat([(p.soles @ up).amin(1) for p in people])
     weight = torch.cat([p.weight * p.feet for p in people])
-    near = ((lows[None] - lows[:, None]).abs() < 0.08).to(weight) @ weight if len(lows) <= 2000 else weight
+    order = lows.argsort()
+    sorted_lows, until = lows[order], torch.nn.functional.pad(weight[order].cumsum(0), (1, 0))
+    above = torch.searchsorted(sorted_lows, lows + 0.08)
+    below = torch.searchsorted(sorted_lows, lows - 0.08, right=True)
+    near = until[above] - until[below]
     return -float(lows[int((near * (weight > 0)).argmax())])
 
 
