@@ -274,6 +274,8 @@ def _placed(
     with timed(timings, "world"):
         report("world", 0, frames)
         world = locate(motions, clip, camera=options.camera_motion, up=options.up, body=body)
+        give_back_memory()
         placed = stand(motions, world, body=body)
+        give_back_memory()
         report("world", frames, frames)
     return placed, world

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ INFLUENCES = 4
 """Joints that move a vertex."""
 SCRIPTS = ("view_scene.js", "view_page.js")
 _STILL_M = 1e-4
+_PIECE = 2**20  # characters written at once
 
 Array = NDArray[Any]
 
@@ -98,10 +100,11 @@ def write_view_html(
     scripts = "\n".join(asset_path(name).read_text(encoding="utf-8") for name in SCRIPTS)
     # "<" would end the element that holds the data, wherever a name or path has it.
     filled = {"title": html.escape(title), "data": json.dumps(data).replace("<", "\\u003c"), "scripts": scripts}
-    for name, text in filled.items():
-        page = page.replace("{{" + name + "}}", text, 1)
+    parts = re.split(r"\{\{(\w+)\}\}", page)  # text, name, text, ...: the data, which is long, is in memory once
     with atomic_write(path) as stream:
-        stream.write(page.encode())
+        for part in (filled[part] if i % 2 else part for i, part in enumerate(parts)):
+            for at in range(0, len(part), _PIECE):
+                stream.write(part[at : at + _PIECE].encode())
 
 
 def _person(person: Character, motion: Motion, colour: tuple[int, int, int]) -> dict[str, Any]:

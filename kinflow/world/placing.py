@@ -270,13 +270,12 @@ def _camera_path(
 
 @dataclasses.dataclass(frozen=True)
 class _Posed:
-    """One person's motion with what of it meets the ground, in camera axes; float64 tensors (T, ...)."""
+    """One person's motion with what of it meets the ground, in camera axes; float64 tensors (T, ...), but for ``pose``."""
 
     frame_ids: NDArray[np.int64]
     timestamps: Tensor
     observed: NDArray[np.bool_]
-    root_rotmat: Tensor
-    body_rotmat: Tensor
+    pose: Tensor  # (T, 22, 3, 3), the pelvis' first, in the body's own precision: most of what a long clip holds here
     pelvis: Tensor
     mass: Tensor
     soles: Tensor  # (T, 4, P, 3)
@@ -286,6 +285,14 @@ class _Posed:
     rest_joints: Tensor
     sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
+
+    @property
+    def root_rotmat(self) -> Tensor:
+        return self.pose[:, 0].double()
+
+    @property
+    def body_rotmat(self) -> Tensor:
+        return self.pose[:, 1:].double()
 
     @property
     def rest_pelvis(self) -> Tensor:
@@ -305,7 +312,7 @@ class _Posed:
             for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
                 pose = motion.pose_rotmat(rows).to(body.device, body.dtype)
                 turned, placed = body.transforms(betas, pose, torch.tensor(motion.transl[rows]).to(pose))
-                rotations.append(pose.double().cpu())
+                rotations.append(pose[:, : 1 + NUM_BODY].cpu())
                 points.append(soles.posed(turned, placed).double().cpu())
                 pelvis.append(placed[:, 0].double().cpu())
                 mass.append(centre_of_mass(placed).double().cpu())
@@ -315,10 +322,9 @@ class _Posed:
         seen = (motion.confidence >= _SURE) & inside
         sure = np.where(inside, motion.confidence, 0.0)[:, _WHOLE].mean(-1)
         whole = ((sure - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
-        rotmat = torch.cat(rotations)
         return cls(
-            motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, rotmat[:, 0],
-            rotmat[:, 1 : 1 + NUM_BODY], torch.cat(pelvis), torch.cat(mass), torch.cat(points),
+            motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, torch.cat(rotations),
+            torch.cat(pelvis), torch.cat(mass), torch.cat(points),
             torch.tensor(motion.contacts).double(), torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(),
             leg,
         )  # fmt: skip
@@ -428,15 +434,14 @@ def _moved(motion: Motion, person: _Posed, pelvis: Tensor, legs: Tensor, body: B
     """The motion in camera axes with the pelvis at (T, 3) m, with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows."""
     transl = (pelvis - person.rest_pelvis).numpy()
     pose = with_legs(person.body_rotmat, legs)
-    turned = rotmat_to_rotvec(pose)
-    body_pose = motion.body_pose.copy()
-    body_pose[:, :NUM_BODY] = turned.numpy()
+    body_pose, root = motion.body_pose.copy(), person.root_rotmat
     joints, z = [], []
     with torch.no_grad():
         for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
+            body_pose[rows, :NUM_BODY] = rotmat_to_rotvec(pose[rows]).numpy()
             part = pose[rows].float()
             z.append(_flow().encode(part)[0])
-            whole = full_pose(part, person.root_rotmat[rows].float()).to(body.device, body.dtype)
+            whole = full_pose(part, root[rows].float()).to(body.device, body.dtype)
             shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, transl[rows]))
             joints.append(body.joints(shape, whole, place).float().cpu())
     return dataclasses.replace(
