@@ -201,7 +201,9 @@ class Motion(Record):
         return self.transl_world is not None
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Points (T, ..., 3) m from camera axes to the world's, float32: the inverse of ``T_world2cam``.
+        """Points (T, ..., 3) m of the body, or fixed to it, from camera axes to the world's, float32.
+
+        Not by ``T_world2cam``, which knows nothing of what the feet say: along the line of sight people are moved.
 
         Raises:
             UsageError: a motion that is not placed.
@@ -209,13 +211,19 @@ class Motion(Record):
         >>> motion.to_world(motion.joints3d).shape  # doctest: +SKIP
         (210, 24, 3)
         """
-        if self.T_world2cam is None:
+        if self.global_orient_world is None or self.transl_world is None:
             raise UsageError(
                 "motion: expected one in the world, got one in camera axes alone. Place it: kinflow.place."
             )
-        cameras = self.T_world2cam.astype(np.float64)
-        away = points.reshape(len(self), -1, 3) - cameras[:, None, :3, 3]
-        return (away @ cameras[:, :3, :3]).reshape(points.shape).astype(np.float32)
+        lead = [1] * (points.ndim - 2)
+        pelvis = self.joints3d[:, 0].astype(np.float64)
+        roots = (torch.tensor(v, dtype=torch.float64) for v in (self.global_orient_world, self.global_orient))
+        ours, cameras = (rotvec_to_rotmat(r).numpy() for r in roots)
+        turn = cameras @ ours.swapaxes(1, 2)  # row vectors: camera to body to world
+        away = points - pelvis.reshape(-1, *lead, 3)
+        flat = away.reshape(len(self), -1, 3) @ turn
+        place = self.transl_world + (pelvis - self.transl)
+        return (flat.reshape(points.shape) + place.reshape(-1, *lead, 3)).astype(np.float32)
 
     def pose_rotmat(self, frames: Rows | int | None = None) -> torch.Tensor:
         """Rotations (T', 24, 3, 3) of all joints, the pelvis' to the camera first, as :class:`~kinflow.body.Body` takes

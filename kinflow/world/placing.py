@@ -117,8 +117,7 @@ def place(
     up: Sequence[float] | None = None,
     body: Body | None = None,
 ) -> list[Motion]:
-    """Put people into the world: the motions with their fields of the world filled in, and moved in camera axes with them, so that
-    ``T_world2cam`` carries the one into the other.
+    """Put people into the world: the same motions with their fields of the world filled in.
 
     Args:
         motions: of one clip.
@@ -414,8 +413,7 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
             limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
             certainty=certainty, ground=ground,
         )  # fmt: skip
-    pelvis = (cameras[:, :3, :3] @ solved.pelvis[..., None])[..., 0] + cameras[:, :3, 3]
-    motion = _moved(motion, person, pelvis, bent, body)
+    motion = _bent(motion, person, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -430,9 +428,8 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
     )
 
 
-def _moved(motion: Motion, person: _Posed, pelvis: Tensor, legs: Tensor, body: Body) -> Motion:
-    """The motion in camera axes with the pelvis at (T, 3) m, with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows."""
-    transl = (pelvis - person.rest_pelvis).numpy()
+def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
+    """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
     pose = with_legs(person.body_rotmat, legs)
     body_pose, root = motion.body_pose.copy(), person.root_rotmat
     joints, z = [], []
@@ -442,10 +439,10 @@ def _moved(motion: Motion, person: _Posed, pelvis: Tensor, legs: Tensor, body: B
             part = pose[rows].float()
             z.append(_flow().encode(part)[0])
             whole = full_pose(part, root[rows].float()).to(body.device, body.dtype)
-            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, transl[rows]))
+            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
             joints.append(body.joints(shape, whole, place).float().cpu())
     return dataclasses.replace(
-        motion, transl=transl, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
+        motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
     )
 
 
