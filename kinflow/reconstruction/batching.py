@@ -72,7 +72,13 @@ def collate(evidences: Sequence[Evidence], chunks: Sequence[Chunk], K: Tensor, d
     )
 
 
-def grouped(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Chunks that go through a network at once, of like length together."""
-    order = sorted(chunks, key=lambda c: c.stop - c.start)
-    return [order[at : at + _GROUP] for at in range(0, len(order), _GROUP)]
+def grouped(chunks: Sequence[Chunk], together: bool = True) -> list[list[Chunk]]:
+    """Chunks that go through a network at once, of like length together.
+
+    Args:
+        chunks: as :func:`cut` gives them, person after person.
+        together: those of several people too. Otherwise a group is one person's, and no rounding in it depends on the company.
+    """
+    people = [list(some) for _, some in itertools.groupby(chunks, lambda c: 0 if together else c.person)]
+    orders = [sorted(some, key=lambda c: c.stop - c.start) for some in people]
+    return [order[at : at + _GROUP] for order in orders for at in range(0, len(order), _GROUP)]

@@ -215,7 +215,8 @@ class Reconstructor:
         chunks = cut([len(e) for e in evidences], config.chunk, config.context)
         people = [_empty(len(e), self.device) for e in evidences]
         shapes: list[list[tuple[Tensor, Tensor, float]]] = [[] for _ in evidences]
-        for group in grouped(chunks):
+        # On CPUs batches of people gain nothing (measured), and the fit makes tenths of a millimetre of their rounding.
+        for group in grouped(chunks, together=self.device.type != "cpu"):
             obs = collate(evidences, group, K, torch.float32).to(self.device)
             prediction, _ = self.network(obs, streaming)
             if not streaming:
