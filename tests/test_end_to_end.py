@@ -19,6 +19,7 @@ import kinflow
 from kinflow.body import Body
 from kinflow.cameras import Focal, intrinsics
 from kinflow.cli.video import main
+from kinflow.config import PerceptionConfig
 from kinflow.datasets.synthetic import random_look, render_clip
 from kinflow.metrics import acceleration_error, pa_mpjpe
 from kinflow.skeleton import keypoint_map
@@ -171,7 +172,7 @@ def test_from_python(reconstructed: tuple[Path, torch.Tensor], tmp_path: Path) -
     (motion,) = result.motions
     np.testing.assert_array_equal(motion.K, result.clip.K)
     assert motion.K[0, 0] == 500 and motion.timestamps[0] == pytest.approx(0.2)
-    (seen,) = kinflow.perceive(result.clip, device="cpu")
+    (seen,) = kinflow.perceive(result.clip, config=PerceptionConfig(masks=False), device="cpu")  # as the command
     np.testing.assert_array_equal(seen.keypoints2d, result.evidences[0].keypoints2d)
     (again,) = kinflow.reconstruct(path, start=0.2, end=0.6, camera=Focal(500), seed=3)
     np.testing.assert_allclose(again.joints3d, motion.joints3d, atol=1e-5)

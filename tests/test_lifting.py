@@ -172,4 +172,4 @@ def test_a_blend_lies_between_what_was_and_what_was_learned() -> None:
         LifterTask.blended(cast(Any, SimpleNamespace(config=LifterTrainingConfig(), begun=begun)), learned) is learned
     )
     with pytest.raises(ConfigError, match="nothing to blend with"):
-        LifterTrainingConfig(blend=0.5)
+        LifterTask(LifterTrainingConfig(blend=0.5), *cast(Any, [None] * 4))

@@ -85,13 +85,14 @@ def test_the_command_names_the_setting_that_left_them_out(
 def test_sightings_go_into_arrays_once_nobody_looks_back_at_them(
     stubbed: None, monkeypatch: pytest.MonkeyPatch, masks: bool
 ) -> None:
-    whole = seen(np.arange(90) / 30, masks=masks, parts=masks, parts_interval_s=0.0).finish()
+    every: dict[str, float] = {"masks": masks, "parts": masks, "parts_interval_s": 0.0, "landmark_interval_s": 0.0}
+    whole = seen(np.arange(90) / 30, **every).finish()
     monkeypatch.setattr(tracking, "PUT_AWAY", 10)
-    watched = seen(np.arange(90) / 30, masks=masks, parts=masks, parts_interval_s=0.0)
+    watched = seen(np.arange(90) / 30, **every)
     assert watched._tracker is not None
     (track,) = watched._tracker.tracks
     assert [len(rows) for rows in track.old] == [10, 10, 10, 11] and len(track) == 90  # look_back_s is 1.5
-    assert track.old[0].itemsize == 888 + (64 * 64 + 2 * 48 * 48 + 4 * 4 + 4 * 2 * 3 * 10 + 4 * 2 + 1) * masks
+    assert track.old[0].itemsize == 889 + (64 * 64 + 2 * 48 * 48 + 4 * 4 + 4 * 2 * 3 * 10 + 4 * 2 + 1) * masks
     (person,), (same,) = watched.finish(), whole
     for name in (
         "frame_ids",

@@ -269,11 +269,6 @@ class LifterTrainingConfig(Config):
     init: str | None = None
     blend: Share = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.blend < 1 and self.init is None:
-            raise ConfigError("blend: expected 1 without init, for there is nothing to blend with. Set init=FILE too.")
-
 
 @dataclasses.dataclass(frozen=True)
 class DataSetConfig(Config):

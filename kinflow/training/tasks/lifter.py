@@ -40,6 +40,8 @@ class LifterTask:
         validation: PerceivedMotions,
         device: torch.device,
     ) -> None:
+        if config.blend < 1 and config.init is None:
+            raise ConfigError("blend: expected 1 without init, for there is nothing to blend with. Set init=FILE too.")
         self.config, self.device = config, device
         self.projected, self.perceived, self.validation = projected, perceived, validation
         self.module = Lifter(config.model).to(device)
