@@ -75,7 +75,7 @@ class PerceptionConfig(Config):
     least_agreement: Share = 0.25
     min_duration_s: Magnitude = 0.6
     look_back_s: Magnitude = 1.5
-    landmark_interval_s: Magnitude = 0.07
+    landmark_interval_s: Magnitude = 0.0
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     runtime: typing.Literal["auto", "torch", "openvino"] = "auto"
     batch_people: Annotated[int, Range(1, 1024)] = 4
