@@ -163,13 +163,13 @@ def test_feet_out_of_sight_tell_no_ground(body: Body) -> None:
 
 
 def test_poses_that_say_nothing_leave_the_camera_level(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kinflow.world import placing
+    from kinflow.world import person
 
     flat = TiltDensity(TiltConfig(components=1))
     with torch.no_grad():
         flat.layers[-1].weight.zero_()
         flat.layers[-1].bias.copy_(torch.tensor([0.0, 0, 0, 0, -50, 50]))
-    monkeypatch.setattr(placing, "load_tilt", lambda: flat)
+    monkeypatch.setattr(person, "load_tilt", lambda: flat)
     motion = standing(body)
     motion = dataclasses.replace(motion, confidence=np.zeros_like(motion.confidence))
     world = locate([motion])

@@ -50,11 +50,11 @@ def test_markers_move_with_joints_as_their_jacobian_says() -> None:
 
 
 def test_legs_pose_as_the_body_does(body: Body) -> None:
-    from kinflow.world.placing import _Posed
+    from kinflow.world.person import Person
 
-    person = _Posed.of(walking(body, TILTED), body)
+    person = Person.of(walking(body, TILTED), body)
     at = posed(person.limbs(torch.eye(3, dtype=torch.float64).expand(len(person.pelvis), 3, 3), person.pelvis))
-    torch.testing.assert_close(at.soles, person.soles, atol=1e-5, rtol=0)
+    torch.testing.assert_close(at.soles, person.soles.double(), atol=1e-5, rtol=0)
 
 
 def shaken(frames: int = 40) -> tuple[Limbs, torch.Tensor]:
@@ -180,10 +180,10 @@ def degrees(a: np.ndarray, b: np.ndarray) -> float:
 def test_upright_lines_mend_what_bodies_say(body: Body) -> None:
     from kinflow.world.camera_files import CameraPath
     from kinflow.world.gravity import find_ground
-    from kinflow.world.placing import _Posed
+    from kinflow.world.person import Person
 
     motion = standing(body)
-    sighted = [_Posed.of(motion, body).sighted(CameraPath.static(len(motion)), motion.frame_ids)]
+    sighted = [Person.of(motion, body).sighted(CameraPath.static(len(motion)), motion.frame_ids)]
     truth = np.array([0.0, -1.0, 0.0])
     alone, helped = find_ground(sighted), find_ground(sighted, lines=upright(truth))
     assert alone is not None and helped is not None

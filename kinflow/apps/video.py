@@ -22,7 +22,7 @@ from ..evidence import Evidence
 from ..motion import Motion
 from ..perception import Perceiver, Refused, read_keypoints, watch
 from ..reconstruction import Reconstructor
-from ..world import World, locate, stand
+from ..world import World, locate, standing
 from .options import Progress, RunOptions
 from .results import Result, describe, timed
 
@@ -275,7 +275,8 @@ def _placed(
         report("world", 0, frames)
         world = locate(motions, clip, camera=options.camera_motion, up=options.up, body=body)
         give_back_memory()
-        placed = stand(motions, world, body=body)
-        give_back_memory()
+        for i, motion in enumerate(standing(motions, world, body=body)):
+            motions[i] = motion  # what is replaced is let go
+            give_back_memory()
         report("world", frames, frames)
-    return placed, world
+    return motions, world

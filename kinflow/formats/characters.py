@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "file_axes",
     "ground_height",
     "on_ground",
+    "one_by_one",
     "resampled",
 ]
 
@@ -52,6 +53,7 @@ STILL_FPS = 1.0
 SAME_BODY_M = 5e-3
 """A motion whose stored joints lie further than this from those of its parameters was made with another body."""
 
+_PIECE = 512
 _LOWEST_SHARE = 0.02  # of the frames, whose lowest joint may lie below a grid where no ground is known
 _SOLE_M = 0.05  # how far below a foot's joint its sole lies, about
 
@@ -117,7 +119,9 @@ class Character:
     def quat_wxyz(self) -> Array:
         """``pose_rotmat`` as unit quaternions (T, 24, 4), real part first, each in the half of the sphere of the one before:
         readers that interpolate the numbers turn the short way."""
-        quat = rotmat_to_quat_wxyz(torch.from_numpy(self.pose_rotmat)).numpy()
+        quat = np.empty((*self.pose_rotmat.shape[:2], 4))
+        for rows in _pieces(len(self)):
+            quat[rows] = rotmat_to_quat_wxyz(torch.from_numpy(self.pose_rotmat[rows])).numpy()
         flips = (quat[1:] * quat[:-1]).sum(-1) < 0
         quat[1:][np.logical_xor.accumulate(flips, 0)] *= -1
         return quat
@@ -190,13 +194,22 @@ def characters(
         ShapeError: a motion without frames, or with times before 0.
         UsageError: nobody, a motion of another body, two people of one name, a rate that is none.
     """
+    if fps is not None:
+        check_fps(fps)
+    people = list(one_by_one(motions, body, names))
+    if fps is None:
+        return people
+    start = min(float(p.timestamps[0]) for p in people)
+    return [resampled(p, fps, start) for p in people]
+
+
+def one_by_one(motions: Sequence[Motion], body: Body, names: Sequence[str] | None = None) -> Iterator[Character]:
+    """:func:`characters`, for those who need not hold all of them; what does not fit is told before the first."""
     check_type("body", body, Body)
     if not motions:
         raise UsageError("motions: expected at least one person, got none.")
     for motion in motions:
         check_type("motions", motion, Motion)
-    if fps is not None:
-        check_fps(fps)
     names = [f"person{m.person_id:02d}" for m in motions] if names is None else list(names)
     _check_names(names, len(motions))
     steps, spans = 0, 0.0
@@ -204,11 +217,7 @@ def characters(
         _check_motion(name, motion, body)
         steps, spans = steps + len(motion) - 1, spans + float(motion.timestamps[-1] - motion.timestamps[0])
     rate = steps / spans if steps else STILL_FPS
-    people = [_character(name, motion, body, rate) for name, motion in zip(names, motions, strict=True)]
-    if fps is None:
-        return people
-    start = min(float(p.timestamps[0]) for p in people)
-    return [resampled(p, fps, start) for p in people]
+    return (_character(name, motion, body, rate) for name, motion in zip(names, motions, strict=True))
 
 
 def check_fps(fps: float) -> None:
@@ -261,12 +270,19 @@ def at_even_rate(character: Character, what: str) -> Character:
 
 def _character(name: str, motion: Motion, body: Body, rate: float) -> Character:
     root, transl = exported_root(motion, body)
-    pose = rotvec_to_rotmat(torch.tensor(motion.body_pose, dtype=torch.float64)).numpy()
+    pose = np.empty((*motion.body_pose.shape[:1], 1 + motion.body_pose.shape[1], 3, 3))
+    for rows in _pieces(len(motion)):
+        pose[rows, 0] = root[rows]
+        pose[rows, 1:] = rotvec_to_rotmat(torch.tensor(motion.body_pose[rows], dtype=torch.float64)).numpy()
     return Character(
         name=name, person_id=motion.person_id, body=body, betas=motion.betas, timestamps=motion.timestamps,
-        observed=motion.observed, frame_ids=motion.frame_ids, pose_rotmat=np.concatenate((root[:, None], pose), 1),
-        transl=transl, fps=rate,
+        observed=motion.observed, frame_ids=motion.frame_ids, pose_rotmat=pose, transl=transl, fps=rate,
     )  # fmt: skip
+
+
+def _pieces(frames: int) -> list[slice]:
+    """Rows that rotations are converted at once: on the way they take several times the room."""
+    return [slice(first, first + _PIECE) for first in range(0, frames, _PIECE)]
 
 
 def _check_names(names: Sequence[str], people: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from ..records import atomic_write
 from ..render import person_colour
 from ..rotations import rotmat_to_quat_wxyz
 from ..skeleton import BLAZEPOSE_TO_SMPL, SMPL_PARENTS
-from .characters import Character, characters, file_axes, ground_height, on_ground
+from .characters import Character, file_axes, ground_height, on_ground, one_by_one
 
 __all__ = ["write_view_html"]
 
@@ -69,26 +70,27 @@ def write_view_html(
     names = [f"person{m.person_id:02d}" for m in motions] if names is None else list(names)
     kept = [(m, name, number) for number, (m, name) in enumerate(zip(motions, names, strict=True)) if len(m)]
     shown = Body.open("light") if body.name == "open" else body
-    people = characters([m for m, _, _ in kept], shown, names=[n for _, n, _ in kept]) if kept else []
+    shown_motions = [m for m, _, _ in kept]
+    people = one_by_one(shown_motions, shown, [n for _, n, _ in kept]) if kept else iter(())
     if len(shown.v_template) > 65_535:
         raise UsageError(f"body: expected a mesh of at most 65,535 vertices, got {len(shown.v_template)}.")
-    told = [
+    each = [
         _person(person, motion, person_colour(number)) for person, (motion, _, number) in zip(people, kept, strict=True)
     ]
-    known = on_ground([m for m, _, _ in kept])
+    known = on_ground(shown_motions)
     source = None if film is None else film.name
     joints, weights = _influences(shown)
     data = {
         "schema": "kinflow.view/1",
         "title": title,
-        "span": _span(people),
+        "span": _span(shown_motions),
         "parents": list(SMPL_PARENTS),
         "faces": _packed(shown.faces.cpu().numpy(), np.uint16),
         "joints": _packed(joints, np.uint8),
         "weights": _packed(weights, np.uint8),
-        "people": told,
-        "camera": _camera([m for m, _, _ in kept], shown),
-        "ground": {"known": known, "height": ground_height([m for m, _, _ in kept], shown)},
+        "people": each,
+        "camera": _camera(shown_motions, shown),
+        "ground": {"known": known, "height": ground_height(shown_motions, shown)},
         "film": {
             "src": source if not embed else None,
             "embedded": base64.b64encode(film.read_bytes()).decode() if film is not None and embed else None,
@@ -98,13 +100,14 @@ def write_view_html(
     }
     page = asset_path("view.html").read_text(encoding="utf-8")
     scripts = "\n".join(asset_path(name).read_text(encoding="utf-8") for name in SCRIPTS)
-    # "<" would end the element that holds the data, wherever a name or path has it.
-    filled = {"title": html.escape(title), "data": json.dumps(data).replace("<", "\\u003c"), "scripts": scripts}
-    parts = re.split(r"\{\{(\w+)\}\}", page)  # text, name, text, ...: the data, which is long, is in memory once
+    # "<" would end the element that holds the data, wherever a name or path has it. The data, which is long, is in memory once.
+    told = (part.replace("<", "\\u003c") for part in json.JSONEncoder().iterencode(data))
+    filled = {"title": [html.escape(title)], "data": told, "scripts": [scripts]}
+    parts = re.split(r"\{\{(\w+)\}\}", page)  # text, name, text, ...
     with atomic_write(path) as stream:
-        for part in (filled[part] if i % 2 else part for i, part in enumerate(parts)):
-            for at in range(0, len(part), _PIECE):
-                stream.write(part[at : at + _PIECE].encode())
+        for text in itertools.chain.from_iterable(filled[p] if i % 2 else [p] for i, p in enumerate(parts)):
+            for at in range(0, len(text), _PIECE):
+                stream.write(text[at : at + _PIECE].encode())
 
 
 def _person(person: Character, motion: Motion, colour: tuple[int, int, int]) -> dict[str, Any]:
@@ -163,10 +166,10 @@ def _camera(motions: Sequence[Motion], body: Body) -> dict[str, Any]:
     }
 
 
-def _span(people: Sequence[Character]) -> list[float]:
-    if not people:
+def _span(motions: Sequence[Motion]) -> list[float]:
+    if not motions:
         return [0.0, 0.0]
-    return [min(float(p.timestamps[0]) for p in people), max(float(p.timestamps[-1]) for p in people)]
+    return [min(float(m.timestamps[0]) for m in motions), max(float(m.timestamps[-1]) for m in motions)]
 
 
 def _note(ground: bool, beside: str | None) -> str:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .camera_files import check_camera_motion
-from .placing import World, direction, locate, place, stand
+from .placing import World, direction, locate, place, stand, standing
 
-__all__ = ["World", "check_camera_motion", "direction", "locate", "place", "stand"]
+__all__ = ["World", "check_camera_motion", "direction", "locate", "place", "stand", "standing"]

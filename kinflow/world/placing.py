@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,18 @@ from torch import Tensor
 
 from ..body import Body
 from ..body.kinematics import full_pose
-from ..body.soles import Soles, soles_of
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
 from ..flow import PoseFlow, load_flow
-from ..flow.tilt import Tilt, load_tilt
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
-from ..skeleton import BLAZEPOSE, FEET, NUM_BODY
+from ..skeleton import NUM_BODY
 from .camera_files import CameraPath, read_camera_path
-from .feet import carried_by_feet, centre_of_mass, support
 from .floor import along_floor
-from .gravity import CORRELATED_S, WOBBLE_DEG, Ground, Sighted, basis, find_ground
-from .legs import Limbs, bend, limbs_of, posed, with_legs
-from .steps import Stepping, carried, moved_to, scaled
+from .gravity import Ground, basis, find_ground
+from .legs import bend, posed, with_legs
+from .person import Person, pieces
+from .steps import carried, moved_to, scaled
 from .trajectory import solve_path
 from .verticals import Lines
 
@@ -38,18 +35,6 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-_FRAMES = 400
-"""Frames a person from which gravity is found, evenly taken; more of them say the same again."""
-_PIECE = 512
-_SURE = 0.5
-"""Confidence of a landmark from which it counts as seen."""
-_WHOLE = tuple(
-    BLAZEPOSE.index(f"{side}_{joint}")
-    for joint in ("shoulder", "hip", "knee", "ankle") for side in ("left", "right")
-)  # fmt: skip
-_CROPPED, _ENTIRE = 0.55, 0.85
-"""Mean confidence of these landmarks, 0 outside the picture, up to which a pose tells nothing of gravity, and from which on it counts as whole: legs that
-are not seen are guessed."""
 PASSES = 3
 """Rounds of a path, then of legs bent to it."""
 FLOOR_TOLD = 0.8
@@ -158,7 +143,7 @@ def locate(
     held = torch.from_numpy(path.T_ref2cam[0, :3, :3].copy())
     upright = None if lines is None else lines.segments(path.T_ref2cam)
     notes = list(path.notes)
-    people = [_Posed.of(m, body) for m in motions]
+    people = [Person.of(m, body) for m in motions]
     known = None
     if given is not None:
         known = torch.from_numpy(path.T_ref2cam[0, :3, :3].T @ given)
@@ -193,7 +178,7 @@ def locate(
 
 def _world(
     path: CameraPath, found: Ground, ids: NDArray[np.int64], source: str, std: float | None, scale: float | None,
-    notes: Sequence[str], people: Sequence[_Posed],
+    notes: Sequence[str], people: Sequence[Person],
 ) -> World:  # fmt: skip
     """Axes and origin of the world, from up and ground in the reference's axes."""
     first = path.T_ref2cam[0]
@@ -221,7 +206,7 @@ def _world(
 
 
 def _in_metres(
-    path: CameraPath, people: Sequence[_Posed], ids: NDArray[np.int64], known: Tensor | None
+    path: CameraPath, people: Sequence[Person], ids: NDArray[np.int64], known: Tensor | None
 ) -> tuple[CameraPath, float | None, tuple[str, ...]]:
     """A path whose places are not known, or in unknown units, in metres; its scale; and what to tell of it."""
     sightings = [p.sighted(path, ids) for p in people]
@@ -267,130 +252,23 @@ def _camera_path(
 # -- the people -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Posed:
-    """One person's motion with what of it meets the ground, in camera axes; float64 tensors (T, ...), but for ``pose``."""
-
-    frame_ids: NDArray[np.int64]
-    timestamps: Tensor
-    observed: NDArray[np.bool_]
-    pose: Tensor  # (T, 22, 3, 3), the pelvis' first, in the body's own precision: most of what a long clip holds here
-    pelvis: Tensor
-    mass: Tensor
-    soles: Tensor  # (T, 4, P, 3)
-    contacts: Tensor
-    feet: Tensor
-    whole: Tensor  # 0..1, how far the body is in sight
-    rest_joints: Tensor
-    sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
-    leg: float
-
-    @property
-    def root_rotmat(self) -> Tensor:
-        return self.pose[:, 0].double()
-
-    @property
-    def body_rotmat(self) -> Tensor:
-        return self.pose[:, 1:].double()
-
-    @property
-    def rest_pelvis(self) -> Tensor:
-        return self.rest_joints[0]
-
-    @property
-    def step(self) -> float:
-        """Seconds from frame to frame."""
-        return float(self.timestamps.diff().median()) if len(self.timestamps) > 1 else 1 / 30
-
-    @classmethod
-    def of(cls, motion: Motion, body: Body) -> _Posed:
-        betas = torch.tensor(motion.betas).to(body.device, body.dtype)
-        soles: Soles = soles_of(body, betas)
-        rotations, points, pelvis, mass = [], [], [], []
-        with torch.no_grad():
-            for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
-                pose = motion.pose_rotmat(rows).to(body.device, body.dtype)
-                turned, placed = body.transforms(betas, pose, torch.tensor(motion.transl[rows]).to(pose))
-                rotations.append(pose[:, : 1 + NUM_BODY].cpu())
-                points.append(soles.posed(turned, placed).double().cpu())
-                pelvis.append(placed[:, 0].double().cpu())
-                mass.append(centre_of_mass(placed).double().cpu())
-            joints = body.rest_joints(betas).double().cpu()
-        leg = float(joints[0, 1] - (soles.offsets[..., 1].double().cpu() + joints[soles.joints.cpu(), None, 1]).amin())
-        inside = ((motion.keypoints2d > 0) & (motion.keypoints2d < motion.image_size)).all(-1)
-        seen = (motion.confidence >= _SURE) & inside
-        sure = np.where(inside, motion.confidence, 0.0)[:, _WHOLE].mean(-1)
-        whole = ((sure - _CROPPED) / (_ENTIRE - _CROPPED)).clip(0, 1)
-        return cls(
-            motion.frame_ids, torch.tensor(motion.timestamps), motion.observed, torch.cat(rotations),
-            torch.cat(pelvis), torch.cat(mass), torch.cat(points),
-            torch.tensor(motion.contacts).double(), torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(),
-            leg,
-        )  # fmt: skip
-
-    def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
-        """T_ref2cam (T, 4, 4) of its frames."""
-        return torch.from_numpy(path.T_ref2cam[np.searchsorted(ids, self.frame_ids)])
-
-    def world_soles(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
-        """Points of the soles (T, 4, P, 3) in the reference's axes."""
-        return _back(self.cameras(path, ids), self.soles)
-
-    def limbs(self, turn: Tensor, pelvis: Tensor) -> Limbs:
-        """Its legs in axes that camera axes are turned to by ``turn`` (T, 3, 3), the pelvis at ``pelvis`` (T, 3)."""
-        return limbs_of(self.body_rotmat, turn @ self.root_rotmat, pelvis, self.rest_joints, self.sole_offsets)
-
-    def stepping(self, path: CameraPath, ids: NDArray[np.int64], to_y_up: Tensor) -> Stepping:
-        """What its feet say of the camera's steps, in axes turned y up from the reference's by ``to_y_up`` (3, 3)."""
-        turn = to_y_up @ self.cameras(path, ids)[:, :3, :3].mT
-        soles = (self.soles - self.pelvis[:, None, None]) @ turn[:, None].mT
-        rows = torch.from_numpy(np.searchsorted(ids, self.frame_ids))
-        pelvis = (turn @ self.pelvis[..., None])[..., 0]
-        return Stepping(rows, self.timestamps, torch.tensor(self.observed), pelvis, soles)
-
-    def sighted(self, path: CameraPath, ids: NDArray[np.int64]) -> Sighted:
-        """What the observed frames say of gravity and ground, in the reference's axes."""
-        rows = np.flatnonzero(self.observed)
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_FRAMES, len(rows))).round().astype(int))]
-        cameras = self.cameras(path, ids)[rows]
-        turn = cameras[:, :3, :3].mT
-        depth = self.pelvis[rows].norm(dim=-1)
-        # One frame is one look.
-        share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
-        with torch.no_grad():
-            tilt = load_tilt()(self.body_rotmat[rows]).blurred(math.radians(WOBBLE_DEG))
-        # Which feet carry is told by the likeliest up of each frame alone.
-        likeliest = tilt.log_weight[:, :-1].argmax(-1)
-        up = (self.root_rotmat[rows] @ tilt.mean[torch.arange(len(rows)), likeliest][..., None])[..., 0]
-        carrier = support(self.soles[rows], up)
-        balance = self.mass[rows] - carrier
-        upright = carried_by_feet(((self.pelvis[rows] - carrier) * up).sum(-1), self.leg)
-        return Sighted(
-            turn @ self.root_rotmat[rows], Tilt(*tilt), _back(cameras, self.soles[rows]).flatten(1, 2),
-            (turn @ (self.pelvis[rows] / depth[:, None])[..., None])[..., 0], depth,
-            -(turn @ cameras[:, :3, 3:])[..., 0], min(1.0, share) * self.whole[rows],
-            self.feet[rows], (turn @ balance[..., None])[..., 0], upright,
-        )  # fmt: skip
-
-
-def _back(cameras: Tensor, points: Tensor) -> Tensor:
-    """Points (T, ..., 3) out of the axes of cameras (T, 4, 4)."""
-    lead = [1] * (points.dim() - 2)
-    shift = cameras[:, :3, 3].reshape(-1, *lead, 3)
-    return (points - shift) @ cameras[:, :3, :3].reshape(-1, *([1] * (points.dim() - 3)), 3, 3)
-
-
 def stand(motions: Sequence[Motion], world: World, *, body: Body | None = None) -> list[Motion]:
     """Solve everybody's path in a world: the motions with their fields of the world filled in.
 
     Raises:
         ShapeError: frames that the world does not have.
     """
+    return list(standing(motions, world, body=body))
+
+
+def standing(motions: Sequence[Motion], world: World, *, body: Body | None = None) -> Iterator[Motion]:
+    """:func:`stand`, person by person, for those who let go of a motion once they have it."""
     body = _body(motions, body)
-    return [_stood(m, _Posed.of(m, body), world, s, body) for m, s in zip(motions, world.scales, strict=True)]
+    for motion, scale in zip(motions, world.scales, strict=True):
+        yield _stood(motion, Person.of(motion, body), world, scale, body)
 
 
-def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Body) -> Motion:
+def _stood(motion: Motion, person: Person, world: World, scale: float, body: Body) -> Motion:
     at = np.searchsorted(world.frame_ids, person.frame_ids).clip(max=len(world.frame_ids) - 1)
     if not np.array_equal(world.frame_ids[at], person.frame_ids):
         raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
@@ -402,7 +280,8 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
     certainty = torch.tensor(np.where(person.observed, 1.0, 0.1))
     limbs, ground = person.limbs(turn, seen), world.height is not None
     # Told by speeds before the camera: they say nothing where it moves itself.
-    contacts = person.contacts if np.ptp(world.T_world2cam, axis=0).max() < 1e-6 else None
+    still = np.ptp(world.T_world2cam, axis=0).max() < 1e-6
+    contacts = torch.tensor(motion.contacts).double() if still else None
     bent = limbs.rotmat
     for _ in range(PASSES):  # the path is the legs', the legs' bends are the path's
         soles = posed(limbs._replace(rotmat=bent)).soles - seen[:, None, None]
@@ -413,7 +292,7 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
             limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
             certainty=certainty, ground=ground,
         )  # fmt: skip
-    motion = _bent(motion, person, bent, body)
+    motion = _bent(motion, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -428,22 +307,20 @@ def _stood(motion: Motion, person: _Posed, world: World, scale: float, body: Bod
     )
 
 
-def _bent(motion: Motion, person: _Posed, legs: Tensor, body: Body) -> Motion:
+def _bent(motion: Motion, legs: Tensor, body: Body) -> Motion:
     """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
-    pose = with_legs(person.body_rotmat, legs)
-    body_pose, root = motion.body_pose.copy(), person.root_rotmat
+    body_pose = motion.body_pose.copy()
     joints, z = [], []
     with torch.no_grad():
-        for rows in np.array_split(np.arange(len(motion)), len(motion) // _PIECE + 1):
-            body_pose[rows, :NUM_BODY] = rotmat_to_rotvec(pose[rows]).numpy()
-            part = pose[rows].float()
-            z.append(_flow().encode(part)[0])
-            whole = full_pose(part, root[rows].float()).to(body.device, body.dtype)
+        for rows in pieces(motion):
+            pose = motion.pose_rotmat(rows)[:, : 1 + NUM_BODY].double()
+            turned = with_legs(pose[:, 1:], legs[rows])
+            body_pose[rows, :NUM_BODY] = rotmat_to_rotvec(turned).numpy()
+            z.append(_flow().encode(turned.float())[0].float())
+            whole = full_pose(turned.float(), pose[:, 0].float()).to(body.device, body.dtype)
             shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
             joints.append(body.joints(shape, whole, place).float().cpu())
-    return dataclasses.replace(
-        motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).float().numpy()
-    )
+    return dataclasses.replace(motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).numpy())
 
 
 @functools.cache
