@@ -171,7 +171,6 @@ def _looked_at(
     cv2 = _opencv()
 
     shrink = min(1.0, LONGER_SIDE / max(clip.image_size))
-    boxes = _boxes(motions)
     row, due = -1, -np.inf
     for batch in clip.batches(8):
         for image, time, frame_id in zip(batch.images, batch.timestamps, batch.frame_ids.tolist(), strict=True):
@@ -181,7 +180,7 @@ def _looked_at(
                 continue
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else grey
-            mask = _mask(grey.shape, boxes.get(frame_id, ()), shrink)
+            mask = _mask(grey.shape, _boxes(motions, frame_id), shrink)
             if lines is not None and ruled:
                 lines.look(row, grey, mask, shrink)
             if wanted:
@@ -216,14 +215,14 @@ def follow(clip: Clip, motions: Sequence[Motion], lines: Lines | None = None, ev
         yield Window(np.stack(track).astype(np.float64) / shrink)
 
 
-def _boxes(motions: Sequence[Motion]) -> dict[int, list[Array]]:
-    out: dict[int, list[Array]] = {}
+def _boxes(motions: Sequence[Motion], frame_id: int) -> list[Array]:
+    """Boxes px around those who are seen in a frame, and all their keypoints."""
+    out = []
     for motion in motions:
-        for frame_id, box, seen in zip(motion.frame_ids.tolist(), motion.boxes_xyxy, motion.observed, strict=True):
-            points = motion.keypoints2d[int(np.searchsorted(motion.frame_ids, frame_id))]
-            if seen:
-                low, high = np.minimum(box[:2], points.min(0)), np.maximum(box[2:], points.max(0))
-                out.setdefault(frame_id, []).append(np.concatenate((low, high)))
+        row = int(np.searchsorted(motion.frame_ids, frame_id))
+        if row < len(motion) and motion.frame_ids[row] == frame_id and motion.observed[row]:
+            box, points = motion.boxes_xyxy[row], motion.keypoints2d[row]
+            out.append(np.concatenate((np.minimum(box[:2], points.min(0)), np.maximum(box[2:], points.max(0)))))
     return out
 
 

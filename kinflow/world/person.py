@@ -49,6 +49,8 @@ class Person:
     rest_joints: Tensor
     sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
+    step: float  # s, from frame to frame
+    observed_s: float
 
     @property
     def frame_ids(self) -> NDArray[np.int64]:
@@ -67,10 +69,11 @@ class Person:
         pose = self.motion.pose_rotmat(rows)[:, : 1 + NUM_BODY].double()
         return pose[:, 0], pose[:, 1:]
 
-    @property
-    def step(self) -> float:
-        """Seconds from frame to frame."""
-        return float(self.timestamps.diff().median()) if len(self.timestamps) > 1 else 1 / 30
+    @classmethod
+    def sampled(cls, motion: Motion, body: Body) -> Person:
+        """In those frames alone that say where up and ground are: enough where nothing moves but people."""
+        step, observed_s = _seconds(motion)
+        return dataclasses.replace(cls.of(motion[_looks(motion.observed)], body), step=step, observed_s=observed_s)
 
     @classmethod
     def of(cls, motion: Motion, body: Body) -> Person:
@@ -93,6 +96,7 @@ class Person:
         return cls(
             motion, torch.tensor(motion.timestamps), torch.cat(pelvis), torch.cat(mass), torch.cat(points),
             torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(), leg,
+            *_seconds(motion),
         )  # fmt: skip
 
     def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
@@ -122,14 +126,13 @@ class Person:
 
     def sighted(self, path: CameraPath, ids: NDArray[np.int64]) -> Sighted:
         """What the observed frames say of gravity and ground, in the reference's axes."""
-        rows = np.flatnonzero(self.observed)
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_FRAMES, len(rows))).round().astype(int))]
+        rows = _looks(self.observed)
         cameras = self.cameras(path, ids)[rows]
         turn = cameras[:, :3, :3].mT
         depth, soles = self.pelvis[rows].norm(dim=-1), self.soles[rows].double()
         root, body = self.turned(rows)
         # One frame is one look.
-        share = max(1.0, self.step * float(self.observed.sum()) / CORRELATED_S) / max(len(rows), 1)
+        share = max(1.0, self.observed_s / CORRELATED_S) / max(len(rows), 1)
         with torch.no_grad():
             tilt = load_tilt()(body).blurred(math.radians(WOBBLE_DEG))
         # Which feet carry is told by the likeliest up of each frame alone.
@@ -144,6 +147,18 @@ class Person:
             -(turn @ cameras[:, :3, 3:])[..., 0], min(1.0, share) * self.whole[rows],
             self.feet[rows], (turn @ balance[..., None])[..., 0], upright,
         )  # fmt: skip
+
+
+def _looks(observed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Frames that gravity is found from."""
+    rows = np.flatnonzero(observed)
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(_FRAMES, len(rows))).round().astype(int))]
+
+
+def _seconds(motion: Motion) -> tuple[float, float]:
+    """From frame to frame, and those in which the person was observed."""
+    step = float(np.median(np.diff(motion.timestamps))) if len(motion) > 1 else 1 / 30
+    return step, step * float(motion.observed.sum())
 
 
 def _back(cameras: Tensor, points: Tensor) -> Tensor:

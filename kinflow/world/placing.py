@@ -143,7 +143,7 @@ def locate(
     held = torch.from_numpy(path.T_ref2cam[0, :3, :3].copy())
     upright = None if lines is None else lines.segments(path.T_ref2cam)
     notes = list(path.notes)
-    people = [Person.of(m, body) for m in motions]
+    people = [(Person.sampled if path.metric else Person.of)(m, body) for m in motions]
     known = None
     if given is not None:
         known = torch.from_numpy(path.T_ref2cam[0, :3, :3].T @ given)
@@ -153,7 +153,7 @@ def locate(
     if not path.metric:
         path, scale, told = _in_metres(path, people, ids, known)
         notes += told
-    seconds = sum(float(p.observed.sum()) * p.step for p in people)
+    seconds = sum(p.observed_s for p in people)
     found: Ground | None = None
     if seconds >= SHORT_S or known is not None or any(int(p.observed.sum()) for p in people):
         found = find_ground([p.sighted(path, ids) for p in people], known, upright, held)
