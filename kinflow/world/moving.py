@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip import Clip
+from ..devices import give_back_memory
 from ..errors import MissingAssetError
 from ..motion import Motion
 from ..rotations import exp_so3, log_so3
@@ -157,6 +158,10 @@ def _opencv() -> Any:
 # -- corners --------------------------------------------------------------------------------------------------------------
 
 
+_TIDY = 512
+"""Frames after which what the heap no longer needs goes back: what they leave in it by the thousand is more than all people take."""
+
+
 def look_for_lines(clip: Clip, motions: Sequence[Motion], lines: Lines) -> None:
     """Let ``lines`` see the background where nobody asks how it moves; nothing without OpenCV."""
     if importlib.util.find_spec("cv2") is not None:
@@ -175,6 +180,8 @@ def _looked_at(
     for batch in clip.batches(8):
         for image, time, frame_id in zip(batch.images, batch.timestamps, batch.frame_ids.tolist(), strict=True):
             row += 1
+            if row % _TIDY == 0:
+                give_back_memory()
             wanted, ruled = time >= due, lines is not None and lines.due(row)
             if not wanted and not ruled:
                 continue
