@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip import Clip
-from ..devices import give_back_memory
 from ..errors import MissingAssetError
 from ..motion import Motion
 from ..rotations import exp_so3, log_so3
@@ -96,20 +95,22 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
     K = clip.K.double().numpy()
     if not asked and _clearly_still(clip, motions, K, lines):
         return CameraPath.static(frames)
-    turns: list[Array] = [np.eye(3)[None]]
-    misses, zooms, blind, corners = [], [], 0, []
+    rotmat = np.tile(np.eye(3), (frames, 1, 1))
+    misses, zooms, blind, corners, at = [], [], 0, [], 0
     for window in follow(clip, motions, lines):
         count = len(window.points)
-        corners.append(_rays(window.points, K))
-        if window.points.shape[1] < FEWEST:
+        onward = slice(at + 1, at + count)
+        if window.points.shape[1] < FEWEST:  # a frame each, where nothing can be followed: nothing of its own is kept
             blind += count - 1
-            turns.append(np.repeat(turns[-1][-1:], count - 1, 0))
-            continue
-        turned = turn_of(window, K, max(clip.image_size))
-        turns.append(turned.rotmat[1:] @ turns[-1][-1])
-        misses.append(turned.miss)
-        zooms.append(np.abs(np.log(turned.zoom)).max())
-    rotmat = np.concatenate(turns)
+            rotmat[onward] = rotmat[at]
+            corners.append(np.broadcast_to(_NOTHING, (count, 0, 3)))
+        else:
+            turned = turn_of(window, K, max(clip.image_size))
+            rotmat[onward] = turned.rotmat[1:] @ rotmat[at]
+            misses.append(turned.miss)
+            zooms.append(np.abs(np.log(turned.zoom)).max())
+            corners.append(_rays(window.points, K))
+        at += count - 1
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, :3, :3] = rotmat
     notes = []
@@ -142,6 +143,9 @@ def _clearly_still(clip: Clip, motions: Sequence[Motion], K: Array, lines: Lines
     return bool(misses)
 
 
+_NOTHING = np.empty((1, 0, 3))
+
+
 def _rays(points: Array, K: Array) -> Array:
     """Unit rays (..., 3) to points (..., 2) px."""
     rays = np.concatenate(((points - K[:2, 2]) / np.array([K[0, 0], K[1, 1]]), np.ones((*points.shape[:-1], 1))), -1)
@@ -156,10 +160,6 @@ def _opencv() -> Any:
 
 
 # -- corners --------------------------------------------------------------------------------------------------------------
-
-
-_TIDY = 512
-"""Frames after which what the heap no longer needs goes back: what they leave in it by the thousand is more than all people take."""
 
 
 def look_for_lines(clip: Clip, motions: Sequence[Motion], lines: Lines) -> None:
@@ -180,8 +180,6 @@ def _looked_at(
     for batch in clip.batches(8):
         for image, time, frame_id in zip(batch.images, batch.timestamps, batch.frame_ids.tolist(), strict=True):
             row += 1
-            if row % _TIDY == 0:
-                give_back_memory()
             wanted, ruled = time >= due, lines is not None and lines.due(row)
             if not wanted and not ruled:
                 continue
