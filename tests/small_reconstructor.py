@@ -31,7 +31,7 @@ from kinflow.training.tasks.reconstructor import ReconstructorTask
 SMALL = ReconstructorConfig(width=24, blocks=1, recurrent=12, head_width=16, chunk=20, context=4)
 DYNAMICS = DynamicsConfig(hidden=12, ode_hidden=12, head_hidden=16, components=2, rank=2, dropout=0.0)
 FLOW = FlowConfig(layers=2, hidden=8, dropout=0.0)
-LIFTER = LifterConfig(width=16, blocks=1)
+LIFTER = LifterConfig(part_width=16, whole_width=16, blocks=1)
 
 
 def observations(body: Body, batch: int = 2, steps: int = 9, seed: int = 0) -> Observations:

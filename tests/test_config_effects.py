@@ -139,7 +139,11 @@ def test_lifter(body: Body) -> None:
         torch.manual_seed(3)
         return digest(_train_twice(model, lambda: (model(obs).mean - 1).square().mean()))
 
-    check(LifterConfig(width=16, blocks=1), dict(members=2, width=24, blocks=2, dropout=0.5), probe)
+    check(
+        LifterConfig(part_width=16, whole_width=16, blocks=1),
+        dict(by_parts=1, whole=0, part_width=24, whole_width=24, blocks=2, overview=8, dropout=0.5),
+        probe,
+    )
 
 
 # -- perception ----------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ test_training_sources.py."""
 CPU = torch.device("cpu")
 TINY_FLOW = FlowConfig(layers=1, hidden=8, bins=4)
 TINY_DYNAMICS = DynamicsConfig(hidden=8, ode_hidden=6, head_hidden=8, rank=2)
-TINY_LIFTER = LifterConfig(width=8, blocks=1)
+TINY_LIFTER = LifterConfig(part_width=8, whole_width=8, blocks=1)
 
 
 def own_settings(config: type) -> list[str]:
@@ -267,7 +267,7 @@ def test_reconstructor(name: str, folder: Path, captured: Captured, tmp_path: Pa
 
 @pytest.mark.parametrize("name", own_settings(LifterTrainingConfig))
 def test_lifter(name: str, folder: Path, captured: Captured) -> None:
-    base = ["model.width=8", "model.blocks=1", "train.batch=6", "projection.frames=4",
+    base = ["model.part_width=8", "model.whole_width=8", "model.blocks=1", "train.batch=6", "projection.frames=4",
             "projection.sampled=0.5", f"flow={folder / 'flow.safetensors'}",
             f"perceived={folder / 'perceived.npz'}"]  # fmt: skip
     others = {

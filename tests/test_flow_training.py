@@ -168,7 +168,7 @@ TINY = {
     "flow": ("layers=1", "hidden=8", "bins=4"),
     "dynamics": ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2"),
     "denoiser": ("width=12", "hidden=8", "layers=1", "heads=2"),
-    "lifter": ("width=16", "blocks=1"),
+    "lifter": ("part_width=16", "whole_width=16", "blocks=1"),
     "reconstructor": ("width=16", "recurrent=8", "head_width=8"),
 }
 SAYS = {
@@ -204,7 +204,8 @@ def test_each_training_leaves_weights_with_a_card(
     if network == "lifter":
         settings.append(f"perceived={tmp_path / 'perceived.npz'}")
     if network == "reconstructor":
-        save_weights(tmp_path / "small.safetensors", Lifter(LifterConfig(width=8)), LifterConfig(width=8), {})
+        small = LifterConfig(part_width=8, whole_width=8)
+        save_weights(tmp_path / "small.safetensors", Lifter(small), small, {})
         settings.append(f"lifter={tmp_path / 'small.safetensors'}")
     path = run_training(training_of(network), capture, tmp_path, overrides=settings, device="cpu", progress=False)
     state, config, header = load_weights(path)

@@ -61,9 +61,10 @@ def test_a_table_of_two_lifters(clips: list[PerceivedClip], tmp_path: Path) -> N
     )
     command = ["--perceived", str(tmp_path / "clips.npz"), "--mocap", str(tmp_path / "mocap.npz"), "--steps", "2"]
     small = [
-        "model.width=8",
+        "model.part_width=8",
         "model.blocks=1",
-        "model.members=1",
+        "model.by_parts=1",
+        "model.whole=0",
         "train.batch=4",
         "train.warmup=1",
         "projection.borrowed=1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,10 @@ from torch import Tensor
 from kinflow.body import Body
 from kinflow.config import LifterConfig, LifterTrainingConfig
 from kinflow.errors import ConfigError, FormatError, MissingAssetError
-from kinflow.reconstruction.lifting import Lifter, lift, load_lifter, upright_view
+from kinflow.reconstruction.lifting import PARTS, Lifter, lift, load_lifter, upright_view
 from kinflow.reconstruction.observation import Observations, flatten_view
 from kinflow.rotations import rotvec_to_rotmat
-from kinflow.skeleton import MIRROR_BLAZEPOSE
+from kinflow.skeleton import BLAZEPOSE, MIRROR_BLAZEPOSE
 from kinflow.training.tasks.lifter import LifterTask
 
 MIRROR = list(MIRROR_BLAZEPOSE)
@@ -29,7 +30,7 @@ MIRROR = list(MIRROR_BLAZEPOSE)
 def lifter() -> Lifter:
     """Untrained, with weights that answer to every input."""
     torch.manual_seed(0)
-    made = Lifter(LifterConfig(width=32, blocks=2)).double().eval()
+    made = Lifter(LifterConfig(part_width=32, whole_width=32, blocks=2)).double().eval()
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -100,9 +101,32 @@ def test_landmarks_are_about_the_hips_and_deviations_bounded(lifter: Lifter, bod
     assert torch.equal(by_axis[..., 0], by_axis[..., 1]) and torch.equal(by_axis[..., 2], lifted.log_std[..., 1])
 
 
+def test_a_limb_is_put_right_by_itself_but_for_the_overview(lifter: Lifter, body: Body) -> None:
+    assert sorted(i for own, _ in PARTS for i in own) == list(range(33))
+    obs = observations(body, batch=2)
+    hand = [BLAZEPOSE.index(f"right_{name}") for name in ("wrist", "pinky", "index", "thumb")]
+    moved = obs.world.clone()
+    moved[..., hand, :] += 0.2
+    told = copy.deepcopy(lifter)
+    del told.members[-1]
+    blind = copy.deepcopy(told)
+    for member in blind.members:
+        last = cast(Any, member).overview[-1][-1]
+        torch.nn.init.zeros_(last.weight)
+    changed = {}
+    with torch.no_grad():
+        for name, one in (("told", told), ("blind", blind)):
+            before, after = one(obs), one(dataclasses.replace(obs, world=moved))
+            off = (after.mean - moved - before.mean + obs.world).abs().amax((0, 1, 3))
+            changed[name] = set(torch.nonzero(off > 1e-9)[:, 0].tolist())
+    arm = {BLAZEPOSE.index("right_elbow"), *hand}
+    assert changed["blind"] == arm  # in a mirror too
+    assert changed["told"] >= arm and len(changed["told"]) > 25
+
+
 def test_lifted_evidence(body: Body) -> None:
     torch.manual_seed(1)
-    lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
+    lifter = Lifter(LifterConfig(part_width=16, whole_width=16, blocks=1)).eval()
     obs = observations(body, batch=2, steps=9)
     seen = [dataclasses.replace(e, world_std=None) for e in (evidence_of(obs, 0, gap=slice(3, 5)), evidence_of(obs, 1))]
     first, second = lift(lifter, seen, obs.K[0].float())
@@ -121,7 +145,7 @@ def test_lifted_evidence(body: Body) -> None:
 def test_members_differ_and_their_differences_count(body: Body) -> None:
     """The mean of the members, and the variance of their mixture."""
     torch.manual_seed(1)
-    lifter = Lifter(LifterConfig(members=3, width=16, blocks=1)).double().eval()
+    lifter = Lifter(LifterConfig(by_parts=2, part_width=16, whole_width=16, blocks=1)).double().eval()
     obs = observations(body)
     with torch.no_grad():
         each, lifted = lifter.each(obs), lifter(obs)
@@ -135,7 +159,7 @@ def test_members_differ_and_their_differences_count(body: Body) -> None:
 
 def test_keypoints_alone_are_lifted(body: Body) -> None:
     torch.manual_seed(1)
-    lifter = Lifter(LifterConfig(width=16, blocks=1)).eval()
+    lifter = Lifter(LifterConfig(part_width=16, whole_width=16, blocks=1)).eval()
     obs = observations(body, batch=1)
     blind = dataclasses.replace(
         evidence_of(obs),
@@ -157,13 +181,15 @@ def test_weights_that_are_not_a_lifters(tmp_path: Path) -> None:
 
 def test_a_blend_lies_between_what_was_and_what_was_learned() -> None:
     """Of two networks that differ in their last layer alone, it says the mean of what they say, weighted."""
-    config = LifterTrainingConfig(model=LifterConfig(members=1, width=8, blocks=1), blend=0.25, init="a.safetensors")
+    config = LifterTrainingConfig(
+        model=LifterConfig(by_parts=1, whole=0, part_width=8, blocks=1), blend=0.25, init="a.safetensors"
+    )
     begun, learned = Lifter(config.model).eval(), Lifter(config.model).eval()
     learned.load_state_dict(begun.state_dict())
     task: Any = SimpleNamespace(config=config, begun=begun)
     with torch.no_grad():
         for member in learned.members:
-            cast(Any, member).outputs[-1].bias.add_(0.4)
+            cast(Any, member).parts[0][-1][-1].bias.add_(0.4)
     blended = LifterTask.blended(task, learned)
     for name, value in blended.state_dict().items():
         torch.testing.assert_close(value, 0.75 * begun.state_dict()[name] + 0.25 * learned.state_dict()[name])

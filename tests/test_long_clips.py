@@ -40,9 +40,9 @@ def loaded(*args, **keywords):  # one step of a fit takes as much memory as all
 
 Reconstructor.load = loaded
 with tempfile.TemporaryDirectory() as folder:
-    with VideoWriter(Path(folder) / "clip.mp4", (128, 96), 30) as video:
+    with VideoWriter(Path(folder) / "clip.mp4", (336, 240), 30) as video:
         for _ in range(frames):
-            video.write(np.full((96, 128, 3), 100, np.uint8))
+            video.write(np.full((240, 336, 3), 100, np.uint8))
     config = PipelineConfig()
     config = dataclasses.replace(config, refine=dataclasses.replace(config.refine, iterations=1))
     result = run(Path(folder) / "clip.mp4", device="cpu", refine=refine, config=config)
@@ -53,6 +53,9 @@ arrays = [v for r in records for v in vars(r).values() if isinstance(v, np.ndarr
 size = sum({v.__array_interface__["data"][0]: v.nbytes for v in arrays}.values())  # some are in both, once
 print(json.dumps({"records": size / 2**20, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}))
 """
+
+
+# Pictures large enough for PyAV: decord, which reads smaller ones, keeps 60 MB of its own once it has seen a thousand.
 
 
 def measured(frames: int, people: int, fit: str = "no fit") -> dict[str, float]:

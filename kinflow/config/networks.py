@@ -214,15 +214,25 @@ class LifterConfig(Config):
     """What puts the front end's landmarks right in 3D: :mod:`kinflow.reconstruction.lifting`.
 
     Attributes:
-        members: networks of which the mean is taken.
-        width: of the residual MLP; blocks: how many of them.
+        by_parts: networks that look at each part of the body by itself, which do better on motions that nobody learned from; whole:
+            networks that look at all of it at once. The mean of all of them is taken: the two kinds err differently.
+        part_width: of the residual MLP of each part; whole_width: of one of the whole body; blocks: how many of them, each.
+        overview: numbers that each part is told of the whole body.
         dropout: inside the residual blocks, in training alone.
     """
 
-    members: Annotated[int, Range(1, 64)] = 3
-    width: Width = 384
+    by_parts: Annotated[int, Range(0, 64)] = 2
+    whole: Annotated[int, Range(0, 64)] = 1
+    part_width: Width = 152
+    whole_width: Width = 384
     blocks: Annotated[int, Range(0, 256)] = 3
+    overview: Width = 32
     dropout: Rate = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.by_parts + self.whole:
+            raise ConfigError("by_parts: expected a network at least of one kind, got none of by_parts and of whole.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,17 +25,41 @@ from ..assets import asset_path
 from ..assets.weights import load_module
 from ..config import LifterConfig
 from ..evidence import Evidence
-from ..skeleton import MIRROR_BLAZEPOSE
+from ..skeleton import BLAZEPOSE, MIRROR_BLAZEPOSE
 from .batching import collate, cut
 from .encoder import Block, head
 from .gaussian import soft_clamp
 from .geometry import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 from .observation import NUM_LANDMARKS, Flat, Observations, flatten_view
 
-_INPUTS = NUM_LANDMARKS * (2 + 1 + 3) + 2
+_MEASURED = 2 + 1 + 3  # of a landmark: keypoint, confidence, world landmark
 _CORRECTION = 0.3  # m, of an output of one
 _PIECE = 512  # frames lifted at once
 _LOG_STD_RANGE = (-5.5, 0.0)
+
+
+def _parts() -> tuple[tuple[list[int], list[int]], ...]:
+    """Landmarks that each part of the body has, and those of its neighbours that it sees as well."""
+
+    def at(names: str) -> list[int]:
+        return [BLAZEPOSE.index(name) for name in names.split()]
+
+    parts = [
+        (list(range(at("left_shoulder")[0])), at("left_shoulder right_shoulder")),
+        (at("left_shoulder right_shoulder left_hip right_hip"), at("nose")),
+    ]
+    for side, other in (("left", "right"), ("right", "left")):
+        arm = [f"{side}_{name}" for name in ("elbow", "wrist", "pinky", "index", "thumb")]
+        leg = [f"{side}_{name}" for name in ("knee", "ankle", "heel", "foot_index")]
+        parts.append((at(" ".join(arm)), at(f"{side}_shoulder {side}_hip {other}_shoulder")))
+        parts.append((at(" ".join(leg)), at(f"{side}_hip {other}_hip {side}_shoulder")))
+    return tuple(parts)
+
+
+PARTS = _parts()
+"""Face, trunk, and each side's arm and leg."""
+_IN_ORDER = [i for own, _ in PARTS for i in own]
+_IN_ORDER = [_IN_ORDER.index(i) for i in range(NUM_LANDMARKS)]
 
 
 class Lifted(NamedTuple):
@@ -65,25 +89,69 @@ def upright_view(flat: Flat) -> Tensor:
     return rearrange(torch.stack((-y, -x, zero, x, -y, zero, zero, zero, one), -1), "... (i j) -> ... i j", i=3)
 
 
-class Correction(nn.Module):
+class Whole(nn.Module):
     """Residual MLP on single frames: what is added to the world landmarks, and the log-deviations."""
 
     def __init__(self, config: LifterConfig) -> None:
         super().__init__()
-        self.inputs = nn.Sequential(nn.Linear(_INPUTS, config.width), nn.Dropout(config.dropout))
-        self.blocks = nn.Sequential(*(Block(config.width, config.dropout) for _ in range(config.blocks)))
-        self.outputs = head(config.width, config.width, NUM_LANDMARKS * 5)
+        width = config.whole_width
+        self.inputs = nn.Sequential(nn.Linear(NUM_LANDMARKS * _MEASURED + 2, width), nn.Dropout(config.dropout))
+        self.blocks = nn.Sequential(*(Block(width, config.dropout) for _ in range(config.blocks)))
+        self.outputs = head(width, width, NUM_LANDMARKS * 5)
 
     def forward(self, points: Tensor, confidence: Tensor, world: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
         """Additions (B, T, 33, 3) in units of 0.3 m, and log-deviations (B, T, 33, 2)."""
         measured = torch.cat((points.flatten(-2), confidence, 2 * world.flatten(-2), scalars), -1)
-        out = self.outputs(self.blocks(self.inputs(measured))).to(world.dtype)
-        out = rearrange(out, "b t (p k) -> b t p k", k=5)
-        return out[..., :3], soft_clamp(out[..., 3:] - 2.5, *_LOG_STD_RANGE)
+        return _read(self.outputs(self.blocks(self.inputs(measured))).to(world.dtype))
+
+
+class ByParts(nn.Module):
+    """The same by residual MLPs of the parts of the body.
+
+    Each part sees its own landmarks and its neighbours', and of the whole body a few numbers that say what matters to parts: limbs
+    that were seen one by one are known in any company, and what people do that were never filmed is mostly that.
+
+    Source: Zeng et al., "SRNet: Improving Generalization in 3D Human Pose Estimation with a Split-and-Recombine Approach"
+    (ECCV 2020).
+    """
+
+    def __init__(self, config: LifterConfig) -> None:
+        super().__init__()
+        whole = 3 * config.part_width // 2
+        self.overview = nn.Sequential(
+            nn.Linear(NUM_LANDMARKS * _MEASURED + 2, whole),
+            Block(whole, config.dropout),
+            head(whole, whole, config.overview),
+        )
+        self.parts = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(len(own + beside) * _MEASURED + 2 + config.overview, config.part_width),
+                nn.Dropout(config.dropout),
+                *(Block(config.part_width, config.dropout) for _ in range(config.blocks)),
+                head(config.part_width, config.part_width, len(own) * 5),
+            )
+            for own, beside in PARTS
+        )
+
+    def forward(self, points: Tensor, confidence: Tensor, world: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """Additions (B, T, 33, 3) in units of 0.3 m, and log-deviations (B, T, 33, 2)."""
+        measured = torch.cat((points, confidence[..., None], 2 * world), -1)
+        overview = self.overview(torch.cat((measured.flatten(-2), scalars), -1)).to(measured)
+        told = []
+        for (own, beside), part in zip(PARTS, self.parts, strict=True):
+            told.append(part(torch.cat((measured[..., own + beside, :].flatten(-2), scalars, overview), -1)))
+        more, log_std = _read(torch.cat(told, -1).to(measured))
+        return more[..., _IN_ORDER, :], log_std[..., _IN_ORDER, :]
+
+
+def _read(out: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (..., P 5) as additions (..., P, 3) and log-deviations (..., P, 2)."""
+    each = rearrange(out, "... (p k) -> ... p k", k=5)
+    return each[..., :3], soft_clamp(each[..., 3:] - 2.5, *_LOG_STD_RANGE)
 
 
 class Lifter(nn.Module):
-    """Several networks that learned the same from different beginnings; what they differ by adds to the deviations.
+    """Several networks of two kinds that learned the same from different beginnings; what they differ by adds to the deviations.
 
     Source of the latter: Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep
     Ensembles" (NIPS 2017), eq. for the mixture's variance.
@@ -92,7 +160,8 @@ class Lifter(nn.Module):
     def __init__(self, config: LifterConfig) -> None:
         super().__init__()
         self.config = config
-        self.members = nn.ModuleList(Correction(config) for _ in range(config.members))
+        networks = [*(ByParts(config) for _ in range(config.by_parts)), *(Whole(config) for _ in range(config.whole))]
+        self.members = nn.ModuleList(networks)
 
     def forward(self, obs: Observations) -> Lifted:
         """Lift every frame; those that are not observed give something that nobody should count on."""

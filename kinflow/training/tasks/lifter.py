@@ -14,7 +14,7 @@ from ...body import Body
 from ...config import LifterTrainingConfig
 from ...errors import ConfigError
 from ...flow import load_flow
-from ...reconstruction.lifting import Lifted, Lifter, load_lifter
+from ...reconstruction.lifting import ByParts, Lifted, Lifter, Whole, load_lifter
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
@@ -46,8 +46,11 @@ class LifterTask:
         self.projected, self.perceived, self.validation = projected, perceived, validation
         self.module = Lifter(config.model).to(device)
         if config.init is not None:
-            for mine, theirs in zip(self.module.members, load_lifter(config.init).members, strict=False):
-                mine.load_state_dict(theirs.state_dict())
+            begun = load_lifter(config.init)
+            for kind in (ByParts, Whole):
+                pairs = ([m for m in lifter.members if isinstance(m, kind)] for lifter in (self.module, begun))
+                for mine, theirs in zip(*pairs, strict=False):
+                    mine.load_state_dict(theirs.state_dict())
         self.begun = copy.deepcopy(self.module)
         self.weight = torch.full((33,), _WEIGHT, device=device)
         self.weight[list(POINTS)] = 1.0
