@@ -134,8 +134,14 @@ def reunited(tracks: Sequence[Sequence[Rows]], times: Sequence[float], reunion_s
         chains.append(chain)
     chains = _without_excursions(chains, pieces, at)
     owner = {pieces[k][:2]: c for c, chain in enumerate(chains) for k in chain}
-    found = [np.concatenate([_trimmed(pieces[k], owner, at) for k in sorted(chain)]) for chain in chains]
-    return [rows[np.argsort(rows["index"], kind="stable")] for rows in found if len(rows)]
+    found = []
+    for chain in chains:  # copied only where anything changes: with masks and part maps a long clip is large
+        parts = [_trimmed(pieces[k], owner, at) for k in sorted(chain)]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        rows = rows[np.argsort(rows["index"], kind="stable")] if (np.diff(rows["index"]) < 0).any() else rows
+        if len(rows):
+            found.append(rows)
+    return found
 
 
 def _without_excursions(chains: list[list[int]], pieces: list[Piece], times: np.ndarray) -> list[list[int]]:
@@ -168,7 +174,7 @@ def _trimmed(piece: Piece, owner: dict[tuple[int, int], int], times: np.ndarray)
         keep &= at >= max(at[0] + BLEND, examined[0]) - 1e-6
     if owner.get((track, place + 1), mine) != mine:
         keep &= at <= min(at[-1] - BLEND, examined[-1]) + 1e-6
-    return rows[keep]
+    return rows if keep.all() else rows[keep]
 
 
 def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> float:
