@@ -27,6 +27,7 @@ from kinflow.config import (
     DenoiserTrainingConfig,
     DynamicsTrainingConfig,
     FlowTrainingConfig,
+    LifterTrainingConfig,
     PipelineConfig,
     ReconstructorTrainingConfig,
     load_config,
@@ -170,7 +171,9 @@ def test_examples_of_help_parse(command: str) -> None:
         check_command(re.split(r"\s{2,}", line)[0])
 
 
-TRAININGS = (FlowTrainingConfig, DynamicsTrainingConfig, DenoiserTrainingConfig, ReconstructorTrainingConfig)
+TRAININGS = (
+    FlowTrainingConfig, DynamicsTrainingConfig, DenoiserTrainingConfig, LifterTrainingConfig, ReconstructorTrainingConfig,
+)  # fmt: skip
 SETTING = r"(?:[a-z][a-z_0-9]*\.)+[a-z][a-z_0-9]*"
 
 
