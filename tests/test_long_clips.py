@@ -18,6 +18,7 @@ from kinflow.config import FitLossConfig, RefineConfig
 from kinflow.reconstruction import refine
 from kinflow.reconstruction.kernel import Kernel, kernel_of
 
+# Its pictures are large enough for PyAV: decord, which reads smaller ones, keeps 60 MB of its own once it has seen a thousand.
 MEASURE = """
 import dataclasses, json, resource, sys, tempfile
 from pathlib import Path
@@ -53,9 +54,6 @@ arrays = [v for r in records for v in vars(r).values() if isinstance(v, np.ndarr
 size = sum({v.__array_interface__["data"][0]: v.nbytes for v in arrays}.values())  # some are in both, once
 print(json.dumps({"records": size / 2**20, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}))
 """
-
-
-# Pictures large enough for PyAV: decord, which reads smaller ones, keeps 60 MB of its own once it has seen a thousand.
 
 
 def measured(frames: int, people: int, fit: str = "no fit") -> dict[str, float]:

@@ -270,7 +270,7 @@ def at_even_rate(character: Character, what: str) -> Character:
 
 def _character(name: str, motion: Motion, body: Body, rate: float) -> Character:
     root, transl = exported_root(motion, body)
-    pose = np.empty((*motion.body_pose.shape[:1], 1 + motion.body_pose.shape[1], 3, 3))
+    pose = np.empty((len(motion), 1 + motion.body_pose.shape[1], 3, 3))
     for rows in _pieces(len(motion)):
         pose[rows, 0] = root[rows]
         pose[rows, 1:] = rotvec_to_rotmat(torch.tensor(motion.body_pose[rows], dtype=torch.float64)).numpy()

@@ -58,8 +58,7 @@ def _parts() -> tuple[tuple[list[int], list[int]], ...]:
 
 PARTS = _parts()
 """Face, trunk, and each side's arm and leg."""
-_IN_ORDER = [i for own, _ in PARTS for i in own]
-_IN_ORDER = [_IN_ORDER.index(i) for i in range(NUM_LANDMARKS)]
+_IN_ORDER = np.argsort([i for own, _ in PARTS for i in own]).tolist()
 
 
 class Lifted(NamedTuple):

@@ -100,16 +100,15 @@ def watch_background(clip: Clip, motions: Sequence[Motion], *, asked: bool, line
     for window in follow(clip, motions, lines):
         count = len(window.points)
         onward = slice(at + 1, at + count)
-        if window.points.shape[1] < FEWEST:  # a frame each, where nothing can be followed: nothing of its own is kept
+        corners.append(_rays(window.points, K))
+        if window.points.shape[1] < FEWEST:
             blind += count - 1
             rotmat[onward] = rotmat[at]
-            corners.append(np.broadcast_to(_NOTHING, (count, 0, 3)))
         else:
             turned = turn_of(window, K, max(clip.image_size))
             rotmat[onward] = turned.rotmat[1:] @ rotmat[at]
             misses.append(turned.miss)
             zooms.append(np.abs(np.log(turned.zoom)).max())
-            corners.append(_rays(window.points, K))
         at += count - 1
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, :3, :3] = rotmat
@@ -141,9 +140,6 @@ def _clearly_still(clip: Clip, motions: Sequence[Motion], K: Array, lines: Lines
         if angles.max() > CLEARLY * STILL_DEG or turned.miss > CLEARLY * PARALLAX or grown > CLEARLY * ZOOMED:
             return False
     return bool(misses)
-
-
-_NOTHING = np.empty((1, 0, 3))
 
 
 def _rays(points: Array, K: Array) -> Array:

@@ -49,7 +49,6 @@ class Person:
     rest_joints: Tensor
     sole_offsets: Tensor  # (4, P, 3), in the axes of the joints that carry them
     leg: float
-    step: float  # s, from frame to frame
     observed_s: float
 
     @property
@@ -72,8 +71,7 @@ class Person:
     @classmethod
     def sampled(cls, motion: Motion, body: Body) -> Person:
         """In those frames alone that say where up and ground are: enough where nothing moves but people."""
-        step, observed_s = _seconds(motion)
-        return dataclasses.replace(cls.of(motion[_looks(motion.observed)], body), step=step, observed_s=observed_s)
+        return dataclasses.replace(cls.of(motion[_looks(motion.observed)], body), observed_s=_observed_s(motion))
 
     @classmethod
     def of(cls, motion: Motion, body: Body) -> Person:
@@ -96,7 +94,7 @@ class Person:
         return cls(
             motion, torch.tensor(motion.timestamps), torch.cat(pelvis), torch.cat(mass), torch.cat(points),
             torch.from_numpy(seen[:, FEET].mean(-1)), torch.from_numpy(whole), joints, soles.offsets.double().cpu(), leg,
-            *_seconds(motion),
+            _observed_s(motion),
         )  # fmt: skip
 
     def cameras(self, path: CameraPath, ids: NDArray[np.int64]) -> Tensor:
@@ -155,10 +153,10 @@ def _looks(observed: NDArray[np.bool_]) -> NDArray[np.int64]:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(_FRAMES, len(rows))).round().astype(int))]
 
 
-def _seconds(motion: Motion) -> tuple[float, float]:
-    """From frame to frame, and those in which the person was observed."""
+def _observed_s(motion: Motion) -> float:
+    """Seconds in which the person was observed."""
     step = float(np.median(np.diff(motion.timestamps))) if len(motion) > 1 else 1 / 30
-    return step, step * float(motion.observed.sum())
+    return step * float(motion.observed.sum())
 
 
 def _back(cameras: Tensor, points: Tensor) -> Tensor:
