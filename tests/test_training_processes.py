@@ -21,7 +21,6 @@ from kinflow.assets.weights import load_weights
 from kinflow.cli.train import main
 from kinflow.config import FlowTrainingConfig, load_config
 from kinflow.errors import MissingAssetError, UsageError
-from kinflow.training import processes
 from kinflow.training.loop import fit, process_generator, seed_everything
 from kinflow.training.poses import read_captures
 from kinflow.training.processes import launch
@@ -193,4 +192,6 @@ def test_precision_is_the_configurations(capture: Path, tmp_path: Path, monkeypa
     arguments = flow_command(capture, tmp_path, "--set", "train.steps=1")[2:]
     assert main(arguments) == 0 and seen == [False]
     assert main([*arguments, "--precision", "bf16"]) == 0 and seen == [False, True]
-    assert set(processes.PRECISIONS) == set(processes._FABRICS)
+    for gains in (True, False):
+        monkeypatch.setattr("kinflow.devices.gains_by_bf16", lambda device, gains=gains: gains)
+        assert main([*arguments, "--precision", "auto"]) == 0 and seen.pop() is gains

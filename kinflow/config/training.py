@@ -29,7 +29,8 @@ class TrainConfig(Config):
         batch: clips or poses a step; lr, weight_decay: AdamW's; warmup: steps of linear rise; grad_clip: of the norm.
         ema: decay of the averaged weights, which are the ones validated and kept.
         validate_every: steps between validations; patience: validations without a better score before it stops (0: off).
-        threads: torch's CPU threads (0: leave); precision: "fp32" or "bf16" (autocast around the loss; the flow stays fp32).
+        threads: torch's CPU threads (0: leave); precision: "fp32", "bf16" (autocast around the loss; the flow stays fp32) or
+            "auto", bf16 where that is the faster one.
         log_every: steps between lines of ``log.csv``.
     """
 
@@ -45,7 +46,7 @@ class TrainConfig(Config):
     validate_every: Count = 500
     patience: CountOrNone = 0
     threads: Threads = 0
-    precision: typing.Literal["fp32", "bf16"] = "fp32"
+    precision: typing.Literal["auto", "fp32", "bf16"] = "fp32"
     log_every: Count = 50
 
 
@@ -142,7 +143,7 @@ class DenoiserTrainingConfig(Config):
 
     model: DenoiserConfig = dataclasses.field(default_factory=DenoiserConfig)
     train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(batch=24, steps=12000, lr=6e-4, ema=0.998, precision="bf16")
+        default_factory=lambda: TrainConfig(batch=24, steps=12000, lr=6e-4, ema=0.998, precision="auto")
     )
     frames: Frames = 64
     fps: Span = (10.0, 120.0)
@@ -374,7 +375,7 @@ class ReconstructorTrainingConfig(Config):
     model: ReconstructorConfig = dataclasses.field(default_factory=ReconstructorConfig)
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
-            batch=32, steps=20000, lr=8e-4, ema=0.997, validate_every=200, precision="bf16"
+            batch=32, steps=20000, lr=8e-4, ema=0.997, validate_every=200, precision="auto"
         )
     )
     losses: TrainingLossConfig = dataclasses.field(default_factory=TrainingLossConfig)

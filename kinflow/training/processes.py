@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """How processes share the work, by Fabric's names; all copy the network, which fits one device. ``"auto"``, with several
 processes, is the last one: most networks leave some parameters out of some steps. Plain ``"ddp"`` does not look for them."""
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16")
 _FABRICS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+log = logging.getLogger(__name__)
 
 
 def launch(
@@ -63,7 +64,7 @@ def launch(
         devices=devices if where.index is None else [where.index],
         num_nodes=num_nodes,
         strategy="ddp_find_unused_parameters_true" if many and strategy == "auto" else strategy,
-        precision=_FABRICS[config.precision],  # type: ignore[arg-type]
+        precision=_FABRICS[_precision(config, where)],  # type: ignore[arg-type]
     )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if "LOCAL_RANK" in os.environ and started != devices * num_nodes:
@@ -78,6 +79,17 @@ def launch(
         )
     fabric.launch()
     return fabric
+
+
+def _precision(config: TrainConfig, device: torch.device) -> str:
+    """The one asked for, or the faster one here."""
+    from ..devices import gains_by_bf16
+
+    if config.precision != "auto":
+        return config.precision
+    chosen = "bf16" if gains_by_bf16(device) else "fp32"
+    log.info("train.precision: %s, the faster one on this machine.", chosen)
+    return chosen
 
 
 def _check(device: torch.device, devices: int, num_nodes: int, strategy: str) -> None:

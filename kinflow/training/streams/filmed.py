@@ -72,7 +72,7 @@ class FilmedMotions:
         valid = np.arange(frames) < len(at)
         at = at[np.minimum(np.arange(frames), len(at) - 1)]
         observed = person.observed[at] & valid
-        pixels, parts = np.zeros((frames, PIXELS, 2), np.float32), np.full((frames, PIXELS), -1, np.int64)
+        pixels, parts = np.zeros((frames, PIXELS, 2), np.float32), np.full((frames, PIXELS), -1, np.int8)
         crops = np.tile(np.array([0.0, 0.0, WHOLE, 0.0], np.float32), (frames, 1))
         labelled = person.parts is not None and person.part_rois is not None
         if person.parts is not None and person.part_rois is not None:

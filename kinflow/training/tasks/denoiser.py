@@ -95,12 +95,10 @@ class DenoiserTask:
         """
         device = batch.rotmat.device.type
         valid = batch.valid & batch.present
-        precise = self.config.train.precision == "fp32"
         with torch.autocast(device, enabled=False), torch.no_grad():
             known = self.module.regression(batch.rotmat, batch.timestamps, valid, batch.noise)
             linear = self._errors(self.module.regression.place(known.centre, known.mean), batch)
-        with torch.autocast(device, torch.bfloat16, enabled=not precise):
-            rotmat = self.module.correct(known, batch.timestamps, valid, batch.noise)
+        rotmat = self.module.correct(known, batch.timestamps, valid, batch.noise)
         with torch.autocast(device, enabled=False):
             errors = self._errors(rotmat.float(), batch)
             ratios = [(e / (r + f)).mean() for e, r, f in zip(errors, linear, (5e-3, 2e-3, 5e-4), strict=True)]
