@@ -82,7 +82,7 @@ def part_pixels(
     """
     side = maps.shape[-1]
     pixels = np.zeros((len(maps), count, 2), np.float32)
-    parts = np.full((len(maps), count), -1, np.int64)
+    parts = np.full((len(maps), count), -1, np.int8)
     for t, (labels, (cx, cy, size, angle)) in enumerate(zip(maps, rois, strict=True)):
         rows, columns = np.nonzero(labels)
         if not len(rows) or size <= 0:
@@ -91,7 +91,7 @@ def part_pixels(
         u, v = (columns[pick] + 0.5) / side - 0.5, (rows[pick] + 0.5) / side - 0.5
         pixels[t, :, 0] = cx + size * (u * math.cos(angle) - v * math.sin(angle))
         pixels[t, :, 1] = cy + size * (u * math.sin(angle) + v * math.cos(angle))
-        parts[t] = labels[rows[pick], columns[pick]].astype(np.int64) - 1
+        parts[t] = labels[rows[pick], columns[pick]].astype(np.int8) - 1
     return pixels, parts
 
 
