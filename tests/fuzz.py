@@ -272,6 +272,12 @@ KINDS = [
     Kind("motion npz", samples.motion, _reader(samples.load_motion), (0, 2), NPZ),
     Kind("evidence npz", samples.evidence, _reader(samples.load_evidence), (0, 2), NPZ),
     Kind("pose npz", samples.poses, lambda path, out: smooth.main([str(path), "-o", str(out), "--quiet"]), (0, 2), NPZ),
+    Kind(
+        "trackers",
+        samples.trackers,
+        lambda path, out: smooth.main([str(path), "-o", str(out.with_suffix(".npz")), "--fps", "30", "--quiet"]),
+        (0, 2),
+    ),
     Kind("amass npz", samples.amass, _reader(samples.load_amass), (0, 2), NPZ),
     Kind("mocap npz", samples.mocap, _reader(samples.load_mocap), (0, 2), NPZ),
     Kind("perceived npz", samples.perceived, _reader(samples.load_perceived_clips), (0, 2), NPZ),

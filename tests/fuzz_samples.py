@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -178,6 +179,19 @@ def poses() -> Files:
 
 
 @functools.cache
+def trackers() -> Files:
+    """A pickle as WHAM and VIBE write it, and a torch file as GVHMR does."""
+    rotvec, transl = _walk()
+    flat = {"pose": rotvec[:, :24].reshape(FRAMES, -1), "trans": transl, "frame_ids": np.arange(FRAMES)}
+    side = {"body_pose": rotvec[:, 1:22].reshape(FRAMES, -1), "global_orient": rotvec[:, 0], "transl": transl}
+    groups = {f"smpl_params_{k}": {n: torch.from_numpy(v.copy()) for n, v in side.items()} for k in ("global", "incam")}
+    return {
+        "wham_output.pkl": _saved("wham_output.pkl", lambda path: joblib.dump({0: flat}, path)),
+        "hmr4d_results.pt": _saved("hmr4d_results.pt", lambda path: torch.save(groups, path)),
+    }
+
+
+@functools.cache
 def mocap() -> Files:
     rotvec, transl = _walk()
     parts = (rotvec[:, 0], rotvec[:, 1:], transl, np.ones(FRAMES, bool))
@@ -247,7 +261,7 @@ def keypoints() -> Files:
 @functools.cache
 def yamls() -> Files:
     found = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-    commands = {"motion": "dynamics"}
+    commands = {"motion": "dynamics", "poses": "flow"}
     return {f"{commands.get(p.stem, p.stem)}-{p.stem}.yaml": p.read_bytes() for p in found}
 
 

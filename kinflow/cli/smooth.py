@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ EPILOG = """\
 examples:
   kinflow-smooth tracked.npz -o clean.npz                 what another tracker wrote; the file says its frame rate
   kinflow-smooth tracked.npz -o clean.npz --fps 29.97     it does not
+  kinflow-smooth wham_output.pkl -o clean.npz --fps 30 --person 0   one of the people in a tracker's own file
   kinflow-smooth walk_poses.npz -o clean.npz --noise 1    AMASS capture: smooth very little
   kinflow-smooth out/person00.npz -o clean.npz --noise 6  what kinflow-video wrote: smooth more
   kinflow-smooth world.npz -o clean.npz --lock-feet --up y   feet that stand no longer slide
@@ -28,8 +31,9 @@ what it reads (docs/smooth.md has every name and shape):
   SMPL parameters   global_orient, body_pose, transl (or pose, poses, trans, pose_world, ...), as rotation vectors or
                     matrices; several people as (P, T, ...)
   kinflow           personNN.npz; frames that are not `observed` are filled
+  other trackers    VIBE's, PARE's and WHAM's .pkl, GVHMR's .pt: nothing in them is run
 
-what it writes: the same arrays under the same names, in the same types and shapes. Body pose, root orientation and
+what it writes: an npz with the same arrays under the same names, in the same types and shapes. Body pose, root orientation and
 translation change; hands, shape and everything else are copied.
 
 exit codes: 0 fine, 1 could not be written, 2 usage or an input that does not fit, 3 no such file, 130 interrupted
@@ -42,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         "Clean noisy SMPL poses and fill missing frames with a learned prior over human motion.",
         EPILOG,
     )
-    p.add_argument("input", metavar="IN.npz", help="AMASS, SMPL parameters of another tracker, or kinflow's own file")
+    p.add_argument(
+        "input", metavar="IN", help="npz of AMASS, of SMPL parameters or of kinflow's own; or a tracker's .pkl or .pt"
+    )
     p.add_argument("-o", "--out", metavar="OUT.npz", required=True, help="the new file; never the input itself")
     how = p.add_argument_group("how much")
     how.add_argument("--noise", type=float, default=3.0, metavar="DEG", help="how noisy the joints' rotations are, as a standard deviation about each axis; more smooths more (default: 3)")  # fmt: skip
@@ -53,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--up", metavar="AXIS", help="for --lock-feet: which axis of the file's world is up: x, y, z, -x, -y or -z (default: z for AMASS; others must say; write --up=-y)")  # fmt: skip
     source = p.add_argument_group("input")
     source.add_argument("--fps", type=float, metavar="F", help="frames a second, where the file does not say")
+    source.add_argument(
+        "--person", metavar="ID", help="which of several people in a tracker's .pkl, by the number it has there"
+    )
     run = p.add_argument_group("how")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     run.add_argument("--chunk", type=int, default=600, metavar="N", help="frames at a time; memory grows with it (default: 600)")  # fmt: skip
@@ -72,6 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     from ..apps.smooth import SmoothingConfig, smooth_pose_file
     from ..devices import find_device
     from ..formats.pose_files import check_output, read_pose_file, write_pose_file
+    from ..formats.tracker_files import ENDINGS, unpack_tracker_file
     from ..prior import MotionPrior
     from .progress import StageProgress
 
@@ -85,13 +95,24 @@ def _run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     source, out = Path(args.input), Path(args.out)
     device = find_device(args.device)
-    file = read_pose_file(source, args.fps)
-    check_output(source, out)
-    prior = MotionPrior.load().to(device)
-    began = time.perf_counter()
-    with StageProgress(enabled=not quiet) as progress:
-        result = smooth_pose_file(file, prior, config, progress=lambda done, total: progress("smoothing", done, total))
-    write_pose_file(file, out, result.body_rotmat, result.roots, result.translations, result.replaced, result.keep)
+    with contextlib.ExitStack() as opened:
+        if source.suffix in ENDINGS:
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="kinflow-"))
+            file = read_pose_file(unpack_tracker_file(source, folder, args.person), args.fps)
+        elif args.person is not None:
+            raise UsageError(
+                "--person: it chooses among the people of a tracker's .pkl or .pt; an npz is smoothed whole."
+            )
+        else:
+            file = read_pose_file(source, args.fps)
+        check_output(source, out)
+        prior = MotionPrior.load().to(device)
+        began = time.perf_counter()
+        with StageProgress(enabled=not quiet) as progress:
+            result = smooth_pose_file(
+                file, prior, config, progress=lambda done, total: progress("smoothing", done, total)
+            )
+        write_pose_file(file, out, result.body_rotmat, result.roots, result.translations, result.replaced, result.keep)
     before, after = (None if math.isnan(a) else round(a, 2) for a in result.acceleration)
     slides = [None if math.isnan(a) else round(a, 2) for a in result.sliding or (math.nan, math.nan)]
     info: dict[str, Any] = {

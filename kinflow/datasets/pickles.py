@@ -2,7 +2,8 @@
 
 A pickle is a program: it may ask for any function by name and call it. Here no name leads to anything of Python's or numpy's:
 those that arrays are pickled with lead to stand-ins which note what they were given, every other name ends the reading, and
-arrays are built afterwards, from checked types and raw bytes. (numpy's own ``dtype`` and ``ndarray`` would do for honest files,
+arrays are built afterwards, from checked types and raw bytes. joblib's files, in which arrays stand raw between the pickle's
+instructions, are read in the same way. (numpy's own ``dtype`` and ``ndarray`` would do for honest files,
 but a crafted type description makes them read foreign memory.)
 """
 
@@ -14,7 +15,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,30 @@ class _Scalar(_Array):
     """One number of numpy's."""
 
 
+class _Beside(_Array):
+    """joblib's: an array whose bytes follow the instruction that made it."""
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not dict or state["subclass"] is not _NDARRAY:
+            raise pickle.UnpicklingError("an array of a class of its own")
+        self.shape, self.kind, self.fortran = state["shape"], state["dtype"], state["order"] == "F"
+        self.padded = state.get("numpy_array_alignment_bytes") is not None
+
+    def take(self, file: IO[bytes]) -> None:
+        if not isinstance(self.kind, _Type) or self.kind.plain.hasobject:
+            raise pickle.UnpicklingError("an array of objects beside the pickle")
+        if self.padded:
+            file.read(file.read(1)[0])
+        size = math.prod(int(n) for n in self.shape) * self.kind.plain.itemsize
+        self.raw = file.read(size)
+        if len(self.raw) != size:
+            raise pickle.UnpicklingError("it ends within an array")
+
+
+def _mapping(make: Any = None) -> dict[Any, Any]:
+    return {}
+
+
 _CORE = {
     ("multiarray", "_reconstruct"): _Name(_reconstruct),
     ("multiarray", "scalar"): _Name(lambda kind, raw: _Scalar((), kind, raw)),
@@ -112,16 +137,43 @@ _NAMES = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Name(lambda name, align=False, copy=False: _Type(name)),
     ("__builtin__", "bytes"): _Name(lambda: b""),  # how python 3 writes empty bytes for python 2
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Beside,
+    ("collections", "defaultdict"): _Name(_mapping),
+    ("builtins", "dict"): _Name(_mapping),
     ("_codecs", "encode"): _Name(lambda text, encoding="latin1": text.encode("latin1")),
     **{(f"numpy.{core}.{room}", name): it for core in ("core", "_core") for (room, name), it in _CORE.items()},
 }
 
 
+def _named(module: str, name: str) -> Any:
+    if (module, name) not in _NAMES:
+        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, only numpy arrays are read")
+    return _NAMES[module, name]
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, only numpy arrays are read")
-        return _NAMES[module, name]
+        return _named(module, name)
+
+
+class _JoblibUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # python's own, as joblib's
+    """In Python, for it has to stop where an array's bytes begin."""
+
+    stack: list[Any]
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="latin1")
+        self.file = file
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _named(module, name)
+
+    def build(self) -> None:
+        self.load_build()  # type: ignore[attr-defined]
+        if isinstance(self.stack[-1], _Beside):
+            self.stack[-1].take(self.file)
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: build}  # type: ignore[attr-defined]
 
 
 def _plain(value: Any) -> Any:
@@ -150,7 +202,10 @@ def load_numpy_pickle(path: str | os.PathLike[str]) -> Any:
         raise MissingAssetError(f"{path}: no such file.")
     try:
         with path.open("rb") as file:
-            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+            made_by_joblib = b"joblib.numpy_pickle" in file.read(4096)
+            file.seek(0)
+            reader = _JoblibUnpickler(file) if made_by_joblib else _ArrayUnpickler(file, encoding="latin1")
+            return _plain(reader.load())
     except Exception as error:  # damaged pickles raise whatever their instructions lead to
         reason = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
         raise FormatError(

@@ -31,8 +31,8 @@ POSE_KEYS = (
     "body_pose", "pose_body",
 )  # fmt: skip
 """Arrays of joint rotations, with or without the root, told apart by their number of joints."""
-ROOT_KEYS = ("global_orient", "root_orient")
-TRANSL_KEYS = ("transl", "trans", "trans_world", "trans_cam", "smpl_trans", "pred_trans")
+ROOT_KEYS = ("global_orient", "root_orient", "global_orient_incam")
+TRANSL_KEYS = ("transl", "trans", "trans_world", "trans_cam", "smpl_trans", "pred_trans", "transl_incam")
 RATE_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps", "frame_rate", "framerate")
 TIME_KEYS = ("timestamps",)
 FRAME_KEYS = ("frame_ids", "frame_id", "frames")
