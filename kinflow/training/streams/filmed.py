@@ -72,12 +72,13 @@ class FilmedMotions:
         valid = np.arange(frames) < len(at)
         at = at[np.minimum(np.arange(frames), len(at) - 1)]
         observed = person.observed[at] & valid
-        pixels, parts = np.zeros((frames, PIXELS, 2), np.float32), np.full((frames, PIXELS), -1, np.int8)
+        pixels, parts = np.zeros((frames, PIXELS, 2), np.float32), np.full((frames, PIXELS), -1, np.int64)
         crops = np.tile(np.array([0.0, 0.0, WHOLE, 0.0], np.float32), (frames, 1))
         labelled = person.parts is not None and person.part_rois is not None
         if person.parts is not None and person.part_rois is not None:
             crops = person.part_rois[at]
             pixels, parts = part_pixels(person.parts[at] * observed[:, None, None], crops, PIXELS, rng)
+            parts = parts.astype(np.int64)  # they look things up
         none = np.zeros((frames, 3, 3), np.float32) + np.eye(3, dtype=np.float32)
         width, height = (int(v) for v in person.image_size)
         return {

@@ -161,7 +161,7 @@ class RecordedMotions:
             "joints_known": track.joints_known[at] & valid[:, None],
             "pixels": pixels,
             "masked": masked,
-            "parts": np.zeros((self.frames, PIXELS), np.int8),
+            "parts": np.zeros((self.frames, PIXELS), np.int64),
             "labelled": np.array(False),
             "crops": np.tile(np.array([0.0, 0.0, WHOLE, 0.0], np.float32), (self.frames, 1)),
             "betas": np.zeros(10, np.float32),
