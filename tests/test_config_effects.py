@@ -126,8 +126,8 @@ def test_denoiser() -> None:
         return digest(_train_twice(model, lambda: model(rotmat, times, valid, noise).square().sum()
                                    + model(rotmat, times, valid, noise)[..., 0, 1].sum()))  # fmt: skip
 
-    small = DenoiserConfig(width=24, hidden=16, layers=1, heads=2, dropout=0.1)
-    check(small, dict(width=36, hidden=24, layers=2, heads=4, dropout=0.5), probe)
+    small = DenoiserConfig(width=24, hidden=16, layers=1, heads=2, overview=4, mix=2, dropout=0.1)
+    check(small, dict(width=36, hidden=24, layers=2, heads=4, overview=8, mix=4, dropout=0.5), probe)
 
 
 def test_lifter(body: Body) -> None:

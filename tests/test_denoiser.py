@@ -13,7 +13,8 @@ from kinflow.config import DenoiserConfig, DenoiserTrainingConfig
 from kinflow.denoiser import Denoiser, gp
 from kinflow.denoiser.gp import LENGTHS, SHARES_NOISY, MotionRegression, matern52
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat, wrap_rotvec
-from kinflow.training.poses import Capture
+from kinflow.skeleton import MIRROR_SMPL
+from kinflow.training.poses import Capture, mirror_body
 from kinflow.training.streams.windows import WindowSampler
 from kinflow.training.tasks.denoiser import damage
 
@@ -77,7 +78,9 @@ def test_regression_adapts_to_the_clip() -> None:
 
 def network() -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(DenoiserConfig(width=24, hidden=16, layers=2, heads=2, dropout=0.0)).double().eval()
+    model = (
+        Denoiser(DenoiserConfig(width=24, hidden=16, layers=2, heads=2, overview=8, mix=4, dropout=0.0)).double().eval()
+    )
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -96,6 +99,30 @@ def test_answers_depend_on_what_was_seen_alone() -> None:
     torch.testing.assert_close(out, model(rotmat, times + 7, valid, noise))
     broken = torch.where(valid[..., None, None, None], rotmat, torch.eye(3, dtype=torch.float64))
     torch.testing.assert_close(out, model(broken, times, valid, noise))
+
+
+@torch.no_grad()
+def test_a_mirrored_body_is_denoised_to_the_mirror_image() -> None:
+    # The network alone: what the regression says of the mirrored body is mirrored by hand.
+    model, generator = network(), torch.Generator().manual_seed(2)
+    for layer in model.leave:
+        layer.weight.data.mul_(10)
+    rotmat, times = swing()
+    valid, noise = torch.rand(2, 12, generator=generator) > 0.2, torch.tensor([0.05, 0.1], dtype=torch.float64)
+    known = model.regression(rotmat, times, valid, noise)
+    assert torch.equal(model.regression.basis, torch.eye(63))  # so that its numbers are rotation vectors
+
+    def mirrored(turns: Tensor, sign: tuple[float, float, float] = (1.0, -1.0, -1.0)) -> Tensor:
+        swapped = turns.unflatten(-1, (21, 3))[..., [i - 1 for i in MIRROR_SMPL[1:22]], :]
+        return (swapped * turns.new_tensor(sign)).flatten(-2)
+
+    other = known._replace(
+        centre=mirror_body(known.centre), seen=mirrored(known.seen), mean=mirrored(known.mean),
+        velocity=mirrored(known.velocity), std=mirrored(known.std, (1.0, 1.0, 1.0)),
+    )  # fmt: skip
+    here, there = model.correct(known, times, valid, noise), model.correct(other, times, valid, noise)
+    assert float(geodesic_distance(here, model.regression.place(known.centre, known.mean)).mean()) > 0.01
+    torch.testing.assert_close(there, mirror_body(here))
 
 
 def test_every_parameter_learns() -> None:

@@ -91,14 +91,17 @@ class DenoiserConfig(Config):
     """The learned denoiser.
 
     Attributes:
-        width: of the frames' tokens; hidden: of the feed-forward layers; layers, heads: of the transformer.
+        width: of the parts' tokens; hidden: of the feed-forward layers; layers, heads: of the transformer.
+        overview: numbers about the whole body that every part is told; mix: that parts tell each other in every layer.
         dropout: in training only.
     """
 
-    width: Width = 192
-    hidden: Width = 512
+    width: Width = 96
+    hidden: Width = 256
     layers: Layers = 6
-    heads: Layers = 6
+    heads: Layers = 4
+    overview: Width = 32
+    mix: Width = 16
     dropout: Rate = 0.1
 
     def __post_init__(self) -> None:

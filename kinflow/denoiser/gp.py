@@ -79,9 +79,17 @@ class MotionRegression(nn.Module):
         """(63,) rad: how far motion goes along each axis."""
         return self.variance.clamp_min(1e-4).sqrt()
 
+    def turns(self, axes: Tensor) -> Tensor:
+        """Rotation vectors (..., 21, 3) of numbers (..., 63) in the axes."""
+        return (axes @ self.basis.to(axes.dtype).T).unflatten(-1, (NUM_BODY, 3))
+
+    def spread(self, std: Tensor) -> Tensor:
+        """Standard deviations (..., 21, 3) of rotation vectors from independent ones (..., 63) along the axes."""
+        return (std.square() @ self.basis.to(std.dtype).square().T).sqrt().unflatten(-1, (NUM_BODY, 3))
+
     def place(self, centre: Tensor, axes: Tensor) -> Tensor:
         """Rotations (B, T, 21, 3, 3) of numbers (B, T, 63) in the axes about centre (B, 1, 21, 3, 3)."""
-        return centre @ rotvec_to_rotmat((axes @ self.basis.to(axes.dtype).T).unflatten(-1, (NUM_BODY, 3)))
+        return centre @ rotvec_to_rotmat(self.turns(axes))
 
     @torch.no_grad()
     def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Regressed:

@@ -5,19 +5,36 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import DenoiserConfig
 from ..errors import check_shape
 from ..flow.normal import squash
-from ..rotations import rotmat_to_rot6d
-from ..skeleton import NUM_BODY
+from ..rotations import mirror_rotmat, rotmat_to_rot6d, rotvec_to_rotmat
+from ..skeleton import MIRROR_SMPL, NUM_BODY, SMPL_JOINTS
 from ..timing import to_nearest
 from .gp import MotionRegression, Regressed
 
 _LONGEST, _SHORTEST = 16.0, 0.04  # seconds: periods of the rotary embedding's slowest and fastest pair
-_BODY = 3 * NUM_BODY
+_TOLD, _FLAGS = 3 * 3 + 3 + 6, 3  # numbers known of each joint and of each frame
+
+
+def _body(names: str) -> list[int]:
+    return [SMPL_JOINTS.index(name) - 1 for name in names.split()]
+
+
+PARTS = (
+    _body("spine1 spine2 spine3 neck head"),
+    _body("left_collar left_shoulder left_elbow left_wrist"),
+    _body("left_hip left_knee left_ankle left_foot"),
+)
+"""Body joints of the trunk and of the left arm and leg; the right ones are the mirrored body's left ones."""
+_MIRROR = [MIRROR_SMPL[i + 1] - 1 for i in range(NUM_BODY)]
+_MIRROR_SIGN = torch.tensor([1.0, -1.0, -1.0])  # of a rotation vector
+_LIMBS = PARTS[1] + PARTS[2]
+_IN_ORDER = sorted(range(NUM_BODY), key=(PARTS[0] + _LIMBS + [_MIRROR[i] for i in _LIMBS]).__getitem__)
 HORIZONS = (1 / 24, 1 / 12, 1 / 6, 10 / 24, 17 / 24, 1.0, 1.5)
 """Seconds ahead at which it is known how far forecasts are to be trusted."""
 CALM, BRISK = 0.1, 1.0
@@ -39,28 +56,34 @@ class TimeAttention(nn.Module):
         self.log_decay = nn.Parameter(torch.linspace(-2.0, 2.5, heads))  # of an e-fold, in 1/s
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
-        """x (B, T, W), turn: cos and sin (B, 1, T, W / heads / 2), lag (B, 1, T, T) s; infinite: not looked at."""
-        q, k, v = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        """x (..., B, T, W), turn: cos and sin (B, 1, T, W / heads / 2), lag (B, 1, T, T) s; infinite: not looked at."""
+        q, k, v = rearrange(self.joined(x), "... t (n h d) -> n ... h t d", n=3, h=self.heads)
         seen = torch.isfinite(lag)  # infinite lags are kept from the product: their gradient would not be a number
         bias = -torch.where(seen, lag, torch.zeros_like(lag)) * self.log_decay.exp()[:, None, None]
         bias = bias.masked_fill(~seen, -math.inf)
         y = functional.scaled_dot_product_attention(_rotate(q, turn), _rotate(k, turn), v, attn_mask=bias.to(q.dtype))
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(rearrange(y, "... h t d -> ... t (h d)"))
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward."""
+    """Pre-norm attention over time and feed-forward, the same for all parts, after which parts tell each other a few numbers."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
-        self.norm_a, self.norm_b = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.norm_a, self.norm_b, self.norm_c = (nn.LayerNorm(config.width) for _ in range(3))
         self.attend = TimeAttention(config.width, config.heads)
         self.up, self.down = nn.Linear(config.width, config.hidden), nn.Linear(config.hidden, config.width)
+        self.tell = nn.Linear(config.width, config.mix)
+        self.hear = nn.Linear(2 * len(PARTS) * config.mix, len(PARTS) * config.width)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
+        """x (2, 3, B, T, W): sides of the body, each seen as the left one, and their parts."""
         x = x + self.drop(self.attend(self.norm_a(x), turn, lag))
-        return x + self.drop(self.down(functional.gelu(self.up(self.norm_b(x)))))
+        x = x + self.drop(self.down(functional.gelu(self.up(self.norm_b(x)))))
+        told = rearrange(self.tell(self.norm_c(x)), "s p b t m -> s b t (p m)")
+        heard = self.hear(functional.gelu(torch.cat((told, told.flip(0)), -1)))
+        return x + rearrange(heard, "s b t (p w) -> s p b t w", p=len(PARTS))
 
 
 class Denoiser(nn.Module):
@@ -70,6 +93,10 @@ class Denoiser(nn.Module):
     trained on motion capture to return the motion from what noise and masks left of it, at frame rates of 10 to 120 Hz.
     Frames attend to those that are valid alone, so that a frame's answer depends on what was seen and on its own time,
     not on which other times are asked for, nor on padding.
+
+    Trunk, arm and leg of each side are followed by themselves, the right ones mirrored, by the same weights; of the rest of
+    the body each is told a few numbers. Limbs that were seen one by one are known in any company, and what people do
+    that were never captured is mostly that (after Zeng et al., "SRNet", ECCV 2020).
 
     >>> model = Denoiser(DenoiserConfig(width=32, hidden=32, layers=1, heads=2))
     >>> pose = torch.eye(3).expand(2, 9, 21, 3, 3)
@@ -85,14 +112,16 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config = config or DenoiserConfig()
         self.regression = MotionRegression()
-        self.enter = nn.Linear(4 * _BODY + 6 * NUM_BODY + 3, config.width)
+        self.overview = nn.Linear(NUM_BODY * _TOLD + _FLAGS, config.overview)
+        self.enter = nn.ModuleList(
+            nn.Linear(len(part) * _TOLD + _FLAGS + config.overview, config.width) for part in PARTS
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.leave = nn.Linear(config.width, 2 * _BODY + 1)
+        self.leave = nn.ModuleList(nn.Linear(config.width, 6 * len(part) + 1) for part in PARTS)
         self.register_buffer("trust", torch.ones(len(HORIZONS), 2))
-        with torch.no_grad():
-            self.leave.weight.mul_(0.1)
-            self.leave.bias.zero_()
+        for name, value in self.leave.named_parameters():
+            value.data.mul_(0.1 if name.endswith("weight") else 0.0)
 
     def forward(self, rotmat: Tensor, timestamps: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
         """The denoised motion.
@@ -116,32 +145,50 @@ class Denoiser(nn.Module):
         dtype, device = known.mean.dtype, known.mean.device.type
         with torch.autocast(device, enabled=False):
             times = (timestamps - timestamps[:, :1]).to(dtype)
-            features = self._features(known, times, valid, noise.to(dtype))
+            turns, std = self.regression.turns(known.mean), self.regression.spread(known.std)
+            scale = self.regression.spread(self.regression.scale().to(dtype))
+            told, flags = self._features(known, (turns, std, scale), times, valid, noise.to(dtype))
             lag = (times[:, None, :, None] - times[:, None, None, :]).abs()
             lag = lag.masked_fill(~valid[:, None, None, :], math.inf)
             turn = self._turn(times)
-        x = self.enter(features)
+        flags = flags.expand(2, -1, -1, -1)
+        whole = self.overview(torch.cat((told.flatten(-2), flags), -1)).to(dtype)
+        x = torch.stack(
+            [
+                enter(torch.cat((told[..., part, :].flatten(-2), flags, whole), -1))
+                for part, enter in zip(PARTS, self.enter, strict=True)
+            ],
+            1,
+        )
         for block in self.blocks:
             x = block(x, turn, lag)
-        near, far, gate = self.leave(self.norm(x)).to(dtype).split((_BODY, _BODY, 1), -1)
-        # Two corrections: one that scales with how unsure the regression is, one for frames that are plainly wrong.
-        scale = self.regression.scale().to(dtype)
+        x = self.norm(x)
+        near, far = zip(*(_read(leave(x[:, i]).to(dtype)) for i, leave in enumerate(self.leave)), strict=True)
         with torch.autocast(device, enabled=False):
-            axes = known.mean + known.std * near + torch.sigmoid(gate - 2) * scale * far
-            return self.regression.place(known.centre, axes)
+            # Two corrections: one that scales with how unsure the regression is, one for frames that are plainly wrong.
+            more = std * _joined(torch.cat(near, -2)) + scale * _joined(torch.cat(far, -2))
+            return known.centre @ rotvec_to_rotmat(turns + more)
 
-    def _features(self, known: Regressed, times: Tensor, valid: Tensor, noise: Tensor) -> Tensor:
-        """What each frame is told (B, T, F), all of it about one in size."""
-        scale = self.regression.scale().to(times.dtype)
-        level = noise[:, None, None] + 0.01
-        off = torch.where(valid[..., None], (known.seen - known.mean) / level, torch.zeros_like(known.mean))
-        six = rotmat_to_rot6d(known.centre).flatten(2).expand(-1, times.shape[1], -1)
+    def _features(
+        self, known: Regressed, told: tuple[Tensor, Tensor, Tensor], times: Tensor, valid: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is known of each joint, of the body and of its mirror image (2, B, T, 21, F), and of each frame (B, T, F);
+        all of it about one in size."""
+        turns, std, scale = told
+        off = torch.where(valid[..., None], known.seen - known.mean, torch.zeros_like(known.mean))
+        off = self.regression.turns(off) / (noise[:, None, None, None] + 0.01)
+        velocity = self.regression.turns(known.velocity) / (6 * scale)
+        vectors = torch.stack((squash(turns / scale, 4.0), squash(off, 5.0), squash(velocity, 4.0)), -2)
+        both = torch.stack((vectors, (vectors * _MIRROR_SIGN.to(vectors))[..., _MIRROR, :, :]))
+        size = 2 * std / scale
+        sizes = torch.stack((size, size[..., _MIRROR, :]))
+        centre = torch.stack((known.centre, mirror_rotmat(known.centre[..., _MIRROR, :, :])))
+        six = 2 * rotmat_to_rot6d(centre).expand(*sizes.shape[:-1], -1)
         flags = torch.stack((
             valid.to(times.dtype) - 0.5, torch.log(noise / 0.05)[:, None].expand_as(times),
             to_nearest(times, valid).clamp(max=2.0),
         ), -1)  # fmt: skip
-        return torch.cat((squash(known.mean / scale, 4.0), squash(off, 5.0), squash(known.velocity / (6 * scale), 4.0),
-                          2 * known.std / scale, 2 * six, flags), -1)  # fmt: skip
+        return torch.cat((both.flatten(-2), sizes, six), -1), flags
 
     def _turn(self, times: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self.config.width // self.config.heads // 2
@@ -156,3 +203,17 @@ def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     a, b = x.chunk(2, -1)
     cos, sin = (t.to(x.dtype) for t in turn)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+def _read(out: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (..., 6 J + 1) as two corrections (..., J, 3), of which the second is let through by the last number."""
+    near, far = out[..., :-1].unflatten(-1, (2, -1, 3)).unbind(-3)
+    return near, far * torch.sigmoid(out[..., -1:, None] - 2)
+
+
+def _joined(parts: Tensor) -> Tensor:
+    """Rotation vectors (B, T, 21, 3) of those of the parts of the body and of its mirror image (2, B, T, J, 3)."""
+    plain, mirrored = parts[0], parts[1] * _MIRROR_SIGN.to(parts)
+    trunk = len(PARTS[0])
+    middle = (plain[..., :trunk, :] + mirrored[..., :trunk, :]) / 2
+    return torch.cat((middle, plain[..., trunk:, :], mirrored[..., trunk:, :]), -2)[..., _IN_ORDER, :]
