@@ -26,6 +26,7 @@ TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
     "motion": DynamicsTrainingConfig,
+    "poses": FlowTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
     "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,

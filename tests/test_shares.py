@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,13 +74,14 @@ def test_a_clip_has_its_own_way_in_all_its_frames() -> None:
 
 
 def test_how_far_it_goes() -> None:
-    one = torch.ones(1)
-    full = Shares(one, torch.ones(1, 2), one, torch.ones(1, 4))
+    full = Shares(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2, 3), torch.ones(1, 2, 4))
     rest = torch.eye(3, dtype=torch.float64).expand(1, 21, 3, 3)
     toes = reshare(rest, full.alone(("toes",)))[0, SMPL_JOINTS.index("left_foot") - 1]
-    assert float(geodesic_distance(toes, torch.eye(3, dtype=torch.float64))) == pytest.approx(of_shares.TOES)
+    assert float(geodesic_distance(toes, torch.eye(3, dtype=torch.float64))) == pytest.approx(
+        math.hypot(*of_shares.TOES)
+    )
     twist = reshare(rest, full.alone(("twist",)))[0, SMPL_JOINTS.index("left_hip") - 1]
-    assert float(geodesic_distance(twist, torch.eye(3, dtype=torch.float64))) == pytest.approx(of_shares.TWIST)
+    assert float(geodesic_distance(twist, torch.eye(3, dtype=torch.float64))) == pytest.approx(of_shares.TWIST[0])
     # An arm that hangs straight down has come down by a quarter turn: the collar takes RHYTHM of that more.
     hanging = torch.zeros(1, 21, 3, dtype=torch.float64)
     bone = REST[SMPL_JOINTS.index("left_elbow")]
@@ -92,4 +95,17 @@ def test_how_far_it_goes() -> None:
 
 def test_the_mirror_image_has_the_same_way() -> None:
     pose, way = poses(), drawn()
-    torch.testing.assert_close(reshare(mirror_body(pose), way), mirror_body(reshare(pose, way)), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        reshare(mirror_body(pose), way.mirrored()), mirror_body(reshare(pose, way)), atol=2e-3, rtol=0
+    )
+
+
+def test_some_ways_wander() -> None:
+    times = (torch.arange(40, dtype=torch.float64) / 30).expand(200, -1)
+    ways = Shares.draw(200, torch.Generator().manual_seed(0), times)
+    pose = poses(200, 1).expand(200, 40, 21, 3, 3)
+    moved = geodesic_distance(reshare(pose, ways)[:, 1:], reshare(pose, ways)[:, :-1]).amax((1, 2))
+    assert float(moved.min()) < 0.01 < 0.1 < float(moved.median())
+    spread = ways.twist.std(1).amax((1, 2))
+    assert float(spread.max()) < 3 * of_shares.WANDER and float(ways.twist.mean(1).abs().max()) > 0.8
+    assert reshare(pose, ways.alone(())).allclose(pose)

@@ -3,7 +3,7 @@
     python tools/train_all.py --mocap data/mocap.npz --mocap120 data/mocap120.npz --out runs/all --minutes 30 --device cuda
 
 The capture comes from tools/prepare_mocap.py at 60 and at 120 frames/s. Each stage gets its share of the minutes: flow,
-clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, the prior's dynamics, denoiser. A run that was
+clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, the prior's flow and dynamics, denoiser. A run that was
 broken off goes on where it stopped, with the same command; what is finished is not done again. OUT/weights then holds the
 weights with their cards; ``--install`` puts them into kinflow/assets.
 
@@ -51,11 +51,12 @@ STAGES = (
           packaged="reconstructor"),
     Stage("reconstructor", 0.10, "reconstructor", "reconstructor",
           ("flow", "lifter", "dynamics", "perceived", "init=encoder"), ("train.lr=5e-4",)),
-    Stage("motion", 0.10, "dynamics", "motion", ("flow",), fast=True, packaged="motion"),
+    Stage("poses", 0.05, "flow", "poses", packaged="poses"),
+    Stage("motion", 0.10, "dynamics", "motion", ("flow=poses",), fast=True, packaged="motion"),
     Stage("denoiser", 0.15, "denoiser", "denoiser", fast=True, packaged="denoiser"),
 )  # fmt: skip
 PERCEIVED_SHARE = 1 - sum(s.share for s in STAGES)
-KEPT = ("flow", "lifter", "dynamics", "reconstructor", "motion", "denoiser")
+KEPT = ("flow", "lifter", "dynamics", "reconstructor", "poses", "motion", "denoiser")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,11 +139,11 @@ def train(stage: Stage, args: argparse.Namespace) -> int:
     settings = [*stage.settings, f"train.minutes={args.minutes * stage.share:.4f}", f"train.steps={10**6}"]
     for name in stage.reads:
         key, _, of = name.partition("=")
-        if of:
+        if of and of not in KEPT:
             settings.append(f"{key}={(args.out / of / (stage.network + '.safetensors')).resolve()}")
         elif name == "perceived":
             settings.append(f"perceived={(args.out / 'perceived').resolve()}")
-        elif (file := weights / f"{name}.safetensors").is_file():
+        elif (file := weights / f"{of or name}.safetensors").is_file():
             settings.append(f"{key}={file.resolve()}")  # else the packaged one
     if args.from_packaged and stage.packaged:
         settings.append(f"init={(ASSETS / f'{stage.packaged}.safetensors').resolve()}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..body import Body
 from ..body.kinematics import full_pose
 from ..errors import UsageError
+from ..flow import load_flow
 from ..formats.pose_files import Array, PoseFile
 from ..metrics import acceleration_magnitude, triplets_valid
 from ..prior import MotionPrior
@@ -336,7 +337,7 @@ def _derived(
     if "z" in file.keys:
         stored = file.array("z")
         with torch.no_grad():
-            z = prior.encode(torch.from_numpy(body).to(prior.flow.whitening.mean))[0].cpu().numpy()
+            z = load_flow().encode(torch.from_numpy(body[0]).float())[0].numpy()  # the reconstructor's latents
         replaced["z"] = np.where(keep[0, :, None], stored, z.astype(stored.dtype))
     if "joints3d" in file.keys and roots and translations:
         stored = file.array("joints3d")

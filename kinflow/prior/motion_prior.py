@@ -87,7 +87,12 @@ class MotionPrior(nn.Module):
             FormatError: one holds other weights, or is damaged.
         """
         return (
-            cls(load_flow(flow), load_dynamics(dynamics, "motion"), load_denoiser(denoiser), copy.deepcopy(load_tilt()))
+            cls(
+                load_flow(flow, "poses"),
+                load_dynamics(dynamics, "motion"),
+                load_denoiser(denoiser),
+                copy.deepcopy(load_tilt()),
+            )
             .eval()
             .requires_grad_(False)
         )

@@ -1,13 +1,15 @@
 """Rotations that trackers share out differently among neighbouring joints, drawn anew for each clip.
 
 Where a bend or a turn is ambiguous between neighbours, SMPL fits differ by who made them: how far the collars go with the arms,
-how the spine's joints share a bend, how toes are held, whether a limb twists above or below its hinge. A prior is to be broad
-there, and sharp across: so training shows it every way of sharing, with all limbs pointing where they did.
+how the spine's joints share a bend, how toes are held, whether a limb twists above or below its hinge. Some hold to one way all the
+clip long, others wander. A prior is to be broad there, and sharp across: so training shows it every way of sharing, with all limbs
+pointing where they did.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,14 +17,21 @@ from torch import Tensor
 
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import SMPL_JOINTS, SMPL_REST_OFFSETS
+from .streams.noise import ar1
 
-RHYTHM = 0.15
+RHYTHM = 0.2
 """Largest change of the share of an arm's swing that the collar takes."""
-SPINE = 0.25
+SPINE = 0.3
 """Largest change of the first and of the second spine joint's share of the trunk's bend."""
-TOES = 0.2
-"""rad, largest change of how far toes are bent; TWIST: of a limb's turn about its own bone, above its hinge against below."""
-TWIST = 0.15
+TOES = (0.35, 0.15, 0.25)
+"""rad, largest change of how toes are bent, turned out and rolled."""
+TWIST = (0.35, 0.25, 0.5, 0.35)
+"""rad, largest change of the turn of thigh, shin, upper arm and forearm about their own bones, above their hinge against below. A
+bent knee 20 degrees off its hinge, as published fits of walking and dancing people have them, is a thigh turned by as much."""
+OWN = 0.5
+"""How far left and right differ, a share of the range."""
+WANDER, WANDER_S = 0.3, (0.1, 1.0)
+"""How far ways wander at most, a share of the range (standard deviation), and how fast, s."""
 KINDS = ("rhythm", "spine", "toes", "twist")
 _SIDES = (("left", 1.0), ("right", -1.0))
 _TWISTS = (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
@@ -36,10 +45,11 @@ def _at(name: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """One clip's ways, each a number from -1 to 1 of its range, 0 as captured.
+    """Clips' ways, numbers from -1 to 1 of their ranges (a little beyond where they wander), 0 as captured.
 
     Attributes:
-        rhythm: (B,). spine: (B, 2) of the first two joints. toes: (B,). twist: (B, 4) of thigh, shin, upper arm, forearm.
+        rhythm: (..., 2) left and right. spine: (..., 2) of the first two joints. toes: (..., 2, 3) left and right, bent, turned
+            and rolled. twist: (..., 2, 4) of thigh, shin, upper arm, forearm.
     """
 
     rhythm: Tensor
@@ -48,53 +58,71 @@ class Shares:
     twist: Tensor
 
     @classmethod
-    def draw(cls, count: int, generator: torch.Generator) -> Shares:
-        """``count`` clips' ways, each number uniform over its range."""
+    def draw(cls, count: int, generator: torch.Generator, times: Tensor | None = None) -> Shares:
+        """``count`` clips' ways, each number uniform over its range: (count, ...), or wandering over ``times (count, T)`` s about
+        that, some a little and some a lot: (count, T, ...)."""
 
         def uniform(*shape: int) -> Tensor:
             return 2 * torch.rand(shape, generator=generator) - 1
 
-        return cls(uniform(count), uniform(count, 2), uniform(count), uniform(count, 4))
+        def sided(*shape: int) -> Tensor:
+            return (1 - OWN) * uniform(count, 1, *shape) + OWN * uniform(count, 2, *shape)
+
+        ways = cls(sided(), uniform(count, 2), sided(3), sided(4))
+        if times is None:
+            return ways
+        low, high = (math.log(s) for s in WANDER_S)
+        seconds = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
+        amount = WANDER * torch.rand(count, 1, generator=generator)
+        step = torch.diff(times, dim=1, prepend=times[:, :1]).float().clamp_min(0)
+        return cls(*(
+            v[:, None] + amount.reshape(-1, *[1] * v.dim()) * ar1(v.shape[1:], step, seconds, generator)
+            for v in vars(ways).values()
+        ))  # fmt: skip
 
     def alone(self, kinds: Sequence[str]) -> Shares:
         """With all but these kinds as captured."""
         return Shares(*(v if k in kinds else torch.zeros_like(v) for k, v in vars(self).items()))
 
+    def mirrored(self) -> Shares:
+        """Left for right."""
+        return Shares(self.rhythm.flip(-1), self.spine, self.toes.flip(-2), self.twist.flip(-2))
+
 
 def reshare(rotmat: Tensor, shares: Shares) -> Tensor:
-    """Body rotations (B, ..., 21, 3, 3) with rotations shared out in other ways; B of ``shares``.
+    """Body rotations (B, ..., 21, 3, 3) with rotations shared out in other ways; (B) or (B, T) of ``shares``.
 
     Head, arms, hands and legs keep their directions in space.
     """
     out = rotmat.clone()
-    more = (1,) * (rotmat.dim() - 4)
+    frames = rotmat.dim() - 3
 
     def of(number: Tensor) -> Tensor:
-        return number.to(rotmat).reshape(-1, *more)
+        """(B) or (B, T), once more for each frame."""
+        return number.to(rotmat).reshape(*number.shape, *[1] * (frames - number.dim() + 1))
 
     # The spine: where its first two joints stand between pelvis and chest, which stays where it is.
     one, two, three = (rotmat[..., j, :, :] for j in _SPINE)
     second = one @ two
     chest = second @ three
     whole = rotmat_to_rotvec(chest)
-    lower = one @ rotvec_to_rotmat((SPINE * of(shares.spine[:, 0]))[..., None] * whole)
-    upper = second @ rotvec_to_rotmat((SPINE * of(shares.spine[:, :2].sum(1) / 2))[..., None] * whole)
+    lower = one @ rotvec_to_rotmat((SPINE * of(shares.spine[..., 0])) * whole)
+    upper = second @ rotvec_to_rotmat((SPINE * of(shares.spine.mean(-1))) * whole)
     for joint, value in zip(_SPINE, (lower, lower.mT @ upper, upper.mT @ chest), strict=True):
         out[..., joint, :, :] = value
-    for side, sign in _SIDES:
+    for i, (side, sign) in enumerate(_SIDES):
         collar, shoulder = _at(f"{side}_collar"), _at(f"{side}_shoulder")
         arm = rotmat[..., collar, :, :] @ rotmat[..., shoulder, :, :]
         swing = _swing(arm, _bone(f"{side}_elbow", rotmat))
-        turned = rotvec_to_rotmat((RHYTHM * of(shares.rhythm))[..., None] * swing) @ rotmat[..., collar, :, :]
+        turned = rotvec_to_rotmat((RHYTHM * of(shares.rhythm[..., i])) * swing) @ rotmat[..., collar, :, :]
         out[..., collar, :, :], out[..., shoulder, :, :] = turned, turned.mT @ arm
         foot = _at(f"{side}_foot")
-        bent = rotmat.new_zeros(3)
-        bent[0] = TOES
-        out[..., foot, :, :] = rotmat[..., foot, :, :] @ rotvec_to_rotmat(of(shares.toes)[..., None] * bent)
+        bent = [most * of(shares.toes[..., i, k]) * (1 if k == 0 else sign) for k, most in enumerate(TOES)]
+        out[..., foot, :, :] = rotmat[..., foot, :, :] @ rotvec_to_rotmat(torch.cat(bent, -1))
         for k, (above, below) in enumerate(_TWISTS):
             upper_joint, lower_joint = _at(f"{side}_{above}"), _at(f"{side}_{below}")
             axis = torch.nn.functional.normalize(_bone(f"{side}_{below}", rotmat), dim=-1)
-            twist = rotvec_to_rotmat((sign * TWIST * of(shares.twist[:, k]))[..., None] * axis)
+            twist = rotvec_to_rotmat(sign * TWIST[k] * of(shares.twist[..., i, k]) * axis)
             out[..., upper_joint, :, :] = out[..., upper_joint, :, :] @ twist
             out[..., lower_joint, :, :] = twist.mT @ out[..., lower_joint, :, :]
     return out

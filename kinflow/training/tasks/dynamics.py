@@ -103,7 +103,7 @@ class DynamicsTask:
             rotmat = torch.where(mirrored[altered][:, None, None, None, None], mirror_body(rotmat), rotmat)
             noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
             if bool(resharing.any()):
-                ways = reshare(rotmat, Shares.draw(len(rotmat), noise))
+                ways = reshare(rotmat, Shares.draw(len(rotmat), noise, times[altered]))
                 rotmat = torch.where(resharing[altered][:, None, None, None, None], ways, rotmat)
             std = config.dequantise + config.noise * torch.from_numpy(rng.random(size)).float() * shake
             rotmat = perturb(rotmat, std[altered][:, None, None, None], noise)
@@ -203,11 +203,13 @@ def validation_windows(
 
 
 def _build(config: DynamicsTrainingConfig, captured: Captured, device: torch.device) -> DynamicsTask:
-    return DynamicsTask(config, load_flow(config.flow), captured.training, captured.validation, device)
+    flow = load_flow(config.flow, "poses" if config.space == "chart" else "flow")
+    return DynamicsTask(config, flow, captured.training, captured.validation, device)
 
 
 def _card(task: DynamicsTask, captured: Captured, result: FitResult) -> Card:
-    what = f"recurrent neural-ODE dynamics in the {task.config.space} of flow.safetensors"
+    where = "chart of poses.safetensors" if task.config.space == "chart" else "latents of flow.safetensors"
+    what = f"recurrent neural-ODE dynamics in the {where}"
     return Card(what, capture_alone(captured), {NATS: listed(result, sign=-1).replace("nll_", "")})
 
 
