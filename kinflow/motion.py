@@ -53,7 +53,11 @@ class Motion(Record):
         "float32",
         "Standard deviation of each joint relative to the pelvis, across the line of sight, per axis, m (the pelvis': its own).",
     )
-    z: np.ndarray = array("T 63", "float32", "Flow latent of the body pose, standard normal under the prior.")
+    z: np.ndarray = array(
+        "T 63",
+        "float32",
+        "Latent of the body pose in the reconstructor's flow (`kinflow.flow.load_flow()`), standard normal under it.",
+    )
     z_std: np.ndarray = array("T 63", "float32", "Standard deviation of z.")
     contacts: np.ndarray = array(
         "T 4", "float32", "Probability that left heel, left toe, right heel, right toe stand still."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,12 +56,12 @@ class TimeAttention(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], lag: Tensor) -> Tensor:
         """x (..., B, T, W), turn: cos and sin (B, 1, T, W / heads / 2), lag (B, 1, T, T) s; infinite: not looked at."""
-        q, k, v = rearrange(self.joined(x), "... t (n h d) -> n ... h t d", n=3, h=self.heads)
+        q, k, v = self.joined(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
         seen = torch.isfinite(lag)  # infinite lags are kept from the product: their gradient would not be a number
         bias = -torch.where(seen, lag, torch.zeros_like(lag)) * self.log_decay.exp()[:, None, None]
         bias = bias.masked_fill(~seen, -math.inf)
         y = functional.scaled_dot_product_attention(_rotate(q, turn), _rotate(k, turn), v, attn_mask=bias.to(q.dtype))
-        return self.out(rearrange(y, "... h t d -> ... t (h d)"))
+        return self.out(y.transpose(-3, -2).flatten(-2))
 
 
 class Block(nn.Module):
@@ -81,9 +80,9 @@ class Block(nn.Module):
         """x (2, 3, B, T, W): sides of the body, each seen as the left one, and their parts."""
         x = x + self.drop(self.attend(self.norm_a(x), turn, lag))
         x = x + self.drop(self.down(functional.gelu(self.up(self.norm_b(x)))))
-        told = rearrange(self.tell(self.norm_c(x)), "s p b t m -> s b t (p m)")
+        told = self.tell(self.norm_c(x)).permute(0, 2, 3, 1, 4).flatten(-2)
         heard = self.hear(functional.gelu(torch.cat((told, told.flip(0)), -1)))
-        return x + rearrange(heard, "s b t (p w) -> s p b t w", p=len(PARTS))
+        return x + heard.unflatten(-1, (len(PARTS), -1)).permute(0, 3, 1, 2, 4)
 
 
 class Denoiser(nn.Module):
