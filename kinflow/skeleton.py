@@ -120,6 +120,8 @@ def _mirror(names: tuple[str, ...]) -> tuple[int, ...]:
 
 MIRROR_SMPL = _mirror(SMPL_JOINTS)
 """``x[MIRROR_SMPL]`` exchanges left and right joints."""
+MIRROR_BODY = tuple(i - 1 for i in MIRROR_SMPL[1 : NUM_BODY + 1])
+"""The same among the body's joints, SMPL's 1 to 21."""
 MIRROR_BLAZEPOSE = _mirror(BLAZEPOSE)
 """``x[MIRROR_BLAZEPOSE]`` exchanges left and right landmarks."""
 MIRROR_BODYPIX = _mirror(BODYPIX24)

@@ -12,7 +12,7 @@ from ..config import DenoiserConfig
 from ..errors import check_shape
 from ..flow.normal import squash
 from ..rotations import mirror_rotmat, rotmat_to_rot6d, rotvec_to_rotmat
-from ..skeleton import MIRROR_SMPL, NUM_BODY, SMPL_JOINTS
+from ..skeleton import MIRROR_BODY, NUM_BODY, SMPL_JOINTS
 from ..timing import to_nearest
 from .gp import MotionRegression, Regressed
 
@@ -30,7 +30,7 @@ PARTS = (
     _body("left_hip left_knee left_ankle left_foot"),
 )
 """Body joints of the trunk and of the left arm and leg; the right ones are the mirrored body's left ones."""
-_MIRROR = [MIRROR_SMPL[i + 1] - 1 for i in range(NUM_BODY)]
+_MIRROR = list(MIRROR_BODY)
 _MIRROR_SIGN = torch.tensor([1.0, -1.0, -1.0])  # of a rotation vector
 _LIMBS = PARTS[1] + PARTS[2]
 _IN_ORDER = sorted(range(NUM_BODY), key=(PARTS[0] + _LIMBS + [_MIRROR[i] for i in _LIMBS]).__getitem__)

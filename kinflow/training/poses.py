@@ -12,9 +12,8 @@ from torch import Tensor
 from ..errors import UsageError
 from ..mocap.clips import load_clips
 from ..rotations import mirror_rotmat, rotvec_to_rotmat
-from ..skeleton import MIRROR_SMPL, NUM_BODY, SMPL_JOINTS
+from ..skeleton import MIRROR_BODY, NUM_BODY, SMPL_JOINTS
 
-_MIRROR_BODY = torch.tensor(MIRROR_SMPL[1 : NUM_BODY + 1]) - 1
 _LOWER = tuple(i for i in range(NUM_BODY) if SMPL_JOINTS[i + 1].split("_")[-1] in ("hip", "knee", "ankle", "foot"))
 
 
@@ -58,7 +57,7 @@ def read_captures(path: str | Path, split: str, min_frames: int = 8) -> list[Cap
 
 def mirror_body(rotmat: Tensor) -> Tensor:
     """Left for right: body rotations (..., 21, 3, 3)."""
-    return mirror_rotmat(rotmat[..., _MIRROR_BODY.to(rotmat.device), :, :])
+    return mirror_rotmat(rotmat[..., list(MIRROR_BODY), :, :])
 
 
 def mirror_root(root: Tensor) -> Tensor:

@@ -106,15 +106,15 @@ def reshare(rotmat: Tensor, shares: Shares) -> Tensor:
     second = one @ two
     chest = second @ three
     whole = rotmat_to_rotvec(chest)
-    lower = one @ rotvec_to_rotmat((SPINE * of(shares.spine[..., 0])) * whole)
-    upper = second @ rotvec_to_rotmat((SPINE * of(shares.spine.mean(-1))) * whole)
+    lower = one @ rotvec_to_rotmat(SPINE * of(shares.spine[..., 0]) * whole)
+    upper = second @ rotvec_to_rotmat(SPINE * of(shares.spine.mean(-1)) * whole)
     for joint, value in zip(_SPINE, (lower, lower.mT @ upper, upper.mT @ chest), strict=True):
         out[..., joint, :, :] = value
     for i, (side, sign) in enumerate(_SIDES):
         collar, shoulder = _at(f"{side}_collar"), _at(f"{side}_shoulder")
         arm = rotmat[..., collar, :, :] @ rotmat[..., shoulder, :, :]
         swing = _swing(arm, _bone(f"{side}_elbow", rotmat))
-        turned = rotvec_to_rotmat((RHYTHM * of(shares.rhythm[..., i])) * swing) @ rotmat[..., collar, :, :]
+        turned = rotvec_to_rotmat(RHYTHM * of(shares.rhythm[..., i]) * swing) @ rotmat[..., collar, :, :]
         out[..., collar, :, :], out[..., shoulder, :, :] = turned, turned.mT @ arm
         foot = _at(f"{side}_foot")
         bent = [most * of(shares.toes[..., i, k]) * (1 if k == 0 else sign) for k, most in enumerate(TOES)]

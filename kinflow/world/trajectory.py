@@ -14,7 +14,7 @@ ACROSS_M = 0.015
 """Noise of the pelvis' place across the line of sight, in each frame; ALONG, along it, a share of the distance, in each part
 of a second, for errors in depth are alike in time: :data:`COUNTED` a second. These, STILL_M and ACCELERATION are the best of some
 settings on 15 validation clips (seed 7 of benchmarks/world.py). Where the pelvis goes aside, legs that are bent to its path miss their
-feet in the picture by as much: half of ACROSS_M was a little better in the world, too; a quarter let feet slide."""
+feet in the picture by as much: 0.03 missed by more and was a little worse in the world, too; 0.008 let feet slide."""
 ALONG = 0.006
 COUNTED = 4.0
 STILL_M = 0.008
