@@ -42,10 +42,10 @@ def install(people: int = 1) -> None:
         return found  # type: ignore[return-value]
 
     def landmarks(
-        self: perceiver.Perceiver, jobs: list[tuple[torch.Tensor, np.ndarray]], with_mask: bool
+        self: perceiver.Perceiver, jobs: list[tuple[perceiver.Frame, np.ndarray]], with_mask: bool
     ) -> list[Person]:
         out = []
-        for image, roi in jobs:
+        for (_, _, image), roi in jobs:
             height, width = image.shape[:2]
             points, world = standing(width, height)
             moved = points + [roi[0] - width / 2, 0]

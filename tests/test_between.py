@@ -71,10 +71,10 @@ class Filmed:
     def points(self, number: int) -> np.ndarray:
         return self.figure + [self.place(float(self.times[number])), 0]
 
-    def landmarks(self, jobs: list[tuple[torch.Tensor, np.ndarray]]) -> list[Person]:
+    def landmarks(self, jobs: list[tuple[perceiver.Frame, np.ndarray]]) -> list[Person]:
         out = []
-        for image, roi in jobs:
-            number = int(image[0, 0, 0])
+        for frame, roi in jobs:
+            number = int(frame.image[0, 0, 0])
             self.looks.append(number)
             points = self.points(number)
             following = np.array([points[:, 0].mean(), points[:, 1].mean(), float(HEIGHT), 0.0])

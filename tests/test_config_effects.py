@@ -202,7 +202,7 @@ def test_perception(scene: list[np.ndarray]) -> None:
         detection_threshold=0.999, tile_threshold=0.999, nms_iou=0.999, landmark_threshold=0.9999, min_roi_px=500.0,
         memory_s=0.1, min_duration_s=0.75, look_back_s=0.0, precision="bfloat16", batch_people=1, look_ahead_s=0.1,
         masks=False, parts=False, parts_interval_s=0.0, features=True, landmarks="heavy", runtime="openvino", missed_interval_s=0.3, least_agreement=1.0,
-        reunion_s={"reunion_s": 0.1, "memory_s": 0.1}, landmark_interval_s={"landmark_interval_s": 0.14, "masks": False},
+        reunion_s={"reunion_s": 0.1, "memory_s": 0.1}, landmark_interval_s={"landmark_interval_s": 0.14, "masks": False}, mirror=False,
     )  # fmt: skip
     check(quick, changes, probe)
 

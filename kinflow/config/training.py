@@ -136,6 +136,8 @@ class DenoiserTrainingConfig(Config):
         drops: largest share of frames dropped at random; gaps, future: shares of windows with one gap, and with nothing
             valid after some frame; gap: range of their lengths in s.
         swaps: share of windows in which left and right are exchanged for a while, unannounced.
+        exchange, shares, reverse: shares of windows with the upper body of another motion, with rotations shared out among
+            neighbouring joints in another tracker's way (:mod:`kinflow.training.shares`), and run backwards.
         init: weights to start from; None: from scratch.
         angle, position, acceleration: weights of the errors of joint angles, positions and their second differences, each
             relative to the regression's.
@@ -151,6 +153,8 @@ class DenoiserTrainingConfig(Config):
     time_warp: Magnitude = 0.3
     mirror: Share = 0.5
     exchange: Share = 0.15
+    shares: Share = 0.0
+    reverse: Share = 0.0
     noise: Span = (0.003, 0.22)
     told_error: Magnitude = 0.2
     correlated: Share = 0.1

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinflow.perception.blazepose import LANDMARK_SIZE, LandmarkOutput
 from kinflow.perception.crops import crop_to_frame, frame_to_crop, roi_from_alignment
+from kinflow.skeleton import MIRROR_BLAZEPOSE
 
 __all__ = ["Person", "mask_overlap", "people_from_output", "refine_landmarks", "visible_points"]
 
@@ -90,9 +91,14 @@ def features_at(points: Tensor, pyramid: Tensor) -> Tensor:
 
 
 def people_from_output(
-    output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], features: bool = False
+    output: LandmarkOutput, rois: np.ndarray, image_size: tuple[int, int], mirrored: np.ndarray, features: bool = False
 ) -> list[Person]:
-    """Decode the network's output for N regions of one frame of (width, height) px; ``features`` keeps what it saw too."""
+    """Decode the network's output for N regions of frames of (width, height) px.
+
+    Args:
+        mirrored: (N,) bool, which of the crops the network saw in the mirror; the people are as they stand in the frame.
+        features: keep what it saw, too.
+    """
     refined = refine_landmarks(output.landmarks[..., :2] / LANDMARK_SIZE, output.heatmaps)
     points = refined.cpu().numpy().astype(np.float64)
     certainty = torch.sigmoid(output.landmarks[:, :33, 3:5]).prod(-1).cpu().numpy()
@@ -108,6 +114,15 @@ def people_from_output(
         at_points = features_at(refined[:, :33], output.pyramid).half().cpu().numpy()
         codes = output.code.half().cpu().numpy()
 
+    if mirrored.any():
+        swap = list(MIRROR_BLAZEPOSE)
+        points[mirrored, :, 0] = 1 - points[mirrored, :, 0]
+        world[mirrored, :, 0] *= -1
+        for values in (points, certainty, world, at_points):
+            if values is not None:
+                values[mirrored, :33] = values[mirrored][:, swap]
+        if masks is not None:
+            masks[mirrored] = masks[mirrored][..., ::-1]
     frame_points = crop_to_frame(points, rois)
     cos, sin = np.cos(rois[:, 3:]), np.sin(rois[:, 3:])
     world = np.stack(

@@ -74,6 +74,8 @@ class Perceiver:
         self.device = find_device(device)
         self._networks = load_networks(self.config, self.device)
         self.runtime = self._networks.runtime
+        # Where frames are passed over none is mirrored: by turns, nobody would seem to move evenly.
+        self._mirrors = self.config.mirror and self.config.landmark_interval_s == 0
         self.reset()
 
     def reset(self) -> None:
@@ -180,13 +182,13 @@ class Perceiver:
         lost = tracker.keep(index, time, list(zip(tracks, followed, strict=True)))
         if lost and not searched:
             detections = self._detect(image, time, [t.predicted_roi(time) for t in lost])
-        fresh = [(image, d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
+        fresh = [(frames[0], d.roi) for d in self._unclaimed(detections, tracker.alive(), time)]
         # Masks tell people apart; of somebody alone none is needed, nor the network with it compiled.
         several = self.config.masks or len(fresh) + len(tracker.alive()) > 1
         begun = self._with_parts([image] * len(fresh), self._landmarks(fresh, several))
         for person in sorted(begun, key=lambda p: -p.next_roi[2]):
             tracker.admit(index, time, person)
-        for person in self._missed(image, time, tracker):
+        for person in self._missed(frames[0], tracker):
             tracker.admit(index, time, person)
         for track in tracker.alive():
             if track.found is not None and len(track.rows) - track.found >= CONFIRMED_ROWS:
@@ -202,8 +204,9 @@ class Perceiver:
         full = self.config.max_people is not None and len(tracks) >= self.config.max_people
         return time - self._detected_at >= interval - 1e-6 and not full
 
-    def _missed(self, image: Tensor, time: float, tracker: Tracker) -> list[Person]:
+    def _missed(self, frame: Frame, tracker: Tracker) -> list[Person]:
         """People whom BodyPix sees in the whole frame, and whom neither a track nor the detector has; now and then."""
+        _, time, image = frame
         segment, interval = self._networks.segment, self.config.missed_interval_s
         limit = self.config.max_people
         full = limit is not None and len(tracker.alive()) >= limit
@@ -218,9 +221,9 @@ class Perceiver:
             for roi in unexplained_regions(segment(view[None]), scale, (dx, dy), (width, height), known):
                 if roi[2] < self.config.min_roi_px:
                     continue
-                (first,) = self._landmarks([(image, roi)], with_mask=True)
+                (first,) = self._landmarks([(frame, roi)], with_mask=True)
                 if tracker.is_person(first):  # the region was a guess: look once more where the landmarks are
-                    found += self._with_parts([image], self._landmarks([(image, first.next_roi)], with_mask=True))
+                    found += self._with_parts([image], self._landmarks([(frame, first.next_roi)], with_mask=True))
         return found
 
     def _examined(self, tracker: Tracker, tracks: list[Track], people: list[Person], frame: Frame) -> list[Person]:
@@ -258,7 +261,7 @@ class Perceiver:
                 continue
             if frame.number <= stop:
                 break
-            person = self._landmarks([(frame.image, back.predicted_roi(-frame.time))], self.config.masks)[0]
+            person = self._landmarks([(frame, back.predicted_roi(-frame.time))], self.config.masks)[0]
             if (
                 not tracker.is_person(person)
                 or not plausible(back, person)
@@ -302,7 +305,7 @@ class Perceiver:
                 continue
             track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
             jobs += [(track, f) for f in frames[: track.look_ahead] if f.time <= horizon]
-        found = self._landmarks([(f.image, t.predicted_roi(f.time)) for t, f in jobs], with_mask)
+        found = self._landmarks([(f, t.predicted_roi(f.time)) for t, f in jobs], with_mask)
         for (track, frame), person in zip(jobs, found, strict=True):
             self._ahead[track.number, frame.number] = person
             if frame.number == index:
@@ -358,18 +361,19 @@ class Perceiver:
         large = [d for d in detections if d.roi[2] >= self.config.min_roi_px]
         return [d for d in large if not any(near(d.roi, region) for region in regions)]
 
-    def _landmarks(self, jobs: list[tuple[Tensor, np.ndarray]], with_mask: bool) -> list[Person]:
-        """The landmark network's answer for (image, region) pairs."""
+    def _landmarks(self, jobs: list[tuple[Frame, np.ndarray]], with_mask: bool) -> list[Person]:
+        """The landmark network's answer for (frame, region) pairs."""
         assert self._image_size is not None  # set by update
         people = []
         for start in range(0, len(jobs), self.config.batch_people):
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
-            crops = warp_crops([image for image, _ in part], rois, LANDMARK_SIZE)
-            people += people_from_output(
-                self._networks.landmark(crops, with_mask), rois, self._image_size, self.config.features
-            )
-        return self._with_parts([image for image, _ in jobs], people) if self._everywhere else people
+            crops = warp_crops([frame.image for frame, _ in part], rois, LANDMARK_SIZE)
+            mirrored = np.array([self._mirrors and frame.number % 2 == 1 for frame, _ in part])
+            crops[mirrored.nonzero()] = crops[mirrored.nonzero()].flip(-1)
+            output = self._networks.landmark(crops, with_mask)
+            people += people_from_output(output, rois, self._image_size, mirrored, self.config.features)
+        return self._with_parts([frame.image for frame, _ in jobs], people) if self._everywhere else people
 
     @property
     def _everywhere(self) -> bool:

@@ -19,6 +19,7 @@ from ...rotations import geodesic_distance, rotvec_to_rotmat
 from ..loop import FitResult
 from ..poses import Capture, exchange, mirror_body, perturb
 from ..run import Captured, Card, Training, capture_alone, listed
+from ..shares import Shares, reshare
 from ..streams.noise import ar1
 from ..streams.windows import Window, WindowSampler, log_uniform
 from ..trust import fit_trust
@@ -85,6 +86,15 @@ class DenoiserTask:
             target[swap] = exchange(target[swap], other)
         flip = torch.from_numpy(rng.random(size) < config.mirror)
         target[flip] = mirror_body(target[flip])
+        if config.shares > 0:
+            some = torch.from_numpy(rng.random(size) < config.shares)
+            draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            target[some] = reshare(target[some], Shares.draw(int(some.sum()), draws, own.timestamps[some]))
+        if config.reverse > 0:
+            back = torch.from_numpy(rng.random(size) < config.reverse) & own.present.all(1)
+            target[back] = target[back].flip(1)
+            times = own.timestamps
+            times[back] = times[back][:, -1:] - times[back].flip(1)
         return damage(config, target, own, rng).to(self.device)
 
     def loss(self, batch: Damaged) -> tuple[Tensor, Mapping[str, float | Tensor]]:
