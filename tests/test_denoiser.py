@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinflow.config import DenoiserConfig, DenoiserTrainingConfig
+from kinflow.body import Body
+from kinflow.body.kinematics import forward_kinematics
+from kinflow.config import DenoiserConfig, DenoiserTrainingConfig, TrainConfig
 from kinflow.denoiser import Denoiser, gp
 from kinflow.denoiser.gp import LENGTHS, SHARES_NOISY, MotionRegression, matern52
 from kinflow.rotations import geodesic_distance, rotvec_to_rotmat, wrap_rotvec
-from kinflow.skeleton import MIRROR_SMPL
+from kinflow.skeleton import MIRROR_SMPL, SMPL_JOINTS
 from kinflow.training.poses import Capture, mirror_body
 from kinflow.training.streams.windows import WindowSampler
-from kinflow.training.tasks.denoiser import damage
+from kinflow.training.tasks.denoiser import Damaged, DenoiserTask, damage
 
 
 def swing(frames: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -166,6 +168,38 @@ def test_damage_leaves_what_it_says() -> None:
     assert damaged.valid.any(1).all() and not (damaged.valid & ~window.present).any()
     missing = ~damaged.valid & window.present
     assert 0.1 < missing.float().mean() < 0.5
+
+
+def drawn(captured: list[Capture], **settings: float) -> Damaged:
+    """Windows of a training without mirror images and exchanged halves."""
+    small = DenoiserConfig(width=32, hidden=32, layers=1, heads=2)
+    train = TrainConfig(batch=24, steps=1)
+    config = DenoiserTrainingConfig(small, train, frames=24, fps=(60.0, 60.1), mirror=0.0, exchange=0.0, **settings)  # type: ignore[arg-type]
+    return DenoiserTask(config, captured, captured, torch.device("cpu")).draw(np.random.default_rng(0))
+
+
+def test_windows_run_backwards() -> None:
+    """Of a motion that turns ever further: times go on, angles fall."""
+    for share in (0.0, 1.0):
+        batch = drawn(captures()[1:], reverse=share)
+        angle = geodesic_distance(batch.target, torch.eye(3).expand_as(batch.target)).mean(-1)
+        assert (batch.timestamps.diff(dim=1) > 0).all() and (batch.timestamps[:, 0] == 0).all()
+        assert (angle.diff(dim=1) < 0).all() if share else (angle.diff(dim=1) > 0).all()
+
+
+def test_windows_with_rotations_shared_out_otherwise_point_where_they_did() -> None:
+    plain, other = drawn(captures()[1:], shares=0.0), drawn(captures()[1:], shares=1.0)
+    turned = geodesic_distance(plain.target, other.target)
+    torch.testing.assert_close(plain.timestamps, other.timestamps)
+    eye = torch.eye(3).expand(*plain.target.shape[:2], 1, 3, 3)
+    rest = Body.open("light").rest_joints(torch.zeros(1, 10))[0]
+    places = [
+        forward_kinematics(torch.cat((eye, b.target, eye, eye), 2), rest)[1]
+        for b in (plain, other)
+    ]
+    assert turned.mean() > 0.05
+    limbs = [SMPL_JOINTS.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("knee", "ankle")]
+    assert (places[0] - places[1]).norm(dim=-1)[..., limbs].max() < 1e-4
 
 
 def test_wrap_rotvec() -> None:

@@ -298,7 +298,7 @@ def crossing() -> tuple[np.ndarray, Crowd]:
 def test_two_who_cross_behind_a_pillar_are_told_apart_by_their_clothes() -> None:
     images, truth = crossing()
 
-    def seen(**settings: bool) -> tuple[int, float]:
+    def seen(**settings: bool | float) -> tuple[int, float]:
         perceiver = Perceiver(PerceptionConfig(landmarks="full", **settings))  # type: ignore[arg-type]
         perceiver.update(images, truth.timestamps, np.arange(len(images)))
         found = score(people := perceiver.finish(), truth)
@@ -306,4 +306,5 @@ def test_two_who_cross_behind_a_pillar_are_told_apart_by_their_clothes() -> None
         return len(people), found.switches
 
     assert seen(parts=False) == (2, 2.0)  # by place alone each goes on as the other
-    assert seen() == (2, 0.0)
+    # BodyPix in every frame of this short clip: seldom looked at, half of the looks would show the pillar's edge.
+    assert seen(parts_interval_s=0.1) == (2, 0.0)
