@@ -193,10 +193,7 @@ def test_windows_with_rotations_shared_out_otherwise_point_where_they_did() -> N
     torch.testing.assert_close(plain.timestamps, other.timestamps)
     eye = torch.eye(3).expand(*plain.target.shape[:2], 1, 3, 3)
     rest = Body.open("light").rest_joints(torch.zeros(1, 10))[0]
-    places = [
-        forward_kinematics(torch.cat((eye, b.target, eye, eye), 2), rest)[1]
-        for b in (plain, other)
-    ]
+    places = [forward_kinematics(torch.cat((eye, b.target, eye, eye), 2), rest)[1] for b in (plain, other)]
     assert turned.mean() > 0.05
     limbs = [SMPL_JOINTS.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("knee", "ankle")]
     assert (places[0] - places[1]).norm(dim=-1)[..., limbs].max() < 1e-4

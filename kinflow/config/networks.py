@@ -282,19 +282,19 @@ class ReconstructorConfig(Config):
     landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
-            iterations=80, lr=0.1, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.05
+            iterations=80, lr=0.15, lr_root=0.03, lr_transl=0.04, lr_betas=0.1, kernel=0.05
         )
     )
     align_losses: FitLossConfig = dataclasses.field(
         default_factory=lambda: FitLossConfig(
             parts=0.0,
-            landmarks=4.0,
-            acceleration=6.0,
+            landmarks=8.0,
+            acceleration=12.0,
             smoothness=0.0,
             latent=0.0,
             dynamics=0.0,
             posterior=0.0,
-            start=0.05,
+            start=0.01,
         )
     )
     std_draws: Annotated[int, Range(2, 4096)] = 8

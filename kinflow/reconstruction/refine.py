@@ -32,7 +32,7 @@ from .parameters import Parameters, motion_of
 from .target import Target, gather_target, inside_crops
 
 Progress = Callable[[int, int], None]
-_ROOT_STD = 0.15  # rad, how far the network's root is trusted
+_ROOT_STD = 0.07  # rad, how far the network's root is trusted
 _CHART_STD = 0.3  # likewise, of the pose in the flow's whitened chart
 _PIECE = 256  # frames that the body is posed in at once
 _LIMB_ENDS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)

@@ -25,6 +25,7 @@ from ..skeleton import NUM_BODY
 from .camera_files import CameraPath, read_camera_path
 from .floor import along_floor
 from .gravity import Ground, basis, find_ground
+from .leaning import leaning, righted
 from .legs import bend, posed, with_legs
 from .person import Person, pieces
 from .steps import carried, moved_to, scaled
@@ -273,6 +274,10 @@ def _stood(motion: Motion, person: Person, world: World, scale: float, body: Bod
     if not np.array_equal(world.frame_ids[at], person.frame_ids):
         raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
     cameras = torch.from_numpy(world.T_world2cam[at])
+    if world.up_from != "assumed":
+        up = cameras[:, :3, 1].contiguous()
+        person = righted(person, leaning(person, up, world.up_std_deg or 0.0), up)
+        motion = person.motion
     turn = cameras[:, :3, :3].mT
     centres = -(turn @ cameras[:, :3, 3:])[..., 0]
     seen = (turn @ (scale * person.pelvis)[..., None])[..., 0] + centres
