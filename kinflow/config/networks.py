@@ -133,7 +133,7 @@ class FitLossConfig(Config):
     parts: Weight = 4.0
     part_scale: Positive = 0.1
     landmarks: Weight = 8.0
-    acceleration: Weight = 1.5
+    acceleration: Weight = 12.0
     acceleration_scale: Positive = 10.0
     smoothness: Weight = 0.05
     latent: Weight = 0.05

@@ -41,10 +41,10 @@ class PerceptionConfig(Config):
         landmark_interval_s: the landmark network looks at people this often at least; frames between two looks are told by them
             where people move evenly and nothing else needs a look (:mod:`kinflow.perception.between`). 0 looks at every frame,
             and so does everything that is kept of every frame: masks, features, and maps with ``parts_interval_s`` 0.
-        mirror: the landmark network sees every second frame in the mirror. What it gets wrong of a pose stays wrong while somebody
-            holds it, in the mirror it is another; by turns the two cancel out once motion is fitted to them, for no time at all
-            (on rendered validation clips MPJPE falls by 3 mm, PA-MPJPE by 2, measured). Of landmarks as they are it makes
-            jitter. Read where ``landmark_interval_s`` is 0.
+        mirror: the landmark network sees every second frame in the mirror. What it gets wrong of a pose it gets wrong as long as
+            somebody holds it; of the mirrored pose that is something else, and once motion is fitted to both the two cancel
+            in part, for no time at all (docs/perception.md). Of landmarks as they are it makes jitter. Read where
+            ``landmark_interval_s`` is 0.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
             the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
         runtime: what runs the networks. "auto" is OpenVINO (``pip install kinflow[fast]``) on CPUs in float32 where it is

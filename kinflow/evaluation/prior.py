@@ -186,6 +186,7 @@ def _forecast(past: MotionWindows, future: Tensor, prior: MotionPrior) -> list[F
                 "last pose": measure(past.rotmat[:, -1], future[:, i]),
                 "kinflow": measure(made[:, i], future[:, i]),
             }
+            values["last pose - kinflow"] = values["last pose"] - values["kinflow"]  # paired, clip by clip
             out += _figures("forecast, 30 Hz", f"{milliseconds} ms", unit, values, past.clip)
     return out
 
