@@ -96,13 +96,13 @@ class DenoiserConfig(Config):
         dropout: in training only.
     """
 
-    width: Width = 96
-    hidden: Width = 256
+    width: Width = 128
+    hidden: Width = 384
     layers: Layers = 6
     heads: Layers = 4
     overview: Width = 32
     mix: Width = 16
-    dropout: Rate = 0.1
+    dropout: Rate = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
