@@ -8,8 +8,8 @@ BlazePose heavy's keypoints triangulated from four views (the file's ``blazepose
 kinflow, without its intrinsics. Both compare the same twelve marked points (shoulders, elbows, wrists, hips, knees, ankles):
 never a joint's centre with a marked point.
 
-Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives; the packaged networks agree with it within
-0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
+Rows: the landmark networks' own world landmarks (what MediaPipe Pose gives, no frame seen in the mirror; the packaged networks agree
+with it within 0.01 px), what the lifter makes of them frame by frame, and kinflow on either. PA-MPJPE after a similarity alignment of
 each frame, MPJPE after the middles of the hips were moved onto each other, both in mm over the frames in which the person was seen; depth and across are the rms of what is
 left after the alignment along the line of sight and at right angles to it; accel is the acceleration error about the hips
 (``kinflow-bench clip`` scores alike); root is the angle by which the pelvis is turned wrongly; contact is the F1 of
@@ -202,9 +202,10 @@ def systems(
         evidence = longest(perceive(case.clip, config=config))
         if evidence is None:
             continue
-        world = torch.from_numpy(evidence.world_landmarks[:, POINTS])
-        seen = evidence.observed & evidence.has_world
-        out[f"world landmarks, {network}"] = errors(world, evidence, seen, case)
+        given = longest(perceive(case.clip, config=dataclasses.replace(config, mirror=False)))
+        if given is not None:
+            world = torch.from_numpy(given.world_landmarks[:, POINTS])
+            out[f"world landmarks, {network}"] = errors(world, given, given.observed & given.has_world, case)
         (lifted,) = reconstructor.lift([evidence], case.clip.K)
         points = torch.from_numpy(lifted.world_landmarks[:, POINTS])
         out[f"lifted landmarks, {network}"] = errors(points, evidence, evidence.observed, case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import torch
 from small_reconstructor import untrained
 
+from kinflow.apps import bench as benching
 from kinflow.body import Body
 from kinflow.cli import bench
+from kinflow.config import PerceptionConfig, PipelineConfig
 from kinflow.datasets.miniature import write_3dpw, write_emdb, write_smpl
 from kinflow.datasets.threedpw import ThreeDPW
 from kinflow.errors import KinflowError, UsageError
@@ -252,3 +255,21 @@ def test_emdb_truth_scores_zero_and_options_are_checked(
         assert told in capsys.readouterr().err
     assert run(tmp_path / "none", tmp_path / "bad", "--system", "truth", *smpl, subject="emdb") == 3
     assert "https://eth-ait.github.io/emdb/" in capsys.readouterr().err
+
+
+def test_the_networks_own_landmarks_are_of_frames_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kinflow sees by turns in the mirror, its baseline does not."""
+    looked: list[bool] = []
+
+    def eyes(config: PerceptionConfig, *_: object) -> Given:
+        looked.append(config.mirror)
+        return Given(None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(benching, "VideoEyes", eyes)
+    bodies = types.SimpleNamespace(device=torch.device("cpu"))
+    for name in ("world-landmarks", "mean-pose"):
+        options = types.SimpleNamespace(
+            system=name, body_path=None, evidence="video", config=PipelineConfig(), batch_size=8
+        )
+        benching._system(options, None, bodies, None)  # type: ignore[arg-type]
+    assert looked == [False, True]

@@ -18,6 +18,7 @@ from swings import save_swings
 from kinflow.apps import bench_clip
 from kinflow.body import Body
 from kinflow.cli import bench
+from kinflow.config import PerceptionConfig
 from kinflow.errors import FormatError, KinflowError, UsageError
 from kinflow.evaluation import prior as figures
 from kinflow.evaluation.clips import Reference, read_reference, score_points
@@ -113,6 +114,13 @@ def test_a_clip_is_scored_by_its_most_seen_person(
     )
     opened: list[Any] = []
     monkeypatch.setattr(bench_clip, "run", lambda clip, options, progress: result)
+    looked: list[bool] = []
+
+    def perceived(clip: object, config: PerceptionConfig, **_: object) -> list[Any]:
+        looked.append(config.mirror)
+        return [evidence]
+
+    monkeypatch.setattr(bench_clip, "perceive", perceived)
     monkeypatch.setattr(bench_clip.Clip, "open", lambda path, camera, config: opened.append(camera))
     np.savez(tmp_path / "marks.npz", blazepose33=marks.numpy(), frame_ids=motion.frame_ids, K=np.diag([500.0, 500, 1]))
     np.savez(
@@ -128,6 +136,7 @@ def test_a_clip_is_scored_by_its_most_seen_person(
     assert info == json.loads((tmp_path / "f.json").read_text()) and opened[-1][0, 0] == 500
     assert info["systems"]["kinflow"]["mpjpe"] < 1e-3 and info["systems"]["world landmarks"]["mpjpe"] < 1e-3
     assert info["systems"]["kinflow"]["frames"] == T - 2
+    assert looked == [False]  # the network's own landmarks are those of frames as they are
     assert bench.main(["clip", "walk.mp4", "--reference", str(tmp_path / "joints.npz"), "--points", "all"]) == 0
     text = capsys.readouterr().out
     assert "| kinflow | 0.0 | 0.0 |" in text and "| 24 |" in text and "world landmarks" not in text

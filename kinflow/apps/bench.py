@@ -159,7 +159,10 @@ def _system(options: BenchOptions, rules: Protocol, bodies: Bodies, progress: Pr
     eyes: Eyes
     if options.evidence == "video":
         report = None if progress is None else lambda done, total: progress("perceive", done, total)
-        eyes = VideoEyes(options.config.perception, device, options.batch_size, report)
+        perception = options.config.perception
+        if options.system == "world-landmarks":  # as the network gives them
+            perception = dataclasses.replace(perception, mirror=False)
+        eyes = VideoEyes(perception, device, options.batch_size, report)
     elif options.evidence == "poses2d":
         eyes = Poses2dEyes()
     else:
