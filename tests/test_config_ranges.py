@@ -70,7 +70,7 @@ def test_a_refusal_says_where_and_what_to_do() -> None:
         load_config(PipelineConfig, None, ["render.opacity=7"])
     with pytest.raises(ConfigError, match=r"^fps: expected the smallest first, got \[60\.0, 5\.0\]"):
         ProjectionConfig(fps=(60, 5))
-    with pytest.raises(ConfigError, match=r"^heads: expected a divisor of width \(96\), got 7"):
+    with pytest.raises(ConfigError, match=r"^heads: expected a divisor of width \(128\), got 7"):
         DenoiserConfig(heads=7)
     with pytest.raises(ConfigError, match=r"^seed: expected 0 to 4294967295"):
         TrainConfig(seed=2**64)

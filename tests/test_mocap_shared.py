@@ -56,7 +56,7 @@ def raw(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive, "r|xz") as tar:
         for member in tar:
             if member.isfile() and member.name.rsplit(".", 1)[0] in wanted:
-                tar.extract(member, folder, filter="data")
+                tar.extract(member, folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # type: ignore[arg-type]
     return folder / "pack"
 
 

@@ -49,7 +49,11 @@ def unpacked(raw: Path, scratch: Path, console: Console) -> Path:
     console.print(f"unpacking {raw.name}")
     try:
         with tarfile.open(raw) as archive:
-            archive.extractall(scratch, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(scratch, filter="data")
+            else:  # Python before 3.10.12 and 3.11.4 has no filter: plain files below the folder, and nothing else
+                inside = [m for m in archive if m.isfile() and not {"/", ".."} & set(Path(m.name).parts)]
+                archive.extractall(scratch, members=inside)
     except tarfile.TarError as error:
         raise MissingAssetError(f"{raw}: not a tar archive ({error}).") from None
     return scratch
