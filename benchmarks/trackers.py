@@ -9,6 +9,7 @@ known, for the feet. Beside it windows of the test split, as captured, by the sa
 nats       of the body pose, at 30 frames/s: mean and median over frames from the third one on. Motions without fault should have about
            what ours have; what jumps or bends where nobody can has less.
 beyond     share of the chart's coordinates further than 4 of training's standard deviations from their mean
+far        the three joints whose coordinates are the largest, root mean square in those deviations
 turned     by what ``kinflow-smooth --noise`` changes the body's joints, degrees
 accel      mean acceleration of the joints of the open body in these poses, m/s^2, before and after
 sliding    of parts of feet that stand, mm a frame: before, smoothed, and with ``--lock-feet``
@@ -32,6 +33,7 @@ from kinflow.evaluation.motion_windows import by_clip, thinned, windows
 from kinflow.formats.pose_files import PoseFile, read_pose_file
 from kinflow.formats.tracker_files import ENDINGS, unpack_tracker_file
 from kinflow.prior import MotionPrior
+from kinflow.skeleton import SMPL_JOINTS
 from kinflow.training.poses import read_captures
 
 RATE = 30.0
@@ -48,13 +50,13 @@ def main() -> int:
     p.add_argument("--dynamics", type=Path)
     args = p.parse_args()
     prior = MotionPrior.load(args.flow, args.dynamics)
-    table = Table("motion", "frames, Hz", "nats: mean, median", "beyond, %", "turned", "accel", "sliding")
+    table = Table("motion", "frames, Hz", "nats: mean, median", "beyond, %", "far", "turned", "accel", "sliding")
     if args.data is not None:
         test = windows(thinned(read_captures(args.data, "test")), "30 Hz", 48, noise=DEQUANTISED)
         nats = frames_log_prob(prior, test.rotmat, test.timestamps)
         mean = "{:.0f} ± {:.0f}".format(*by_clip(nats.mean(1).double(), test.clip))
         table.add_row("ours, test split", f"{nats.numel()}, 30", f"{mean}, {float(nats.median()):.0f}",
-                      f"{far(prior, test.rotmat):.1f}", "", "", "")  # fmt: skip
+                      *far(prior, test.rotmat), "", "", "")  # fmt: skip
     for name in args.files:
         path, fps, up = (*name.split(":"), None, None)[:3]
         with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +82,7 @@ def row(name: str, file: PoseFile, up: str | None, prior: MotionPrior, noise: fl
         slides = [(still.sliding or slides)[0], *(locked.sliding or slides)]
     return (
         name, f"{len(times)}, {file.fps:.0f}", f"{float(nats.mean()):.0f}, {float(nats.median()):.0f}",
-        f"{far(prior, rotmat):.1f}", f"{smoothed.change_deg:.1f}",
+        *far(prior, rotmat), f"{smoothed.change_deg:.1f}",
         "{:.1f} -> {:.1f}".format(*smoothed.acceleration),
         "" if np.isnan(slides).any() else "{:.1f}, {:.1f}, {:.1f}".format(*slides),
     )  # fmt: skip
@@ -93,9 +95,13 @@ def frames_log_prob(prior: MotionPrior, rotmat: Tensor, times: Tensor) -> Tensor
     return torch.cat([prior.log_prob(r, t)[:, 2:] for r, t in parts])
 
 
-def far(prior: MotionPrior, rotmat: Tensor) -> float:
-    """Share of coordinates beyond FAR, %."""
-    return 100 * float((prior.chart.encode(rotmat)[0].abs() > FAR).float().mean())
+def far(prior: MotionPrior, rotmat: Tensor) -> tuple[str, str]:
+    """Share of coordinates beyond FAR, %, and the joints that are furthest from training's mean."""
+    coordinates = prior.chart.encode(rotmat)[0].flatten(0, -2)
+    size = coordinates.unflatten(-1, (-1, 3)).square().mean((0, -1)).sqrt()
+    worst = size.argsort(descending=True)[:3].tolist()
+    beyond = 100 * float((coordinates.abs() > FAR).float().mean())
+    return f"{beyond:.1f}", ", ".join(f"{SMPL_JOINTS[1 + j]} {float(size[j]):.1f}" for j in worst)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def test_translation_is_exact_and_withstands_outliers() -> None:
     assert (variance[:, 2] > 5 * variance[:, 0]).all()
 
 
+def test_nobody_is_behind_the_camera() -> None:
+    """Keypoints that show the points upside down fit best behind it, where everything stands on its head."""
+    points, transl = randn(3, 33, 3) * 0.4, torch.tensor([0.3, -0.2, 5.0], dtype=D)
+    pixels = project(points + transl, K)
+    turned = points.clone()
+    turned[1:, :, :2] *= -1
+    solved = solve_translation(turned, pixels, torch.ones(3, 33, dtype=D), K, sigma=0.03).mean
+    assert torch.allclose(solved[0], transl, atol=1e-5)
+    assert ((solved - transl).norm(dim=-1) < 0.8).all()  # about where the person is, by size
+
+
 def test_translation_without_keypoints_is_finite_and_differentiable() -> None:
     points, pixels = randn(1, 33, 3).requires_grad_(), torch.zeros(1, 33, 2, dtype=D)
     solved = solve_translation(points, pixels, torch.zeros(1, 33, dtype=D), K)

@@ -19,6 +19,8 @@ from ..errors import check_shape
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP = 11, 12, 23, 24
 TORSO = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
 _EPS = 1e-6
+_NEAREST_M = 0.1
+"""Whoever is seen is at least so far before the camera."""
 
 
 def ray_rotmat(direction: Tensor) -> Tensor:
@@ -116,7 +118,8 @@ def solve_translation(
         iterations: rounds of reweighting.
 
     Returns:
-        Mean and covariance; a weak prior (4 m +- 10 m of depth) keeps them finite where nothing is seen.
+        Mean and covariance; a weak prior (4 m +- 10 m of depth) keeps them finite where nothing is seen. Nobody is behind the
+        camera: where keypoints fit the points best there, for they show them upside down, their sizes alone tell the depth.
     """
     check_shape("points", points, "... P 3")
     uv = rays(keypoints2d, K)
@@ -139,4 +142,20 @@ def solve_translation(
         residual = torch.einsum("...pki,...i->...pk", design, mean) - rhs
         scale2 = 4 * sigma.square()[..., None]
         robust = (1 / (1 + residual.square().sum(-1) / scale2)).detach()
-    return Translation(mean, torch.cholesky_inverse(factor))
+    return Translation(_before_camera(mean, points, uv, weight), torch.cholesky_inverse(factor))
+
+
+def _before_camera(transl: Tensor, points: Tensor, uv: Tensor, weight: Tensor) -> Tensor:
+    """Translations (..., 3), of which those that leave the points' middle behind the camera are told by sizes instead."""
+    share = (weight / weight.sum(-1, keepdim=True).clamp_min(_EPS))[..., None]
+    middle, centre = (share * points).sum(-2), (share * uv).sum(-2)
+    behind = middle[..., 2] + transl[..., 2] < _NEAREST_M
+    if not bool(behind.any()):
+        return transl
+    size, seen = (
+        (share * (x - c[..., None, :]).square()).sum((-1, -2)).clamp_min(_EPS).sqrt()
+        for x, c in ((points[..., :2], middle[..., :2]), (uv, centre))
+    )
+    depth = (size / seen).clamp_min(_NEAREST_M)[..., None]
+    told = torch.cat((depth * centre - middle[..., :2], depth - middle[..., 2:]), -1)
+    return torch.where(behind[..., None], told, transl)
