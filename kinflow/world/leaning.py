@@ -13,7 +13,9 @@ import math
 import torch
 from torch import Tensor
 
+from ..cameras import project
 from ..flow.tilt import Tilt, load_tilt
+from ..reconstruction.geometry import solve_translation
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from .chains import solve_chain
 from .gravity import AWAY_DEG, CORRELATED_S, DEPTH_LEAN_DEG, LEAN_DEG, WOBBLE_DEG
@@ -21,6 +23,8 @@ from .person import Person, pieces
 
 _ANGLES = torch.arange(-30, 31, dtype=torch.float64).deg2rad()
 """Leans that are tried in every frame."""
+_NOISE_M = 0.05
+"""Of a joint's place in the picture, where a body that was turned is placed anew."""
 _SHARPEST_DEG = 1.0
 """No frame tells its lean better than this."""
 
@@ -61,21 +65,31 @@ def leaning(person: Person, up: Tensor, up_std_deg: float) -> Tensor:
 
 
 def righted(person: Person, lean: Tensor, up: Tensor) -> Person:
-    """The person turned back by ``lean (T,)`` rad about their pelvis, towards the camera."""
+    """The person turned back by ``lean (T,)`` rad about their pelvis, towards the camera, and moved so that joints stay where they
+    were in the picture: whoever is seen from above is taller upright than leant, and so further away."""
     axis = torch.linalg.cross(up, _away(person, up))
     back = rotvec_to_rotmat(-lean[:, None] * axis)
     motion = person.motion
     root = back @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64))
     joints = torch.tensor(motion.joints3d).double()
+    K = torch.tensor(motion.K, dtype=torch.float64)
+    turned = _turned(joints, joints[:, :1], back)
+    moved = solve_translation(turned, project(joints, K), torch.ones_like(joints[..., 0]), K, _NOISE_M).mean
+    ray = torch.nn.functional.normalize(person.pelvis, dim=-1)
+    along = (moved * ray).sum(-1, keepdim=True)
+    moved = (moved + (along.mean() - along) * ray)[:, None]  # a lean that wanders does not make anybody walk to and fro
     motion = dataclasses.replace(
         motion,
         global_orient=rotmat_to_rotvec(root).to(torch.float32).numpy(),
-        joints3d=_turned(joints, joints[:, :1], back).float().numpy(),
+        transl=(torch.tensor(motion.transl) + moved[:, 0]).float().numpy(),
+        joints3d=(turned + moved).float().numpy(),
     )
     pelvis = person.pelvis
-    soles = _turned(person.soles.double(), pelvis[:, None, None], back[:, None]).to(person.soles.dtype)
-    mass = _turned(person.mass[:, None], pelvis[:, None], back)[:, 0]
-    return dataclasses.replace(person, motion=motion, mass=mass, soles=soles)
+    soles = _turned(person.soles.double(), pelvis[:, None, None], back[:, None]) + moved[:, None]
+    mass = (_turned(person.mass[:, None], pelvis[:, None], back) + moved)[:, 0]
+    return dataclasses.replace(
+        person, motion=motion, pelvis=pelvis + moved[:, 0], mass=mass, soles=soles.to(person.soles.dtype)
+    )
 
 
 def _told(person: Person, up: Tensor) -> tuple[Tensor, Tensor]:
