@@ -163,14 +163,8 @@ def test_who_is_seen_in_the_mirror_stands_where_they_stand() -> None:
     assert seen.mask is not None and other.mask is not None and seen.features is not None and other.features is not None
     np.testing.assert_array_equal(seen.mask, other.mask[:, ::-1])
     np.testing.assert_array_equal(seen.features, other.features[swap])
-    for name in (
-        "keypoints2d",
-        "world",
-        "confidence",
-        "mask",
-        "features",
-        "next_roi",
-    ):  # the other crop was not mirrored
+    # The other crop was not mirrored.
+    for name in ("keypoints2d", "world", "confidence", "mask", "features", "next_roi"):
         np.testing.assert_array_equal(getattr(here[1], name), getattr(plain[1], name))
 
 
@@ -189,9 +183,8 @@ def test_every_second_frame_is_seen_in_the_mirror(figure: np.ndarray) -> None:
     turns, plain = watched(), watched(mirror=False)
     assert jump(turns) > 2 * jump(plain)
     np.testing.assert_array_equal(turns[0], plain[0])
-    assert (
-        np.abs(turns - plain).max(0)[[11, 12, 23, 24]].max() < 0.06 * 240
-    )  # whoever is seen in the mirror does not turn round
+    # Whoever is seen in the mirror does not turn round.
+    assert np.abs(turns - plain).max(0)[[11, 12, 23, 24]].max() < 0.06 * 240
     over = {"landmark_interval_s": 0.07, "masks": False, "parts": False}
     np.testing.assert_array_equal(watched(**over), watched(**over, mirror=False))
 

@@ -73,7 +73,7 @@ def bench_clip(
 def _as_given(clip: Clip, options: RunOptions, evidence: Evidence) -> Evidence:
     """The most seen person's evidence as the landmark network gives it: frames that it saw in the mirror are looked at once more."""
     perception = options.config.perception
-    if options.keypoints is not None or not perception.mirror or perception.landmark_interval_s > 0:
+    if options.keypoints is not None or not perception.mirrors:
         return evidence
     plain = dataclasses.replace(perception, mirror=False, masks=False)
     people = perceive(clip, config=plain, device=options.device, batch_size=options.batch_size)

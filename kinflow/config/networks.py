@@ -288,8 +288,6 @@ class ReconstructorConfig(Config):
     align_losses: FitLossConfig = dataclasses.field(
         default_factory=lambda: FitLossConfig(
             parts=0.0,
-            landmarks=8.0,
-            acceleration=12.0,
             smoothness=0.0,
             latent=0.0,
             dynamics=0.0,

@@ -90,6 +90,11 @@ class PerceptionConfig(Config):
     parts_interval_s: Magnitude = 0.3
     features: bool = False
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether frames are seen in the mirror: by turns nobody would seem to move evenly, where frames are passed over."""
+        return self.mirror and self.landmark_interval_s == 0
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoConfig(Config):

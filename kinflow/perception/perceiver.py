@@ -74,8 +74,6 @@ class Perceiver:
         self.device = find_device(device)
         self._networks = load_networks(self.config, self.device)
         self.runtime = self._networks.runtime
-        # Where frames are passed over none is mirrored: by turns, nobody would seem to move evenly.
-        self._mirrors = self.config.mirror and self.config.landmark_interval_s == 0
         self.reset()
 
     def reset(self) -> None:
@@ -369,7 +367,7 @@ class Perceiver:
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([frame.image for frame, _ in part], rois, LANDMARK_SIZE)
-            mirrored = np.array([self._mirrors and frame.number % 2 == 1 for frame, _ in part])
+            mirrored = np.array([self.config.mirrors and frame.number % 2 == 1 for frame, _ in part])
             crops[mirrored.nonzero()] = crops[mirrored.nonzero()].flip(-1)
             output = self._networks.landmark(crops, with_mask)
             people += people_from_output(output, rois, self._image_size, mirrored, self.config.features)

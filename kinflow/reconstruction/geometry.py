@@ -150,8 +150,6 @@ def _before_camera(transl: Tensor, points: Tensor, uv: Tensor, weight: Tensor) -
     share = (weight / weight.sum(-1, keepdim=True).clamp_min(_EPS))[..., None]
     middle, centre = (share * points).sum(-2), (share * uv).sum(-2)
     behind = middle[..., 2] + transl[..., 2] < _NEAREST_M
-    if not bool(behind.any()):
-        return transl
     size, seen = (
         (share * (x - c[..., None, :]).square()).sum((-1, -2)).clamp_min(_EPS).sqrt()
         for x, c in ((points[..., :2], middle[..., :2]), (uv, centre))
