@@ -17,7 +17,7 @@ from kinflow.datasets.synthetic import Look, join, render_frames
 from kinflow.perception import Perceiver
 from kinflow.perception.appearance import BINS, DIFFERENT, LOOK_SHAPE, look_distance, looks
 from kinflow.perception.bodypix import PartOutput
-from kinflow.perception.identity import cut_at_changes, reunited
+from kinflow.perception.identity import cut_at_changes, places_of, reunited
 from kinflow.perception.landmarks import Person
 from kinflow.perception.searching import squares, unexplained_regions
 from kinflow.perception.tracking import Row, Rows, Track, Tracker, rows_of
@@ -137,17 +137,26 @@ def test_who_is_looked_at_now_and_then_is_cut_between_two_looks() -> None:
     assert len(cut_at_changes(track(0, [RED] * 42, every=3), TIMES)) == 1
 
 
-def test_nobody_is_cut_who_is_alone() -> None:
-    """Somebody who squats shows other colours. Only where somebody else is near may the track be theirs."""
-    rows = track(0, [RED] * 12 + [BLUE] * 12)
-    beside, far = track(0, [BLUE] * 24, 120), track(0, [BLUE] * 24, 400)
-    where = [[(other["index"], other["box_xyxy"])] for other in (beside, far)]
-    assert len(cut_at_changes(rows, TIMES, where[0])) == 2
-    assert len(cut_at_changes(rows, TIMES, where[1])) == len(cut_at_changes(rows, TIMES, [])) == 1
-    late = [(beside["index"][:1] + 60, beside["box_xyxy"][:1])]
-    assert len(cut_at_changes(rows, TIMES, late)) == 1
+def test_nobody_is_cut_whom_nobody_can_have_taken_over() -> None:
+    """Somebody who squats shows other colours. Only where somebody else's track ends, begins or changes may the track be theirs."""
+    rows, lit = (track(0, [RED] * 12 + [other] * 12) for other in (BLUE, wearing((0.62, 0.17, 0.12))))
+
+    def pieces(*others: Rows) -> int:
+        return len(cut_at_changes(rows, TIMES, [places_of(other, TIMES) for other in others]))
+
+    assert pieces() == 1
+    assert pieces(track(0, [BLUE] * 12 + [RED] * 12, 120)) == 2  # exchanged
+    assert pieces(track(0, [BLUE] * 12, 120)) == pieces(track(12, [RED] * 12, 120)) == 2  # theirs ended, or began
+    assert pieces(np.concatenate([track(0, [BLUE] * 10, 120), track(16, [BLUE] * 20, 120)])) == 2  # or was lost
+    assert pieces(track(0, [BLUE] * 12 + [RED] * 12, 400)) == pieces(track(0, [BLUE] * 12, 400)) == 1  # far away
+    stays = track(0, [BLUE] * 200, 120)  # in full view, who they are
+    assert pieces(stays) == 2 and len(lit) == 24
+    assert len(cut_at_changes(lit, TIMES, [places_of(stays, TIMES)])) == 1
+    assert len(cut_at_changes(lit, TIMES, [places_of(stays[:12], TIMES)])) == 2
+    assert pieces(track(60, [BLUE] * 12, 120)) == 1  # comes much later
     lost = np.concatenate([rows[:12], track(20, [BLUE] * 12)])
     assert len(cut_at_changes(lost, TIMES, [])) == 2
+    assert all(len(part) == 0 for part in places_of(rows[:0], TIMES))
 
 
 def test_one_look_is_one_piece() -> None:
@@ -163,6 +172,13 @@ def test_one_look_is_one_piece() -> None:
 def test_who_comes_back_in_the_same_clothes_is_the_same() -> None:
     before = track(0, [RED] * 10)
     assert len(reunited([[before], [track(27, [RED] * 10, 110)]], TIMES, 2.5)) == 1
+    # In other light they are, where nobody else could be meant.
+    lit = wearing((0.25, 0.05, 0.03))
+    assert DIFFERENT < look_distance(RED, lit) < 2 * DIFFERENT
+    after = track(27, [lit] * 10, 110)
+    assert len(reunited([[before], [after]], TIMES, 2.5)) == 2  # nobody to compare with
+    assert len(reunited([[before], [after], [track(0, [BLUE] * 40, 300)]], TIMES, 2.5)) == 2
+    assert len(reunited([[before], [after], [track(0, [lit] * 40, 300)]], TIMES, 2.5)) == 3
     assert len(reunited([[before], [track(27, [BLUE] * 10, 110)]], TIMES, 2.5)) == 2
     assert len(reunited([[before], [track(27, [RED] * 10, 110)]], TIMES, 1.5)) == 2  # too long ago
     assert len(reunited([[before], [track(27, [RED] * 10, 900)]], TIMES, 2.5)) == 2  # nobody is so fast
@@ -305,6 +321,6 @@ def test_two_who_cross_behind_a_pillar_are_told_apart_by_their_clothes() -> None
         assert found.recall > 0.8 and found.precision > 0.95
         return len(people), found.switches
 
-    assert seen(parts=False) == (2, 2.0)  # by place alone each goes on as the other
+    assert seen(parts=False, mirror=False) == (2, 2.0)  # by place alone each goes on as the other
     # BodyPix in every frame of this short clip: seldom looked at, half of the looks would show the pillar's edge.
-    assert seen(parts_interval_s=0.1) == (2, 0.0)
+    assert seen() == (2, 0.0)

@@ -43,8 +43,8 @@ class PerceptionConfig(Config):
             and so does everything that is kept of every frame: masks, features, and maps with ``parts_interval_s`` 0.
         mirror: the landmark network sees every second frame in the mirror. What it gets wrong of a pose it gets wrong as long as
             somebody holds it; of the mirrored pose that is something else, and once motion is fitted to both the two cancel
-            in part, for no time at all (docs/perception.md). Of landmarks as they are it makes jitter. Read where
-            ``landmark_interval_s`` is 0.
+            in part, for no time at all (docs/perception.md). Of landmarks as they are it makes jitter. Who moves fast is
+            seen as they are. Read where ``landmark_interval_s`` is 0.
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
             the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
         runtime: what runs the networks. "auto" is OpenVINO (``pip install kinflow[fast]``) on CPUs in float32 where it is

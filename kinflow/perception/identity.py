@@ -9,32 +9,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from kinflow.perception.appearance import DIFFERENT, look_distance, typical_look
 from kinflow.perception.tracking import REACH, REACH_PER_SECOND, SIZE_RATIO, Rows
 
-__all__ = ["FEWEST", "Places", "cut_at_changes", "reunited"]
+__all__ = ["FEWEST", "Places", "cut_at_changes", "places_of", "reunited"]
 
 Piece: TypeAlias = tuple[int, int, Rows]
 """Number of the track, place in it, sightings."""
 
-Places: TypeAlias = tuple[np.ndarray, np.ndarray]
-"""Frames (N,) and boxes (N, 4) px of a track."""
+
+class Places(NamedTuple):
+    """Where a track was."""
+
+    times: np.ndarray  #: (N,) s
+    boxes: np.ndarray  #: (N, 4) px
+    turning: (
+        np.ndarray
+    )  #: (N,) whether it began, ended, was lost, or changed its look there: it may be somebody else's since
+
 
 LOST = 0.3  #: s without a sighting, after which a track may be somebody else's
 CHANGED = 0.5  #: the distance of looks before and after, from which a track is cut; most such cuts are mended again
 SURELY_DIFFERENT = 0.75  #: ... and between the pieces as wholes, from which it stays cut
 LONGEST_BLEND = 1.2  #: s
+PLAINLY_DIFFERENT = 1.0  #: the same where nobody near can have taken the track over, but for some confusion
 GRADUAL = 1.0  #: less of a change is gradual: somebody half hidden, not somebody else
 BLEND = 0.12  #: s on both sides of a change from one person to another that show both, or neither
 WINDOW = 0.6  #: s before and after, over which looks are compared
 APART = 0.5  #: s between cuts
+UNLIKE = 5.0  #: where everybody else looks so many times as different, twice the difference is still the same person
 FEWEST = 3  #: examined sightings on each side of a cut
 SPEED_OVER = 0.4  #: s, from which the speed at a piece's end is taken
 TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that speed
+
+
+def places_of(rows: Rows, times: Sequence[float]) -> Places:
+    """Where a track was, by times (s) of all frames."""
+    at = np.asarray(times)[rows["index"]]
+    turning = np.zeros(len(rows), bool)
+    if len(rows):  # whoever is there in the clip's first or last frame has not come or gone
+        turning[0], turning[-1] = rows["index"][0] > 0, rows["index"][-1] < len(times) - 1
+    lost = np.flatnonzero(_lost(at))
+    turning[lost], turning[lost + 1] = True, True
+    for _, *between in _changes(rows, times):
+        turning[between] = True
+    return Places(at, rows["box_xyxy"].copy(), turning)
 
 
 def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] | None = None) -> list[Rows]:
@@ -45,12 +68,36 @@ def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] 
         others: where everybody else was, for a track passes to somebody else only where somebody is, or where it was lost; None:
             there may be somebody anywhere.
     """
+    at = np.asarray(times)[rows["index"]]
+    looked = np.cumsum(rows["examined"]) if "examined" in (rows.dtype.names or ()) else np.zeros(len(rows))
+    cuts: list[tuple[int, int, float]] = []
+    for _, last, first in sorted(_changes(rows, times), reverse=True):
+        least = SURELY_DIFFERENT if others is None else _least_change(rows, at, last, first, others)
+        near = [c for _, c, _ in cuts if abs(at[first] - at[c]) <= APART or abs(looked[first] - looked[c]) < FEWEST]
+        if least < math.inf and not near:
+            cuts.append((last, first, least))
+    cuts.sort()
+    pieces = np.split(rows, [_parting(at, last, first) for last, first, _ in cuts])
+    needed = [least for *_, least in cuts]
+    while needed:  # most cuts are mended again: the light changed, or a patterned cloth turned
+        found = np.array([_known_look(piece) for piece in pieces])
+        change = look_distance(found[:-1], found[1:]) / np.array(needed)
+        k = int(change.argmin())
+        if change[k] >= 1.0:
+            break
+        pieces[k : k + 2] = [np.concatenate(pieces[k : k + 2])]
+        del needed[k]
+    return pieces
+
+
+def _changes(rows: Rows, times: Sequence[float]) -> list[tuple[float, int, int]]:
+    """How much the look changes, and between which examined rows, wherever it does by :data:`CHANGED` or more."""
     examined = np.flatnonzero(rows["examined"]) if "look" in (rows.dtype.names or ()) else np.zeros(0, int)
     if len(examined) < 2 * FEWEST:
-        return [rows]
+        return []
     worn, at = rows["look"][examined], np.asarray(times)[rows["index"][examined]]
     if at[-1] - at[0] < 2 * WINDOW - 1e-6:
-        return [rows]
+        return []
     total = np.concatenate([np.zeros((1, *worn.shape[1:])), np.cumsum(worn, 0, dtype=np.float64)])
     places = np.arange(FEWEST, len(worn) - FEWEST + 1)
     # Who comes back after a while is compared by what was seen last, however long ago.
@@ -58,40 +105,33 @@ def cut_at_changes(rows: Rows, times: Sequence[float], others: Sequence[Places] 
     last = np.maximum(np.searchsorted(at, at[places] + WINDOW, side="right"), places + FEWEST)
     before, after = ((total[b] - total[a]) / _column(b - a) for a, b in ((first, places), (places, last)))
     change = look_distance(before, after)
-    cuts: list[int] = []
-    for k in np.argsort(-change):
-        if change[k] < CHANGED:
-            break
-        if others is not None and not _exchangeable(rows, times, examined[places[k] - 1], examined[places[k]], others):
-            continue
-        if all(abs(at[places[k]] - at[c]) > APART and abs(places[k] - c) >= FEWEST for c in cuts):
-            cuts.append(int(places[k]))
-    every = np.asarray(times)[rows["index"]]
-    pieces = np.split(rows, [_parting(every, *examined[[k - 1, k]]) for k in sorted(cuts)])
-    while len(pieces) > 1:  # most cuts are mended again: the light changed, or a patterned cloth turned
-        found = np.array([_known_look(piece) for piece in pieces])
-        change = look_distance(found[:-1], found[1:])
-        k = int(change.argmin())
-        if change[k] >= SURELY_DIFFERENT:
-            break
-        pieces[k : k + 2] = [np.concatenate(pieces[k : k + 2])]
-    return pieces
+    return [
+        (float(change[k]), int(examined[places[k] - 1]), int(examined[places[k]]))
+        for k in np.flatnonzero(change >= CHANGED)
+    ]
 
 
-def _exchangeable(rows: Rows, times: Sequence[float], last: int, first: int, others: Sequence[Places]) -> bool:
-    """Whether between rows ``last`` and ``first`` a track may have passed to somebody else: it was lost there, or about then
-    somebody else was where it was. Who is alone and squats changes looks, too.
+def _lost(at: np.ndarray) -> np.ndarray:
+    """After which of a track's sightings (N,) s it was lost: (N - 1,)."""
+    steps = np.diff(at)
+    return steps > max(LOST, 2.5 * float(np.median(steps))) if len(steps) else np.zeros(0, bool)
+
+
+def _least_change(rows: Rows, at: np.ndarray, last: int, first: int, others: Sequence[Places]) -> float:
+    """From which difference of looks on a track has passed to somebody else between rows ``last`` and ``first``.
+
+    Infinite where nobody was near, and it was not lost: who is alone and squats changes looks, too. More where those near stay
+    themselves, for whose the track is now has lost theirs, most often.
     """
-    every = np.asarray(times)
-    at = every[rows["index"]]
-    if np.diff(at[last : first + 1]).max() > max(LOST, 2.5 * float(np.median(np.diff(at)))):
-        return True
-    box = rows["box_xyxy"][last]
-    for index, boxes in others:
-        around = boxes[(every[index] > at[last] - LONGEST_BLEND) & (every[index] < at[first] + LONGEST_BLEND)]
-        if ((around[:, :2] < box[2:]) & (around[:, 2:] > box[:2])).all(-1).any():
-            return True
-    return False
+    if _lost(at)[last:first].any():
+        return SURELY_DIFFERENT
+    box, least = rows["box_xyxy"][last], math.inf
+    for when, boxes, turning in others:
+        near = (when > at[last] - LONGEST_BLEND) & (when < at[first] + LONGEST_BLEND)
+        near &= ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(-1)
+        if near.any():
+            least = min(least, SURELY_DIFFERENT if turning[near].any() else PLAINLY_DIFFERENT)
+    return least
 
 
 def _parting(times: np.ndarray, last: int, first: int) -> int:
@@ -120,7 +160,8 @@ def reunited(tracks: Sequence[Sequence[Rows]], times: Sequence[float], reunion_s
     costs = []
     for i, (_, _, earlier) in enumerate(pieces):
         for j, (_, _, later) in enumerate(pieces):
-            if i != j and (cost := _apart(earlier, later, at, reunion_s)) < 1.0:
+            change = _change(i, j, pieces, at, reunion_s) if i != j else math.inf
+            if (cost := _apart(earlier, later, at, change)) < 1.0:
                 costs.append((cost, i, j))
     follows: dict[int, int] = {}
     for _, i, j in sorted(costs):
@@ -177,13 +218,39 @@ def _trimmed(piece: Piece, owner: dict[tuple[int, int], int], times: np.ndarray)
     return rows if keep.all() else rows[keep]
 
 
-def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> float:
-    """Below 1 where the later piece may go on with the person of the earlier one; the less, the likelier."""
-    gap = float(times[later["index"][0]] - times[earlier["index"][-1]])
-    if gap <= 0 or "look" not in (earlier.dtype.names or ()):
+def _change(i: int, j: int, pieces: Sequence[Piece], times: np.ndarray, reunion_s: float) -> float:
+    """Below 1 where pieces ``i`` and ``j``, of which j is the later, look alike: the likelier the same person, the less.
+
+    Light and a half hidden trunk change looks, too: two that differ by a little more are alike where nobody else about that time
+    is nearly as much so.
+    """
+    (_, _, earlier), (_, _, later) = pieces[i], pieces[j]
+    last, first = times[earlier["index"][-1]], times[later["index"][0]]
+    if not 0 < first - last <= reunion_s or "look" not in (earlier.dtype.names or ()):
         return math.inf
+    mine = [_known_look(rows) for rows in (earlier, later)]
+    if not all(look.any() for look in mine):
+        return math.inf
+    change = float(look_distance(*mine)) / DIFFERENT
+    if not 1.0 <= change < 2.0:
+        return change
+    rivals = [
+        _known_look(rows)
+        for k, (_, _, rows) in enumerate(pieces)
+        if k not in (i, j)
+        and times[rows["index"][0]] < first + reunion_s
+        and times[rows["index"][-1]] > last - reunion_s
+    ]
+    apart = [float(look_distance(look, one)) / DIFFERENT for look in rivals if look.any() for one in mine]
+    return change / 2 if apart and min(apart) > UNLIKE * change else change
+
+
+def _apart(earlier: Rows, later: Rows, times: np.ndarray, change: float) -> float:
+    """Below 1 where the later piece, which looks so different, may go on with the person of the earlier one; the less, the
+    likelier."""
+    gap = float(times[later["index"][0]] - times[earlier["index"][-1]])
     spans = [float(np.ptp(times[rows["index"][[0, -1]]])) for rows in (earlier, later)]
-    if gap > reunion_s or max(spans) < WINDOW - 1e-6:
+    if change >= 1.0 or max(spans) < WINDOW - 1e-6:
         return math.inf
     end, start = earlier["next_roi"][-1], later["roi"][0]
     side = max(float(end[2]), 1.0)
@@ -191,11 +258,7 @@ def _apart(earlier: Rows, later: Rows, times: np.ndarray, reunion_s: float) -> f
     reach = REACH + REACH_PER_SECOND * gap
     place = float(np.linalg.norm(start[:2] - ahead)) / side / reach
     size = abs(math.log(max(float(start[2]), 1.0) / side)) / math.log(SIZE_RATIO)
-    looks = [_known_look(rows) for rows in (earlier, later)]
-    if max(place, size) >= 1.0 or not all(look.any() for look in looks):
-        return math.inf
-    change = float(look_distance(*looks))
-    return max(change / DIFFERENT, 0.5 * (change / DIFFERENT + 0.5 * (place + size)))
+    return math.inf if max(place, size) >= 1.0 else max(change, 0.5 * (change + 0.5 * (place + size)))
 
 
 def _known_look(rows: Rows) -> np.ndarray:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CONFIRMED_ROWS = 3  #: sightings after which a detection is taken for a person and followed backwards
 HISTORY_BYTES = 256 * 2**20  #: at most so many bytes of frames are held for that
+MIRROR_SPEED = 0.3  #: sides of the region a second, from which nobody is seen in the mirror: who falls must not be lost
 TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
 
 
@@ -303,7 +304,8 @@ class Perceiver:
                 continue
             track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
             jobs += [(track, f) for f in frames[: track.look_ahead] if f.time <= horizon]
-        found = self._landmarks([(f, t.predicted_roi(f.time)) for t, f in jobs], with_mask)
+        mirrored = [self.config.mirrors and f.number % 2 == 1 and t.speed < MIRROR_SPEED for t, f in jobs]
+        found = self._landmarks([(f, t.predicted_roi(f.time)) for t, f in jobs], with_mask, mirrored)
         for (track, frame), person in zip(jobs, found, strict=True):
             self._ahead[track.number, frame.number] = person
             if frame.number == index:
@@ -359,18 +361,21 @@ class Perceiver:
         large = [d for d in detections if d.roi[2] >= self.config.min_roi_px]
         return [d for d in large if not any(near(d.roi, region) for region in regions)]
 
-    def _landmarks(self, jobs: list[tuple[Frame, np.ndarray]], with_mask: bool) -> list[Person]:
-        """The landmark network's answer for (frame, region) pairs."""
+    def _landmarks(
+        self, jobs: list[tuple[Frame, np.ndarray]], with_mask: bool, mirrored: Sequence[bool] = ()
+    ) -> list[Person]:
+        """The landmark network's answer for (frame, region) pairs, of those ``mirrored`` that it sees in the mirror; none: of all
+        as they are."""
         assert self._image_size is not None  # set by update
         people = []
         for start in range(0, len(jobs), self.config.batch_people):
             part = jobs[start : start + self.config.batch_people]
             rois = np.stack([roi for _, roi in part])
             crops = warp_crops([frame.image for frame, _ in part], rois, LANDMARK_SIZE)
-            mirrored = np.array([self.config.mirrors and frame.number % 2 == 1 for frame, _ in part])
-            crops[mirrored.nonzero()] = crops[mirrored.nonzero()].flip(-1)
+            turned = np.array([*mirrored[start : start + len(part)]] or [False] * len(part))
+            crops[turned.nonzero()] = crops[turned.nonzero()].flip(-1)
             output = self._networks.landmark(crops, with_mask)
-            people += people_from_output(output, rois, self._image_size, mirrored, self.config.features)
+            people += people_from_output(output, rois, self._image_size, turned, self.config.features)
         return self._with_parts([frame.image for frame, _ in jobs], people) if self._everywhere else people
 
     @property

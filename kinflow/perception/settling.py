@@ -11,7 +11,7 @@ import numpy as np
 from kinflow.config import PerceptionConfig
 from kinflow.evidence import Evidence
 from kinflow.perception.between import cubic
-from kinflow.perception.identity import cut_at_changes, reunited
+from kinflow.perception.identity import cut_at_changes, places_of, reunited
 from kinflow.perception.tracking import Rows, join_successors, parted, pauses, steady_rows, surely_somebody
 from kinflow.perception.verification import refusal
 
@@ -58,7 +58,9 @@ def settled(
         found += parted(tracks.pop(), breaks)
     joined = join_successors(found, times, config.memory_s)[::-1]
     found, pieces = [], []
-    places = [(rows["index"].copy(), rows["box_xyxy"].copy()) for rows in joined]
+    places = [places_of(rows, times) for rows in joined]
+    for rows, where in zip(joined, places, strict=True):  # what comes and goes within a moment takes nothing over
+        where.turning[:] &= interval * len(rows) >= shortest - 1e-6
     while joined:
         others = places[: len(joined) - 1] + places[len(joined) :]
         pieces.append(cut_at_changes(joined.pop(), times, others))

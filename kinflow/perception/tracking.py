@@ -130,6 +130,11 @@ class Track:
         roi[:2] += self.velocity * (HORIZON_SECONDS * -math.expm1(-dt / HORIZON_SECONDS))
         return roi
 
+    @property
+    def speed(self) -> float:
+        """In sides of the region a second."""
+        return float(np.linalg.norm(self.velocity) / max(self.last.next_roi[2], 1.0))
+
     def backwards(self, position: int, time: float) -> Track:
         """A track that follows the same person back in time from rows[position], seen at `time`: its times are negative."""
         return Track(self.number, [self.rows[position]], -time)  # and of the look at that position

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,18 +21,29 @@ from .streams.noise import ar1
 
 RHYTHM = 0.2
 """Largest change of the share of an arm's swing that the collar takes."""
+COLLARS = (0.15, 0.3, 0.35)
+"""rad, largest turn of the collars beside that, which the shoulders take back: rolled, forward and up."""
 SPINE = 0.3
 """Largest change of the first and of the second spine joint's share of the trunk's bend."""
-TOES = (0.35, 0.15, 0.25)
+POSTURE = (0.25, 0.1, 0.12)
+"""rad, largest turn of the first and of the second spine joint between pelvis and chest beside that: bent, turned, tilted."""
+NECK = (0.3, 0.25, 0.2)
+"""rad, largest turn of the neck that the head takes back: bent, turned, tilted."""
+FEET = (0.2, 0.2, 0.25)
+"""rad, largest turn of the feet that the toes take back: bent, turned out and rolled."""
+TOES = (0.45, 0.25, 0.4)
 """rad, largest change of how toes are bent, turned out and rolled."""
-TWIST = (0.35, 0.25, 0.5, 0.35)
-"""rad, largest change of the turn of thigh, shin, upper arm and forearm about their own bones, above their hinge against below. A
-bent knee 20 degrees off its hinge, as published fits of walking and dancing people have them, is a thigh turned by as much."""
+HINGES = (0.6, 0.8)
+"""rad, largest turn of the hinges of knees and elbows about the bones, thigh and shin, upper arm and forearm twisting alike: published
+fits of people who walk and dance have knees up to 35 degrees off theirs."""
+TWIST = (0.5, 0.35, 0.6, 0.5)
+"""rad, largest change of the turn of thigh, shin, upper arm and forearm about their own bones beside that, above their hinge against
+below."""
 OWN = 0.5
 """How far left and right differ, a share of the range."""
 WANDER, WANDER_S = 0.3, (0.1, 1.0)
 """How far ways wander at most, a share of the range (standard deviation), and how fast, s."""
-KINDS = ("rhythm", "spine", "toes", "twist")
+KINDS = ("rhythm", "collars", "spine", "posture", "neck", "feet", "toes", "hinges", "twist")
 _SIDES = (("left", 1.0), ("right", -1.0))
 _TWISTS = (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
 _SPINE = tuple(SMPL_JOINTS.index(f"spine{i}") - 1 for i in (1, 2, 3))
@@ -48,13 +59,19 @@ class Shares:
     """Clips' ways, numbers from -1 to 1 of their ranges (a little beyond where they wander), 0 as captured.
 
     Attributes:
-        rhythm: (..., 2) left and right. spine: (..., 2) of the first two joints. toes: (..., 2, 3) left and right, bent, turned
-            and rolled. twist: (..., 2, 4) of thigh, shin, upper arm, forearm.
+        rhythm: (..., 2) left and right. collars: (..., 2, 3) rolled, forward, up. spine: (..., 2) of the first two joints.
+            posture: (..., 2, 3) of these, bent, turned, tilted. neck: (..., 3) likewise. feet, toes: (..., 2, 3) left and right, bent,
+            turned and rolled. hinges: (..., 2, 2) of knee and elbow. twist: (..., 2, 4) of thigh, shin, upper arm, forearm.
     """
 
     rhythm: Tensor
+    collars: Tensor
     spine: Tensor
+    posture: Tensor
+    neck: Tensor
+    feet: Tensor
     toes: Tensor
+    hinges: Tensor
     twist: Tensor
 
     @classmethod
@@ -68,7 +85,17 @@ class Shares:
         def sided(*shape: int) -> Tensor:
             return (1 - OWN) * uniform(count, 1, *shape) + OWN * uniform(count, 2, *shape)
 
-        ways = cls(sided(), uniform(count, 2), sided(3), sided(4))
+        ways = cls(
+            sided(),
+            sided(3),
+            uniform(count, 2),
+            uniform(count, 2, 3),
+            uniform(count, 3),
+            sided(3),
+            sided(3),
+            sided(2),
+            sided(4),
+        )
         if times is None:
             return ways
         low, high = (math.log(s) for s in WANDER_S)
@@ -86,13 +113,18 @@ class Shares:
 
     def mirrored(self) -> Shares:
         """Left for right."""
-        return Shares(self.rhythm.flip(-1), self.spine, self.toes.flip(-2), self.twist.flip(-2))
+        turned = self.neck.new_tensor([1.0, -1.0, -1.0])
+        return Shares(
+            self.rhythm.flip(-1), self.collars.flip(-2), self.spine, self.posture * turned, self.neck * turned,
+            self.feet.flip(-2), self.toes.flip(-2), self.hinges.flip(-2), self.twist.flip(-2),
+        )  # fmt: skip
 
 
 def reshare(rotmat: Tensor, shares: Shares) -> Tensor:
     """Body rotations (B, ..., 21, 3, 3) with rotations shared out in other ways; (B) or (B, T) of ``shares``.
 
-    Head, arms, hands and legs keep their directions in space.
+    Head, arms, hands, legs and toes keep their directions in space: limbs point where they did. What lies between neighbours that
+    share, collars, neck, spine and feet, does not.
     """
     out = rotmat.clone()
     frames = rotmat.dim() - 3
@@ -106,26 +138,39 @@ def reshare(rotmat: Tensor, shares: Shares) -> Tensor:
     second = one @ two
     chest = second @ three
     whole = rotmat_to_rotvec(chest)
-    lower = one @ rotvec_to_rotmat(SPINE * of(shares.spine[..., 0]) * whole)
-    upper = second @ rotvec_to_rotmat(SPINE * of(shares.spine.mean(-1)) * whole)
+    bent = [_vector(POSTURE, shares.posture[..., i, :], of) for i in range(2)]
+    lower = one @ rotvec_to_rotmat(SPINE * of(shares.spine[..., 0]) * whole + bent[0])
+    upper = second @ rotvec_to_rotmat(SPINE * of(shares.spine.mean(-1)) * whole + bent[1])
     for joint, value in zip(_SPINE, (lower, lower.mT @ upper, upper.mT @ chest), strict=True):
         out[..., joint, :, :] = value
+    nod = rotvec_to_rotmat(_vector(NECK, shares.neck, of))
+    neck, head = _at("neck"), _at("head")
+    out[..., neck, :, :], out[..., head, :, :] = rotmat[..., neck, :, :] @ nod, nod.mT @ rotmat[..., head, :, :]
     for i, (side, sign) in enumerate(_SIDES):
         collar, shoulder = _at(f"{side}_collar"), _at(f"{side}_shoulder")
         arm = rotmat[..., collar, :, :] @ rotmat[..., shoulder, :, :]
         swing = _swing(arm, _bone(f"{side}_elbow", rotmat))
-        turned = rotvec_to_rotmat(RHYTHM * of(shares.rhythm[..., i]) * swing) @ rotmat[..., collar, :, :]
+        held = rotvec_to_rotmat(_vector(COLLARS, shares.collars[..., i, :], of, sign))
+        turned = rotvec_to_rotmat(RHYTHM * of(shares.rhythm[..., i]) * swing) @ rotmat[..., collar, :, :] @ held
         out[..., collar, :, :], out[..., shoulder, :, :] = turned, turned.mT @ arm
-        foot = _at(f"{side}_foot")
-        bent = [most * of(shares.toes[..., i, k]) * (1 if k == 0 else sign) for k, most in enumerate(TOES)]
-        out[..., foot, :, :] = rotmat[..., foot, :, :] @ rotvec_to_rotmat(torch.cat(bent, -1))
+        ankle, foot = _at(f"{side}_ankle"), _at(f"{side}_foot")
+        stood = rotvec_to_rotmat(_vector(FEET, shares.feet[..., i, :], of, sign))
+        toes = rotvec_to_rotmat(_vector(TOES, shares.toes[..., i, :], of, sign))
+        out[..., ankle, :, :] = rotmat[..., ankle, :, :] @ stood
+        out[..., foot, :, :] = stood.mT @ rotmat[..., foot, :, :] @ toes
         for k, (above, below) in enumerate(_TWISTS):
             upper_joint, lower_joint = _at(f"{side}_{above}"), _at(f"{side}_{below}")
             axis = torch.nn.functional.normalize(_bone(f"{side}_{below}", rotmat), dim=-1)
-            twist = rotvec_to_rotmat(sign * TWIST[k] * of(shares.twist[..., i, k]) * axis)
+            turn = TWIST[k] * of(shares.twist[..., i, k]) + HINGES[k // 2] * of(shares.hinges[..., i, k // 2])
+            twist = rotvec_to_rotmat(sign * turn * axis)
             out[..., upper_joint, :, :] = out[..., upper_joint, :, :] @ twist
             out[..., lower_joint, :, :] = twist.mT @ out[..., lower_joint, :, :]
     return out
+
+
+def _vector(most: Sequence[float], number: Tensor, of: Callable[[Tensor], Tensor], sign: float = 1.0) -> Tensor:
+    """Rotation vectors of numbers (..., 3) of their ranges; ``sign`` -1 for the right side, whose y and z turn the other way."""
+    return torch.cat([sign ** min(k, 1) * reach * of(number[..., k]) for k, reach in enumerate(most)], -1)
 
 
 def _bone(joint: str, like: Tensor) -> Tensor:
