@@ -52,6 +52,7 @@ def score(scene: WorldScene, world: World, motions: Sequence[Motion], body: Body
     out["height %"].append(np.nan if world.height is None else 100 * abs(world.height - height) / height)
     for motion, person, truth in _paired(scene, motions, body):
         rows = motion.frame_ids
+        motion = motion.in_world(body)
         mine = torch.from_numpy(motion.to_world(motion.joints3d)).double()
         true = truth[torch.from_numpy(rows.copy())].double()
         times = torch.tensor(motion.timestamps)

@@ -20,6 +20,10 @@ GAUSSIAN_REACH = {0.5: (1.538172, 0.674490), 0.9: (2.500278, 1.644854)}
 """How many of its deviations a share of a Gaussian lies within: in space (roots of chi-square's quantiles of three degrees of
 freedom), and along one axis."""
 
+_NOT_PLACED = "motion: expected one in the world, got one in camera axes alone. Place it: kinflow.place."
+_PIECE = 512
+"""Frames whose joints are computed at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Motion(Record):
@@ -86,6 +90,12 @@ class Motion(Record):
         "Translation of the body in the world's axes, m, with feet that stand held still.",
         optional=True,
     )
+    body_pose_world: np.ndarray | None = array(
+        "T 23 3",
+        "float32",
+        "body_pose as it is in the world, with legs bent to the feet that stand; absent: the same.",
+        optional=True,
+    )
     T_world2cam: np.ndarray | None = array(
         "T 4 4", "float32", "Rigid transform of points in the world to camera axes, m.", optional=True
     )
@@ -104,6 +114,10 @@ class Motion(Record):
         if len(set(world.values())) > 1:
             lacking = ", ".join(name for name, there in world.items() if not there)
             raise ShapeError(f"{lacking}: expected with the other fields of the world, got None. Give all or none.")
+        if self.body_pose_world is not None and self.transl_world is None:
+            raise ShapeError(
+                "body_pose_world: expected none of a motion that is not in the world. Give its other fields too."
+            )
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), np.ndarray):
                 view = value.view()  # whoever gave the array may go on writing to it
@@ -204,21 +218,44 @@ class Motion(Record):
         """Whether it is in the world: :func:`kinflow.place` puts it there."""
         return self.transl_world is not None
 
+    def in_world(self, body: Body | None = None) -> Motion:
+        """The motion in the pose that it has in the world: ``body_pose`` and ``joints3d`` with legs bent to the feet that stand,
+        still in camera axes, from where :meth:`to_world` takes them.
+
+        Args:
+            body: as for :meth:`vertices`.
+
+        Raises:
+            UsageError: a motion that is not placed. ShapeError: it belongs to another body than the one given.
+
+        >>> standing = motion.in_world()  # doctest: +SKIP
+        >>> standing.to_world(standing.joints3d).shape  # doctest: +SKIP
+        (210, 24, 3)
+        """
+        if not self.placed:
+            raise UsageError(_NOT_PLACED)
+        if self.body_pose_world is None:
+            return self
+        posed = dataclasses.replace(self, body_pose=self.body_pose_world, body_pose_world=None)
+        body = self._body(body, "light")
+        joints = np.empty_like(self.joints3d)
+        with torch.no_grad():
+            for first in range(0, len(self), _PIECE):
+                rows = slice(first, first + _PIECE)
+                joints[rows] = body.joints(*posed._parameters(rows, body)).cpu().numpy()
+        return dataclasses.replace(posed, joints3d=joints)
+
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Points (T, ..., 3) m of the body, or fixed to it, from camera axes to the world's, float32.
+        """Points (T, ..., 3) m of the body, or fixed to it, from camera axes to the world's, float32; those of legs that stand
+        take :meth:`in_world` first.
 
         Not by ``T_world2cam``, which knows nothing of what the feet say: along the line of sight people are moved.
 
         Raises:
             UsageError: a motion that is not placed.
-
-        >>> motion.to_world(motion.joints3d).shape  # doctest: +SKIP
-        (210, 24, 3)
         """
         if self.global_orient_world is None or self.transl_world is None:
-            raise UsageError(
-                "motion: expected one in the world, got one in camera axes alone. Place it: kinflow.place."
-            )
+            raise UsageError(_NOT_PLACED)
         lead = [1] * (points.ndim - 2)
         pelvis = self.joints3d[:, 0].astype(np.float64)
         roots = (torch.tensor(v, dtype=torch.float64) for v in (self.global_orient_world, self.global_orient))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from walker import rotvecs, walk
 
 import kinflow
@@ -232,6 +234,27 @@ def test_a_motion_of_our_own_stays_one(tmp_path: Path, noisy: tuple[Array, Array
     assert np.abs(z - after.z).max() < 0.05
     assert not np.allclose(after.body_pose, before.body_pose, atol=1e-3)
     assert isinstance(kinflow.Motion.load(tmp_path / "out.npz"), Motion)
+
+
+def test_legs_stay_bent_in_the_world(tmp_path: Path, noisy: tuple[Array, Array], halfway: MotionPrior) -> None:
+    motion = a_motion(*noisy)
+    bent = motion.body_pose.copy()
+    bent[:, 3] += 0.2  # the left knee
+    placed = dataclasses.replace(
+        motion, body_pose_world=bent, global_orient_world=motion.global_orient, transl_world=motion.transl,
+        T_world2cam=np.tile(np.eye(4), (len(motion), 1, 1)),
+    )  # fmt: skip
+    placed.save(tmp_path / "person00.npz")
+    file = read_pose_file(tmp_path / "person00.npz")
+    result = smooth_pose_file(file, halfway)
+    write_pose_file(file, tmp_path / "out.npz", result.body_rotmat, result.roots, result.translations, result.replaced)
+    after = Motion.load(tmp_path / "out.npz")
+    assert after.body_pose_world is not None and not np.allclose(after.body_pose, motion.body_pose, atol=1e-3)
+
+    def apart(one: Motion, other: Array) -> Tensor:
+        return geodesic_distance(*(rotvec_to_rotmat(torch.tensor(pose)).double() for pose in (one.body_pose, other)))
+
+    torch.testing.assert_close(apart(after, after.body_pose_world), apart(motion, bent), atol=1e-3, rtol=0)
 
 
 def test_pieces_join_without_a_seam(walker: tuple[Array, Array], halfway: MotionPrior) -> None:

@@ -23,6 +23,7 @@ from kinflow.flow.tilt import Tilt, TiltDensity, load_tilt
 from kinflow.metrics import foot_sliding
 from kinflow.motion import Motion
 from kinflow.rotations import rotvec_to_rotmat
+from kinflow.skeleton import SMPL_JOINTS
 from kinflow.world import gravity, locate, place, stand
 from kinflow.world.camera_files import read_camera_path
 from kinflow.world.chains import solve_chain
@@ -83,15 +84,23 @@ def test_gravity_turns_with_the_camera(body: Body) -> None:
 
 def test_nothing_sinks_or_floats_and_bodies_move_as_a_whole(body: Body) -> None:
     motion = walking(body, TILTED)
-    placed = place([motion])[0]
-    lowest = placed.to_world(motion.vertices(None, body))[..., 1].min(1)
+    placed = place([motion])[0].in_world(body)
+    lowest = placed.to_world(placed.vertices(None, body))[..., 1].min(1)
     assert lowest.min() > -0.02 and np.abs(np.median(lowest)) < 0.02
     joints = placed.joints3d, placed.to_world(placed.joints3d)
     np.testing.assert_allclose(*(np.linalg.norm(x[:, 1:] - x[:, :1], axis=-1) for x in joints), atol=1e-5)
 
 
 def test_body_parameters_and_points_agree_in_the_world(body: Body) -> None:
-    placed = place([walking(body, TILTED)])[0]
+    motion = walking(body, TILTED)
+    seen = place([motion])[0]
+    np.testing.assert_array_equal(seen.body_pose, motion.body_pose)  # the camera's pose is the evidence's
+    placed = seen.in_world(body)
+    bent = np.abs(placed.body_pose - seen.body_pose).max((0, 2)) > 1e-4
+    assert {SMPL_JOINTS[1 + j] for j in np.flatnonzero(bent)} == {
+        f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "knee", "ankle")
+    }
+    assert np.abs(placed.joints3d - seen.joints3d)[:, FEET].max() > 0.005 and placed.in_world(body) is placed
     assert placed.global_orient_world is not None and placed.transl_world is not None
     rotmat = placed.pose_rotmat()
     rotmat[:, 0] = rotvec_to_rotmat(torch.tensor(placed.global_orient_world))
@@ -109,7 +118,8 @@ def test_two_people_share_one_ground(body: Body) -> None:
     world = locate([near, dataclasses.replace(far, person_id=1)])
     people = stand([near, far], world)
     assert len(world.scales) == 2 and all(0.9 < s < 1.1 for s in world.scales)
-    lows = [p.to_world(m.vertices(None, body))[..., 1].min() for p, m in zip(people, (near, far), strict=True)]
+    people = [p.in_world(body) for p in people]
+    lows = [p.to_world(p.vertices(None, body))[..., 1].min() for p in people]
     assert max(abs(v) for v in lows) < 0.02
 
 
@@ -277,7 +287,7 @@ def test_the_fields_travel_and_come_all_or_none(body: Body, tmp_path: Path) -> N
     motion = standing(body, frames=4)
     placed = kinflow.place([motion])[0]
     again = Motion.load(placed.save(tmp_path / "person.npz"))
-    for name in ("global_orient_world", "transl_world", "T_world2cam", "ground", "ground_std"):
+    for name in ("global_orient_world", "transl_world", "body_pose_world", "T_world2cam", "ground", "ground_std"):
         np.testing.assert_array_equal(getattr(again, name), getattr(placed, name))
         assert getattr(motion, name) is None
     assert placed[1:3].T_world2cam.shape == (2, 4, 4)  # type: ignore[union-attr]
@@ -286,8 +296,11 @@ def test_the_fields_travel_and_come_all_or_none(body: Body, tmp_path: Path) -> N
         dataclasses.replace(placed, transl_world=None)
     with pytest.raises(ShapeError, match="T_world2cam"):
         dataclasses.replace(placed, T_world2cam=np.zeros((3, 4, 4)))
-    with pytest.raises(UsageError, match=r"kinflow\.place"):
-        motion.to_world(motion.joints3d)
+    with pytest.raises(ShapeError, match=r"^body_pose_world: expected none"):
+        dataclasses.replace(motion, body_pose_world=motion.body_pose)
+    for asked in (lambda: motion.to_world(motion.joints3d), motion.in_world):
+        with pytest.raises(UsageError, match=r"kinflow\.place"):
+            asked()
 
 
 def test_a_world_of_another_clip(body: Body) -> None:
@@ -403,7 +416,7 @@ def test_sliding_feet_are_measured_in_the_world(body: Body) -> None:
     motion = standing(body)
     shifted = motion.transl + np.linspace(0, 0.1, len(motion))[:, None] * np.array([0, 0, 1.0])  # errors of depth
     joints = motion.joints3d + (shifted - motion.transl)[:, None]
-    placed = place([dataclasses.replace(motion, transl=shifted, joints3d=joints)])[0]
+    placed = place([dataclasses.replace(motion, transl=shifted, joints3d=joints)])[0].in_world(body)
     still = torch.from_numpy(motion.joints3d[:, FEET])
     times = torch.tensor(motion.timestamps)
     slides = [

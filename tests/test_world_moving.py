@@ -206,7 +206,7 @@ def test_exports_are_in_the_world(tmp_path: Path, body: Body) -> None:
     from kinflow.formats.exports import export
 
     tilted = torch.from_numpy(exp_so3(np.array([0.3, 0.0, 0.1]))).float()
-    placed = place([standing(body, tilted, frames=6)])[0]
+    placed = place([standing(body, tilted, frames=6)])[0].in_world(body)
     (path,) = export([placed], tmp_path, "csv", body=body)
     with open(path, newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))

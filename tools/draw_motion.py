@@ -84,9 +84,9 @@ def pictures(body: Body, motion: Motion, rows: Sequence[int], view: View) -> np.
 
 def world_pictures(body: Body, motion: Motion, rows: Sequence[int], view: View) -> np.ndarray:
     """The body in the world (N, H, H, 3): upright as it was, over the ground with its shadow; it moves up and down, not along."""
-    camera = motion[rows].vertices(None, body)
-    vertices = torch.from_numpy(motion[rows].to_world(camera))
-    pelvis = torch.from_numpy(motion[rows].to_world(motion.joints3d[rows]))[:, :1]
+    motion = motion[rows].in_world(body)
+    vertices = torch.from_numpy(motion.to_world(motion.vertices(None, body)))
+    pelvis = torch.from_numpy(motion.to_world(motion.joints3d))[:, :1]
     middle = torch.cat(
         (pelvis[..., :1], pelvis[..., 1:2].mean(0, keepdim=True).expand_as(pelvis[..., :1]), pelvis[..., 2:]), -1
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,8 @@ def write_overlay(
     panels = Panels.of(check_layout(layout), clip.image_size)
     shrunk = np.array(panels.frame) / clip.image_size
     K = torch.as_tensor(clip.K) * torch.tensor([*shrunk, 1.0], dtype=torch.float32)[:, None]
-    side = SideView(motions, body, panels.side, config) if "side" in panels.names else None
+    standing = [m.in_world(body) if m.placed else m for m in motions]
+    side = SideView(standing, body, panels.side, config) if "side" in panels.names else None
     rows = [{int(f): t for t, f in enumerate(m.frame_ids)} for m in motions]
     cameras = {
         int(f): m.T_world2cam[t] for m in motions if m.T_world2cam is not None for t, f in enumerate(m.frame_ids)
@@ -65,11 +66,8 @@ def write_overlay(
     done, begin = 0, 0.0
     with VideoWriter(path, panels.size, clip.fps, clip.config) as writer:
         for batch in clip.batches(batch_size):
-            skinned: list[dict[int, Tensor]] = []
-            for motion, lookup in zip(motions, rows, strict=True):
-                wanted = [lookup[int(f)] for f in batch.frame_ids if int(f) in lookup]
-                vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
-                skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
+            skinned = _skinned(motions, rows, batch.frame_ids, body)
+            upright = _skinned(standing, rows, batch.frame_ids, body) if side is not None else []
             for image, frame_id, timestamp in zip(batch.images, batch.frame_ids, batch.timestamps, strict=True):
                 number = int(frame_id)
                 present = {i: s[number] for i, s in enumerate(skinned) if number in s}
@@ -87,7 +85,7 @@ def write_overlay(
                             draw_keypoints(drawn, motion.keypoints2d[row] * shrunk, motion.confidence[row])
                 shown = {"original": picture, "overlay": drawn}
                 if side is not None:
-                    shown["side"] = side.draw(number, present)
+                    shown["side"] = side.draw(number, {i: s[number] for i, s in enumerate(upright) if number in s})
                 begin = begin if done else float(timestamp)
                 writer.write(np.concatenate([shown[name] for name in panels.names], 1), timestamp)
                 done += 1
@@ -96,3 +94,15 @@ def write_overlay(
     add_sound(path, clip.path, begin)
     if progress is not None:
         progress("overlay", done, done)
+
+
+def _skinned(
+    motions: Sequence[Motion], rows: Sequence[Mapping[int, int]], frame_ids: np.ndarray, body: Body
+) -> list[dict[int, Tensor]]:
+    """Of each motion its vertices (V, 3) m by the number of the frame, of those frames that it has."""
+    skinned: list[dict[int, Tensor]] = []
+    for motion, lookup in zip(motions, rows, strict=True):
+        wanted = [lookup[int(f)] for f in frame_ids if int(f) in lookup]
+        vertices = torch.from_numpy(motion.vertices(wanted, body)) if wanted else torch.empty(0)
+        skinned.append({int(motion.frame_ids[t]): v for t, v in zip(wanted, vertices, strict=True)})
+    return skinned

@@ -81,7 +81,7 @@ class Smoothed:
 
     Attributes:
         body_rotmat, roots, translations: as in the file's record.
-        replaced: further arrays that follow from the pose (kinflow's joints3d and z).
+        replaced: further arrays that follow from the pose (kinflow's joints3d, z and pose in the world).
         keep: (P, T) frames that stay as they are in the file.
         filled: number of missing frames that were filled.
         change_deg: mean angle between old and new joint rotations over the frames that were there.
@@ -165,7 +165,9 @@ def smooth_pose_file(
         roots[key][old] = file.roots[key][old]
     for key in translations:
         translations[key][old] = file.translations[key][old]
-    replaced = _derived(file, prior, body, roots, translations, keep) if file.kind == "kinflow" else {}
+    replaced = (
+        _derived(file, prior, body, roots, translations, keep, config.lock_feet) if file.kind == "kinflow" else {}
+    )
     there = ~file.missing
     return Smoothed(
         body,
@@ -328,12 +330,22 @@ def _derived(
     roots: dict[str, Array],
     translations: dict[str, Array],
     keep: NDArray[np.bool_],
+    locked: bool,
 ) -> dict[str, Array]:
-    """kinflow's arrays that follow from the pose, of one person: joints3d and z.
+    """kinflow's arrays that follow from the pose, of one person: joints3d, z and the pose in the world.
 
-    Bone lengths are those of the file's own joints, so that no body model is needed, whichever it was.
+    Bone lengths are those of the file's own joints, so that no body model is needed, whichever it was. In the world legs stay bent
+    by as much as they were, or as they are now where their feet were ``locked``.
     """
     replaced: dict[str, Array] = {}
+    if "body_pose_world" in file.keys:
+        stored = file.array("body_pose_world")
+        poses = (file.array("body_pose"), stored)  # of all frames, those that were filled in too
+        was, bent = (rotvec_to_rotmat(torch.from_numpy(v[:, :NUM_BODY].astype(np.float64))) for v in poses)
+        bent, now = was.mT @ bent, torch.from_numpy(body[0])
+        fresh = stored.copy()
+        fresh[:, :NUM_BODY] = rotmat_to_rotvec(now if locked else now @ bent).numpy()
+        replaced["body_pose_world"] = np.where(keep[0, :, None, None], stored, fresh)
     if "z" in file.keys:
         stored = file.array("z")
         with torch.no_grad():

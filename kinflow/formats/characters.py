@@ -270,10 +270,11 @@ def at_even_rate(character: Character, what: str) -> Character:
 
 def _character(name: str, motion: Motion, body: Body, rate: float) -> Character:
     root, transl = exported_root(motion, body)
-    pose = np.empty((len(motion), 1 + motion.body_pose.shape[1], 3, 3))
+    body_pose = motion.body_pose if motion.body_pose_world is None else motion.body_pose_world
+    pose = np.empty((len(motion), 1 + body_pose.shape[1], 3, 3))
     for rows in _pieces(len(motion)):
         pose[rows, 0] = root[rows]
-        pose[rows, 1:] = rotvec_to_rotmat(torch.tensor(motion.body_pose[rows], dtype=torch.float64)).numpy()
+        pose[rows, 1:] = rotvec_to_rotmat(torch.tensor(body_pose[rows], dtype=torch.float64)).numpy()
     return Character(
         name=name, person_id=motion.person_id, body=body, betas=motion.betas, timestamps=motion.timestamps,
         observed=motion.observed, frame_ids=motion.frame_ids, pose_rotmat=pose, transl=transl, fps=rate,

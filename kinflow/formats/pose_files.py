@@ -164,7 +164,7 @@ def read_pose_file(path: str | os.PathLike[str], fps: float | None = None) -> Po
         if kind == "kinflow":  # arrays that whoever smooths computes anew, of one person
             if len(lead) != 1:
                 raise ShapeError(f"{path.name}: {slots[0].key}: expected one person's frames (T), got ({_text(lead)}).")
-            for key, rest in (("z", "63"), ("joints3d", "24 3")):
+            for key, rest in (("z", "63"), ("joints3d", "24 3"), ("body_pose_world", "23 3")):
                 if key in npz:
                     npz.numbers(key, f"{lead[0]} {rest}")
 

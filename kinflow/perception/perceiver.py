@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 CONFIRMED_ROWS = 3  #: sightings after which a detection is taken for a person and followed backwards
 HISTORY_BYTES = 256 * 2**20  #: at most so many bytes of frames are held for that
-MIRROR_SPEED = 0.3  #: sides of the region a second, from which nobody is seen in the mirror: who falls must not be lost
 TILE_PERSON = 1.0  #: regions larger than this, in sides of the tile, are left to the whole frame's search
 
 
@@ -304,7 +303,7 @@ class Perceiver:
                 continue
             track.look_ahead = 1 if ahead is not None else min(2 * track.look_ahead, self.config.batch_people)
             jobs += [(track, f) for f in frames[: track.look_ahead] if f.time <= horizon]
-        mirrored = [self.config.mirrors and f.number % 2 == 1 and t.speed < MIRROR_SPEED for t, f in jobs]
+        mirrored = [self.config.mirrors and f.number % 2 == 1 and not t.fast for t, f in jobs]
         found = self._landmarks([(f, t.predicted_roi(f.time)) for t, f in jobs], with_mask, mirrored)
         for (track, frame), person in zip(jobs, found, strict=True):
             self._ahead[track.number, frame.number] = person
@@ -364,8 +363,7 @@ class Perceiver:
     def _landmarks(
         self, jobs: list[tuple[Frame, np.ndarray]], with_mask: bool, mirrored: Sequence[bool] = ()
     ) -> list[Person]:
-        """The landmark network's answer for (frame, region) pairs, of those ``mirrored`` that it sees in the mirror; none: of all
-        as they are."""
+        """The landmark network's answer for (frame, region) pairs; ``mirrored``: which it sees in the mirror, none by default."""
         assert self._image_size is not None  # set by update
         people = []
         for start in range(0, len(jobs), self.config.batch_people):

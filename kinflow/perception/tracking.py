@@ -52,6 +52,7 @@ Rows: TypeAlias = NDArray[np.void]
 
 
 VELOCITY_SECONDS = 0.15  #: time constant of the velocity's average
+FAST = 0.3  #: sides of the region a second
 HORIZON_SECONDS = 0.25  #: how far a velocity is trusted: displacement = v * horizon * (1 - exp(-dt / horizon))
 CLOSE = 0.2  #: people whose boxes overlap by more may be taken for each other
 SAME_BODY = 0.25  #: two sightings whose confident landmarks lie closer than this, in torso lengths, are one body
@@ -131,9 +132,9 @@ class Track:
         return roi
 
     @property
-    def speed(self) -> float:
-        """In sides of the region a second."""
-        return float(np.linalg.norm(self.velocity) / max(self.last.next_roi[2], 1.0))
+    def fast(self) -> bool:
+        """Whether the person runs past or falls, and is soon lost where sightings err by turns this way and that."""
+        return bool(np.linalg.norm(self.velocity) > FAST * max(self.last.next_roi[2], 1.0))
 
     def backwards(self, position: int, time: float) -> Track:
         """A track that follows the same person back in time from rows[position], seen at `time`: its times are negative."""

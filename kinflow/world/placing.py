@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..body import Body
-from ..body.kinematics import full_pose
 from ..clip import Clip
 from ..errors import ShapeError, UsageError, check_type
-from ..flow import PoseFlow, load_flow
 from ..motion import Motion
 from ..rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from ..skeleton import NUM_BODY
@@ -266,10 +263,10 @@ def standing(motions: Sequence[Motion], world: World, *, body: Body | None = Non
     """:func:`stand`, person by person, for those who let go of a motion once they have it."""
     body = _body(motions, body)
     for motion, scale in zip(motions, world.scales, strict=True):
-        yield _stood(motion, Person.of(motion, body), world, scale, body)
+        yield _stood(motion, Person.of(motion, body), world, scale)
 
 
-def _stood(motion: Motion, person: Person, world: World, scale: float, body: Body) -> Motion:
+def _stood(motion: Motion, person: Person, world: World, scale: float) -> Motion:
     at = np.searchsorted(world.frame_ids, person.frame_ids).clip(max=len(world.frame_ids) - 1)
     if not np.array_equal(world.frame_ids[at], person.frame_ids):
         raise ShapeError("motions: frames that the clip of this world does not have. Place them with their own clip.")
@@ -297,7 +294,6 @@ def _stood(motion: Motion, person: Person, world: World, scale: float, body: Bod
             limbs._replace(pelvis=solved.pelvis), seen, rays, solved.contacts, person.timestamps, begin=bent,
             certainty=certainty, ground=ground,
         )  # fmt: skip
-    motion = _bent(motion, bent, body)
     root = rotmat_to_rotvec(turn @ rotvec_to_rotmat(torch.tensor(motion.global_orient, dtype=torch.float64)))
     placed = world.height is not None
     std = np.array([np.deg2rad(world.up_std_deg or 0.0), world.height_std or 0.0], np.float32)
@@ -305,6 +301,7 @@ def _stood(motion: Motion, person: Person, world: World, scale: float, body: Bod
         motion,
         global_orient_world=root.numpy(),
         transl_world=(solved.pelvis - person.rest_pelvis).numpy(),
+        body_pose_world=_bent(motion, bent),
         T_world2cam=cameras.numpy(),
         ground=np.array([0.0, 1.0, 0.0, 0.0]) if placed else None,
         ground_std=std if placed and world.up_std_deg is not None else None,
@@ -312,25 +309,13 @@ def _stood(motion: Motion, person: Person, world: World, scale: float, body: Bod
     )
 
 
-def _bent(motion: Motion, legs: Tensor, body: Body) -> Motion:
-    """The motion with hips, knees and ankles (T, 2, 3, 3, 3), and all that follows from its pose."""
+def _bent(motion: Motion, legs: Tensor) -> Array:
+    """The motion's ``body_pose`` with hips, knees and ankles (T, 2, 3, 3, 3)."""
     body_pose = motion.body_pose.copy()
-    joints, z = [], []
-    with torch.no_grad():
-        for rows in pieces(motion):
-            pose = motion.pose_rotmat(rows)[:, : 1 + NUM_BODY].double()
-            turned = with_legs(pose[:, 1:], legs[rows])
-            body_pose[rows, :NUM_BODY] = rotmat_to_rotvec(turned).numpy()
-            z.append(_flow().encode(turned.float())[0].float())
-            whole = full_pose(turned.float(), pose[:, 0].float()).to(body.device, body.dtype)
-            shape, place = (torch.tensor(x).to(whole) for x in (motion.betas, motion.transl[rows]))
-            joints.append(body.joints(shape, whole, place).float().cpu())
-    return dataclasses.replace(motion, body_pose=body_pose, joints3d=torch.cat(joints).numpy(), z=torch.cat(z).numpy())
-
-
-@functools.cache
-def _flow() -> PoseFlow:
-    return load_flow().requires_grad_(False)
+    for rows in pieces(motion):
+        turned = with_legs(motion.pose_rotmat(rows)[:, 1 : 1 + NUM_BODY].double(), legs[rows])
+        body_pose[rows, :NUM_BODY] = rotmat_to_rotvec(turned).numpy()
+    return body_pose
 
 
 # -- checks ---------------------------------------------------------------------------------------------------------------
