@@ -34,8 +34,7 @@ from .inputs import (
 )
 
 RANGE = -20.0
-"""Nats of the flow below which a pose is none that people take: of 2,889 held-out poses the least likely have -16 (0.1 %) and -24, of
-2,000 draws of the flow itself -8. Drawn motions stay above."""
+"""Nats of the flow below which a pose is none that people take: of 5,120 held-out poses the least likely have -13 (0.1 %) and -27. Drawn motions stay above."""
 REDRAWS, HALVINGS = 8, 6
 """How often a step that leaves that range is drawn anew, and then how often its way from the last pose is halved."""
 _EXACT = 0.002  # rad: noise that motion capture is taken to have where a user says that there is none
