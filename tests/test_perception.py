@@ -17,6 +17,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.errors import ShapeError
 from kinflow.evidence import Evidence
 from kinflow.perception import Perceiver, perceive
+from kinflow.perception import perceiver as perceiving
 from kinflow.perception.blazepose import LANDMARK_SIZE, LandmarkOutput
 from kinflow.perception.crops import box_iou, crop_to_frame, letterbox, roi_from_alignment, warp_crops
 from kinflow.perception.detection import Detection, anchors, decode_detections, weighted_nms
@@ -187,6 +188,29 @@ def test_every_second_frame_is_seen_in_the_mirror(figure: np.ndarray) -> None:
     assert np.abs(turns - plain).max(0)[[11, 12, 23, 24]].max() < 0.06 * 240
     over = {"landmark_interval_s": 0.07, "masks": False, "parts": False}
     np.testing.assert_array_equal(watched(**over), watched(**over, mirror=False))
+
+
+def test_who_moves_fast_is_seen_as_they_are(figure: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[bool] = []
+    decode = perceiving.people_from_output
+
+    def noted(
+        output: LandmarkOutput, rois: np.ndarray, size: tuple[int, int], mirrored: np.ndarray, *rest: bool
+    ) -> list[Person]:
+        turned.extend(mirrored.tolist())
+        return decode(output, rois, size, mirrored, *rest)
+
+    monkeypatch.setattr(perceiving, "people_from_output", noted)
+    for step in (0, 9):  # px a frame: 270 a second, of a region of 200
+        turned.clear()
+        images = np.full((12, 240, 400, 3), 127, np.uint8)
+        for i, image in enumerate(images):
+            image[:, step * i : step * i + 240] = figure
+        perceiver = Perceiver(PerceptionConfig(min_duration_s=0.1, look_ahead_s=0.0, parts=False))
+        perceiver.update(images, np.arange(12) / 30, np.arange(12))
+        (evidence,) = perceiver.finish()
+        assert evidence.observed.all()
+        assert (sum(turned) == 6) if step == 0 else (1 <= sum(turned) <= 2)  # until it is known how fast
 
 
 def _person(x: float, size: float = 200.0, score: float = 0.99, mask_columns: tuple[int, int] = (24, 40)) -> Person:
