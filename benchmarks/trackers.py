@@ -10,6 +10,7 @@ nats       of the body pose, at 30 frames/s: mean and median over frames from th
            what ours have; what jumps or bends where nobody can has less.
 beyond     share of the chart's coordinates further than 4 of training's standard deviations from their mean
 far        the three joints whose coordinates are the largest, root mean square in those deviations
+moves      standard deviation of the rotations of collars, spine2 and toes, degrees (left and right pooled)
 turned     by what ``kinflow-smooth --noise`` changes the body's joints, degrees
 accel      mean acceleration of the joints of the open body in these poses, m/s^2, before and after
 sliding    of parts of feet that stand, mm a frame: before, smoothed, and with ``--lock-feet``
@@ -33,6 +34,7 @@ from kinflow.evaluation.motion_windows import by_clip, thinned, windows
 from kinflow.formats.pose_files import PoseFile, read_pose_file
 from kinflow.formats.tracker_files import ENDINGS, unpack_tracker_file
 from kinflow.prior import MotionPrior
+from kinflow.rotations import rotmat_to_rotvec
 from kinflow.skeleton import SMPL_JOINTS
 from kinflow.training.poses import read_captures
 
@@ -50,20 +52,22 @@ def main() -> int:
     p.add_argument("--dynamics", type=Path)
     args = p.parse_args()
     prior = MotionPrior.load(args.flow, args.dynamics)
-    table = Table("motion", "frames, Hz", "nats: mean, median", "beyond, %", "far", "turned", "accel", "sliding")
+    table = Table(
+        "motion", "frames, Hz", "nats: mean, median", "beyond, %", "far", "moves", "turned", "accel", "sliding"
+    )
     if args.data is not None:
         test = windows(thinned(read_captures(args.data, "test")), "30 Hz", 48, noise=DEQUANTISED)
         nats = frames_log_prob(prior, test.rotmat, test.timestamps)
         mean = "{:.0f} ± {:.0f}".format(*by_clip(nats.mean(1).double(), test.clip))
         table.add_row("ours, test split", f"{nats.numel()}, 30", f"{mean}, {float(nats.median()):.0f}",
-                      *far(prior, test.rotmat), "", "", "")  # fmt: skip
+                      *far(prior, test.rotmat), moves(test.rotmat), "", "", "")  # fmt: skip
     for name in args.files:
         path, fps, up = (*name.split(":"), None, None)[:3]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(str(path))
             npz = unpack_tracker_file(path, folder) if path.suffix in ENDINGS else path
             table.add_row(*row(path.name, read_pose_file(npz, float(fps) if fps else None), up, prior, args.noise))
-    Console(width=140).print(table)
+    Console(width=160).print(table)
     return 0
 
 
@@ -82,7 +86,7 @@ def row(name: str, file: PoseFile, up: str | None, prior: MotionPrior, noise: fl
         slides = [(still.sliding or slides)[0], *(locked.sliding or slides)]
     return (
         name, f"{len(times)}, {file.fps:.0f}", f"{float(nats.mean()):.0f}, {float(nats.median()):.0f}",
-        *far(prior, rotmat), f"{smoothed.change_deg:.1f}",
+        *far(prior, rotmat), moves(rotmat), f"{smoothed.change_deg:.1f}",
         "{:.1f} -> {:.1f}".format(*smoothed.acceleration),
         "" if np.isnan(slides).any() else "{:.1f}, {:.1f}, {:.1f}".format(*slides),
     )  # fmt: skip
@@ -102,6 +106,15 @@ def far(prior: MotionPrior, rotmat: Tensor) -> tuple[str, str]:
     worst = size.argsort(descending=True)[:3].tolist()
     beyond = 100 * float((coordinates.abs() > FAR).float().mean())
     return f"{beyond:.1f}", ", ".join(f"{SMPL_JOINTS[1 + j]} {float(size[j]):.1f}" for j in worst)
+
+
+def moves(rotmat: Tensor) -> str:
+    """How far collars, spine2 and toes turn about their means, degrees."""
+    out = []
+    for names in (("left_collar", "right_collar"), ("spine2",), ("left_foot", "right_foot")):
+        turns = rotmat_to_rotvec(rotmat[..., [SMPL_JOINTS.index(n) - 1 for n in names], :, :]).flatten(0, -3)
+        out.append(f"{math.degrees(float(turns.var(0).sum(-1).mean().sqrt())):.0f}")
+    return ", ".join(out)
 
 
 if __name__ == "__main__":
