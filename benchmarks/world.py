@@ -106,7 +106,7 @@ def known_path(scene: WorldScene, folder: Path) -> Path:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """A line a clip, and medians (gravity) and means by kind and in all."""
+    """A line a clip, medians (gravity) and means by kind and in all, and medians of all."""
     lines = ["| clip | " + " | ".join(ASKED) + " |", "|---|" + "---|" * len(ASKED)]
 
     def line(name: str, values: dict[str, float]) -> str:
@@ -123,6 +123,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
         if chosen:
             lines.append(line(f"**{kind}**", pooled(chosen)))
     lines.append(line("**all** (gravity: median)", pooled(list(rows.values()))))
+    lines.append(line("**medians**", {k: float(np.nanmedian([r[k] for r in rows.values()])) for k in ASKED}))
     lines.append("| asked | " + " | ".join(f"{v:g}" for v in ASKED.values()) + " |")
     return "\n".join(lines)
 
