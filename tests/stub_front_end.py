@@ -42,7 +42,7 @@ def install(people: int = 1) -> None:
         return found  # type: ignore[return-value]
 
     def landmarks(
-        self: perceiver.Perceiver, jobs: list[tuple[perceiver.Frame, np.ndarray]], with_mask: bool
+        self: perceiver.Perceiver, jobs: list[tuple[perceiver.Frame, np.ndarray]], with_mask: bool, *others: object
     ) -> list[Person]:
         out = []
         for (_, _, image), roi in jobs:

@@ -84,7 +84,7 @@ class Filmed:
         return out
 
     def watch(self, monkeypatch: pytest.MonkeyPatch, batch: int = 8, **settings: float | bool | int) -> list[Evidence]:
-        monkeypatch.setattr(perceiver.Perceiver, "_landmarks", lambda _, jobs, with_mask: self.landmarks(jobs))
+        monkeypatch.setattr(perceiver.Perceiver, "_landmarks", lambda _, jobs, *others: self.landmarks(jobs))
         base = PerceptionConfig(landmark_interval_s=INTERVAL, masks=False, parts=False, max_people=1)
         watching = Perceiver(dataclasses.replace(base, **settings))  # type: ignore[arg-type]
         self.looks.clear()
