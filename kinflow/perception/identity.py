@@ -27,9 +27,7 @@ class Places(NamedTuple):
 
     times: np.ndarray  #: (N,) s
     boxes: np.ndarray  #: (N, 4) px
-    turning: (
-        np.ndarray
-    )  #: (N,) whether it began, ended, was lost, or changed its look there: it may be somebody else's since
+    turning: np.ndarray  #: (N,) whether it began, ended, was lost or changed its look there, so may be somebody else's
 
 
 LOST = 0.3  #: s without a sighting, after which a track may be somebody else's
