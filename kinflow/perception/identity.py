@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from kinflow.perception.appearance import DIFFERENT, look_distance, typical_look
+from kinflow.perception.appearance import DIFFERENT, LOOK_SHAPE, look_distance, typical_look
 from kinflow.perception.tracking import REACH, REACH_PER_SECOND, SIZE_RATIO, Rows
 
 __all__ = ["FEWEST", "Places", "cut_at_changes", "places_of", "reunited"]
@@ -45,10 +45,12 @@ SPEED_OVER = 0.4  #: s, from which the speed at a piece's end is taken
 TRUSTED = 0.4  #: s, for which somebody out of sight is taken to go on at that speed
 
 
-def places_of(rows: Rows, times: Sequence[float]) -> Places:
-    """Where a track was, by times (s) of all frames."""
+def places_of(rows: Rows, times: Sequence[float], somebody: bool = True) -> Places:
+    """Where a track was, by times (s) of all frames; who is not ``somebody``, seen for a moment, takes nothing over: no turning."""
     at = np.asarray(times)[rows["index"]]
     turning = np.zeros(len(rows), bool)
+    if not somebody:
+        return Places(at, rows["box_xyxy"].copy(), turning)
     if len(rows):  # whoever is there in the clip's first or last frame has not come or gone
         turning[0], turning[-1] = rows["index"][0] > 0, rows["index"][-1] < len(times) - 1
     lost = np.flatnonzero(_lost(at))
@@ -155,10 +157,11 @@ def reunited(tracks: Sequence[Sequence[Rows]], times: Sequence[float], reunion_s
         (number, place, rows) for number, track in enumerate(tracks) for place, rows in enumerate(track)
     ]
     at = np.asarray(times)
+    looks = [_known_look(rows) for _, _, rows in pieces]
     costs = []
     for i, (_, _, earlier) in enumerate(pieces):
         for j, (_, _, later) in enumerate(pieces):
-            change = _change(i, j, pieces, at, reunion_s) if i != j else math.inf
+            change = _change(i, j, pieces, looks, at, reunion_s) if i != j else math.inf
             if (cost := _apart(earlier, later, at, change)) < 1.0:
                 costs.append((cost, i, j))
     follows: dict[int, int] = {}
@@ -216,7 +219,9 @@ def _trimmed(piece: Piece, owner: dict[tuple[int, int], int], times: np.ndarray)
     return rows if keep.all() else rows[keep]
 
 
-def _change(i: int, j: int, pieces: Sequence[Piece], times: np.ndarray, reunion_s: float) -> float:
+def _change(
+    i: int, j: int, pieces: Sequence[Piece], looks: Sequence[np.ndarray], times: np.ndarray, reunion_s: float
+) -> float:
     """Below 1 where pieces ``i`` and ``j``, of which j is the later, look alike: the likelier the same person, the less.
 
     Light and a half hidden trunk change looks, too: two that differ by a little more are alike where nobody else about that time
@@ -224,16 +229,14 @@ def _change(i: int, j: int, pieces: Sequence[Piece], times: np.ndarray, reunion_
     """
     (_, _, earlier), (_, _, later) = pieces[i], pieces[j]
     last, first = times[earlier["index"][-1]], times[later["index"][0]]
-    if not 0 < first - last <= reunion_s or "look" not in (earlier.dtype.names or ()):
-        return math.inf
-    mine = [_known_look(rows) for rows in (earlier, later)]
-    if not all(look.any() for look in mine):
+    mine = looks[i], looks[j]
+    if not 0 < first - last <= reunion_s or not all(look.any() for look in mine):
         return math.inf
     change = float(look_distance(*mine)) / DIFFERENT
     if not 1.0 <= change < 2.0:
         return change
     rivals = [
-        _known_look(rows)
+        looks[k]
         for k, (_, _, rows) in enumerate(pieces)
         if k not in (i, j)
         and times[rows["index"][0]] < first + reunion_s
@@ -261,6 +264,8 @@ def _apart(earlier: Rows, later: Rows, times: np.ndarray, change: float) -> floa
 
 def _known_look(rows: Rows) -> np.ndarray:
     """All that is known of what a piece's person wears; zeros where nothing is."""
+    if "look" not in (rows.dtype.names or ()):
+        return np.zeros(LOOK_SHAPE)
     worn = rows["look"][rows["examined"]]
     return typical_look(worn) if len(worn) else np.zeros(worn.shape[1:])
 

@@ -58,9 +58,7 @@ def settled(
         found += parted(tracks.pop(), breaks)
     joined = join_successors(found, times, config.memory_s)[::-1]
     found, pieces = [], []
-    places = [places_of(rows, times) for rows in joined]
-    for rows, where in zip(joined, places, strict=True):  # what comes and goes within a moment takes nothing over
-        where.turning[:] &= interval * len(rows) >= shortest - 1e-6
+    places = [places_of(rows, times, interval * len(rows) >= shortest - 1e-6) for rows in joined]
     while joined:
         others = places[: len(joined) - 1] + places[len(joined) :]
         pieces.append(cut_at_changes(joined.pop(), times, others))
