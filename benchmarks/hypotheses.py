@@ -25,6 +25,7 @@ from fit import errors
 from reporting import Sheet, commit
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from kinflow.body import Body
 from kinflow.config import FitLossConfig
@@ -32,7 +33,7 @@ from kinflow.evidence import Evidence
 from kinflow.motion import Motion
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.refine import Variables
-from kinflow.reconstruction.target import Target, gather_target
+from kinflow.reconstruction.target import gather_target
 from kinflow.training.streams.perceived import held_out_names, load_perceived
 
 LIMBS = ((11, 13, 15), (12, 14, 16), (23, 25, 27), (24, 26, 28))
@@ -62,6 +63,37 @@ def turned_over(evidence: Evidence, limb: tuple[int, int, int], upper: bool, low
     return dataclasses.replace(evidence, world_landmarks=world)
 
 
+def fit_all(
+    reconstructor: Reconstructor, evidence: Evidence, K: Tensor | np.ndarray
+) -> tuple[list[Motion], list[dict[str, float]]]:
+    """Thirteen fits of a person, the one as lifted first, and of each the terms that :data:`WEIGHTS` weigh."""
+    config = reconstructor.config
+    fitter, judge = reconstructor.refiner(config.align, config.align_losses), reconstructor.refiner(losses=FULL)
+    try:
+        reconstructor.config = dataclasses.replace(config, align=dataclasses.replace(config.align, iterations=0))
+        (start,) = reconstructor.reconstruct([evidence], K)
+    finally:
+        reconstructor.config = config
+    (lifted,) = reconstructor.lift([evidence], K)
+    target = gather_target(start, lifted, 0, reconstructor.body.device)
+
+    def judged(motion: Motion) -> dict[str, float]:
+        begin = judge.start(motion)
+        at = Variables(begin.chart, torch.zeros_like(begin.transl), begin.transl, begin.betas)
+        with torch.no_grad():
+            return {name: float(value) for name, value in judge.objective(at, begin, target)[1].items()}
+
+    kinds = [(True, False), (False, True), (True, True)]
+    ways = [lifted, *(turned_over(lifted, limb, *kind) for limb in LIMBS for kind in kinds)]
+    motions = [fitter.fit(start, way) for way in ways]
+    return motions, [judged(motion) for motion in motions]
+
+
+def choose(scores: Sequence[dict[str, float]], weights: dict[str, float]) -> int:
+    """The fit of which the weighted sum of terms is lowest."""
+    return int(np.argmin([sum(w * s[term] for term, w in weights.items()) for s in scores]))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--perceived", type=Path, required=True)
@@ -70,36 +102,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     console, body = Console(), Body.open("light")
     reconstructor = Reconstructor.load(body=body)
-    config = reconstructor.config
-    fitter, judge = reconstructor.refiner(config.align, config.align_losses), reconstructor.refiner(losses=FULL)
     clips = load_perceived(args.perceived)
     hold = held_out_names(clips, args.data)
     clips = [c for c in clips if c.source in hold and c.observed.all()]
     clips = clips[:: max(1, len(clips) // args.clips)][: args.clips]
-    reconstructor.config = dataclasses.replace(config, align=dataclasses.replace(config.align, iterations=0))
     pa, scores = [], []
     for clip in track(clips, "clips", console=console):
-        (lifted,) = reconstructor.lift([clip.evidence()], clip.K)
-        (start,) = reconstructor.reconstruct([clip.evidence()], clip.K)
-        target = gather_target(start, lifted, 0, body.device)
-
-        def judged(motion: Motion, target: Target = target) -> dict[str, float]:
-            begin = judge.start(motion)
-            at = Variables(begin.chart, torch.zeros_like(begin.transl), begin.transl, begin.betas)
-            with torch.no_grad():
-                return {name: float(value) for name, value in judge.objective(at, begin, target)[1].items()}
-
-        kinds = [(True, False), (False, True), (True, True)]
-        ways = [lifted, *(turned_over(lifted, limb, *kind) for limb in LIMBS for kind in kinds)]
-        motions = [fitter.fit(start, way) for way in ways]
+        motions, terms = fit_all(reconstructor, clip.evidence(), clip.K)
         pa.append([errors(body, m, clip)["PA-MPJPE"] for m in motions])
-        scores.append([judged(m) for m in motions])
+        scores.append(terms)
     error = np.array(pa)
     rng = np.random.default_rng(0)
     choices = {"as lifted": np.zeros(len(error), int), "oracle": error.argmin(1)}
     for name, weights in WEIGHTS.items():
-        sums = [[sum(w * s[term] for term, w in weights.items()) for s in one] for one in scores]
-        choices[name] = np.array(sums).argmin(1)
+        choices[name] = np.array([choose(one, weights) for one in scores])
     choices["at random"] = rng.integers(0, error.shape[1], len(error))
     table = []
     for name, choice in choices.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ...body import Body
 from ...body.kinematics import full_pose
 from ...config import ReconstructorTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
+from ...errors import UsageError
 from ...flow import PoseFlow, load_flow
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
@@ -275,19 +276,30 @@ def evaluate(
 
 
 def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torch.device) -> ReconstructorTask:
-    flow = load_flow(config.flow)
+    clips = [] if config.perceived is None else load_perceived(config.perceived)
+    return task_on(clips, config, captured, device, load_flow(config.flow), load_lifter(config.lifter))
+
+
+def task_on(
+    clips: Sequence[PerceivedClip],
+    config: ReconstructorTrainingConfig,
+    captured: Captured,
+    device: torch.device,
+    flow: PoseFlow,
+    lifter: Lifter,
+) -> ReconstructorTask:
+    """The task of learning from these clips and projected motion, and of being judged by motion that is held out."""
     scored = config.losses.dynamics > 0 and bool(config.sources.data_sets)
     dynamics = load_dynamics(config.dynamics) if config.filter or scored else None
     body = Body.open()
     frames = config.projection.frames
     data_sets = open_data_sets(config.sources, body, frames, device)
-    perceived = lender = None
-    unseen: list[PerceivedClip] = []
-    if config.perceived is not None:
-        clips = load_perceived(config.perceived)
-        hold = held_out_names(clips, captured.path)
-        kept, unseen = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
-        perceived, lender = PerceivedMotions(kept, body, frames), BorrowedErrors(kept, body)
+    hold = held_out_names(clips, captured.path) if clips else set()
+    kept, unseen = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
+    if clips and not kept:
+        raise UsageError("perceived: every clip is of motions held out. Render some with --split train.")
+    perceived = PerceivedMotions(kept, body, frames) if kept else None
+    lender = BorrowedErrors(kept, body) if kept else None
     projected = ProjectedMotions(captured.training, body, config.projection, flow, lender)
     held_out = ProjectedMotions(captured.validation, body, config.projection, flow, lender)
     validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
@@ -295,8 +307,7 @@ def _build(config: ReconstructorTrainingConfig, captured: Captured, device: torc
         stream = PerceivedMotions(unseen, body, frames, augment=False)
         validation["perceived"] = stream.draw(np.random.default_rng(8), min(config.validation, 3 * len(unseen)))
     task = ReconstructorTask(
-        config, flow, dynamics, body, load_lifter(config.lifter), projected, perceived, validation, device,
-        data_sets,
+        config, flow, dynamics, body, lifter, projected, perceived, validation, device, data_sets,
     )  # fmt: skip
     if config.init is not None:
         task.module.load_own_state(load_weights(config.init)[0])

@@ -1,0 +1,368 @@
+"""What each part of the paper is worth: networks trained with one part more each, measured on the tables of accuracy.py.
+
+    python benchmarks/ablation.py --data data/mocap.npz --perceived data/perceived --videos FOLDER [--real CLIP --reference FILE.npz]
+
+Every network is trained here from scratch, for as many steps on windows of 32 frames, with as many windows a step; rows differ by
+what is said of them and nothing else. Those with the latent filter, and those with real clips, go on after ``--steps`` from the network
+without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one. Lifter, flow and dynamics are the packaged ones.
+
+``network`` is its own output, root and place smoothed over time as always, ``fitted`` what the fit that ends a reconstruction makes
+of it. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
+follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is the
+difference to the row before, clip by clip with its standard error; in brackets the standard deviation over seeds.
+
+What is trained is kept in ``--out``, and not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import hypotheses
+import numpy as np
+import torch
+from accuracy import POINTS, Case, errors, longest, real, rendered
+from reporting import Sheet, commit
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kinflow.body import Body
+from kinflow.config import PerceptionConfig, ReconstructorTrainingConfig, load_config
+from kinflow.datasets.wardrobe import Wardrobe
+from kinflow.dynamics import load_dynamics
+from kinflow.evidence import Evidence
+from kinflow.flow import PoseFlow, load_flow
+from kinflow.motion import Motion
+from kinflow.perception import perceive
+from kinflow.reconstruction import Reconstructor
+from kinflow.reconstruction.deviations import load_deviations
+from kinflow.reconstruction.encoder import SequenceEncoder, States
+from kinflow.reconstruction.lifting import Lifted, load_lifter
+from kinflow.reconstruction.network import ReconstructionNetwork
+from kinflow.reconstruction.observation import Observations
+from kinflow.rotations import geodesic_distance
+from kinflow.training.loop import fit, seed_everything
+from kinflow.training.poses import read_captures
+from kinflow.training.run import Captured
+from kinflow.training.streams.perceived import PerceivedClip, load_perceived
+from kinflow.training.tasks.reconstructor import OwnWeights, task_on
+
+UNLIFTED_STD = 0.08
+"""m, of the landmark network's own world landmarks, as benchmarks/accuracy.py takes it."""
+METRICS = ("PA-MPJPE", "MPJPE", "accel", "root")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A network of the table.
+
+    Attributes:
+        alone: frames know nothing of each other. lifted: the lifter puts the landmarks right before. flow: the network speaks the flow's
+            latents, else its whitened chart.
+        after: the network that it goes on from. shown: has a row.
+        settings: over configs/reconstructor.yaml.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    alone: bool = False
+    lifted: bool = True
+    flow: bool = True
+    after: str | None = None
+    shown: bool = True
+
+
+def _without(*terms: str) -> tuple[str, ...]:
+    return tuple(f"losses.{term}=0" for term in terms)
+
+
+_FRAMES = ("filter=false", "model.z_kernel=0")
+_PROJECTED = ("perceived_share=0", "projection.borrowed=0")
+_CLIPS = ("sources.clips.weight=0.5",)
+ROWS = (
+    Row("encoder of single frames", (*_FRAMES, *_PROJECTED), alone=True, lifted=False, flow=False),
+    Row("+ lifter", (*_FRAMES, *_PROJECTED), alone=True, flow=False),
+    Row("+ flow", (*_FRAMES, *_PROJECTED), alone=True),
+    Row("+ recurrence, kernel over time", ("filter=false", *_PROJECTED)),
+    Row("projected", ("filter=false", *_PROJECTED), shown=False),
+    Row("+ latent filter by the dynamics", _PROJECTED, after="projected"),
+    Row("perceived", ("filter=false",), shown=False),
+    Row("+ perceived clips", (), after="perceived"),
+    Row("+ real clips: keypoints, landmarks, flow", (*_CLIPS, *_without("dynamics", "smoothness", "parts")), after="perceived"),
+    Row("+ dynamics' likelihood, smoothness", (*_CLIPS, *_without("parts")), after="perceived"),
+    Row("+ body parts", _CLIPS, after="perceived"),
+)  # fmt: skip
+
+
+class FrameEncoder(SequenceEncoder):
+    """Without recurrence, and not told how the person turned and moved since the frame before."""
+
+    OVER_TIME = (-9, -8, -7, -6, -5, -4, -1)
+    """Of the features: turn, move, time step (:func:`~kinflow.reconstruction.observation.canonicalise`)."""
+
+    def forward(self, features: Tensor, obs: Observations, dt: Tensor) -> States:
+        told = torch.ones_like(features[0, 0])
+        told[list(self.OVER_TIME)] = 0
+        code = self.codes(features * told, obs.observed & obs.valid)
+        nothing = code.new_zeros(*code.shape[:-1], self.gru_forward.hidden_size)
+        return States(code, nothing, nothing)
+
+
+class Unlifted(nn.Module):
+    """In the lifter's place: the landmark network's own world landmarks."""
+
+    def forward(self, obs: Observations) -> Lifted:
+        return Lifted(obs.world, torch.full_like(obs.world[..., :2], math.log(UNLIFTED_STD)))
+
+
+def settings_of(row: Row, args: argparse.Namespace, seed: int) -> ReconstructorTrainingConfig:
+    """The row's configuration: alike for all but for what the row says."""
+    steps = args.more if row.after else args.steps if not row.shown else args.steps + args.more
+    common = [
+        f"train.steps={steps}", f"train.seed={seed}", f"train.batch={args.batch}", f"train.validate_every={max(1, steps // 4)}",
+        "projection.world=1", *(["train.lr=5e-4"] if row.after else []),
+    ]  # fmt: skip
+    if _CLIPS[0] in row.settings:
+        common += [f"sources.clips.path={args.videos}", f"sources.clips.cache={args.cache or 'null'}"]
+    config: ReconstructorTrainingConfig = load_config(
+        ReconstructorTrainingConfig, args.config, [*common, *args.overrides, *row.settings]
+    )
+    return config
+
+
+def parts_of(row: Row) -> tuple[PoseFlow, nn.Module]:
+    """The row's flow and lifter."""
+    return (load_flow() if row.flow else load_flow().linear()), (load_lifter() if row.lifted else Unlifted())
+
+
+def file_of(row: Row, args: argparse.Namespace, seed: int) -> Path:
+    """Where the row's weights are kept."""
+    number = [r.name for r in ROWS].index(row.name)
+    return Path(args.out / f"row{number:02d}_seed{seed}.safetensors")
+
+
+def learn(
+    row: Row, args: argparse.Namespace, seed: int, clips: Sequence[PerceivedClip], captured: Captured, console: Console
+) -> None:
+    """Train the row's network and keep its weights, if they are not there."""
+    path = file_of(row, args, seed)
+    if path.is_file():
+        return
+    config = settings_of(row, args, seed)
+    seed_everything(seed)
+    flow, lifter = parts_of(row)
+    task = task_on(clips, config, captured, torch.device("cpu"), flow, lifter)  # type: ignore[arg-type]
+    if row.alone:
+        task.module.encoder = FrameEncoder(config.model)
+    if row.after:
+        before = next(r for r in ROWS if r.name == row.after)
+        task.module.load_own_state(load_file(file_of(before, args, seed)))
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(task, config.train, folder, run_config=config, progress=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in OwnWeights(task.module).state_dict().items()}, path)
+    told = ", ".join(f"{k} {v:.1f}" for k, v in result.scores.items() if k.endswith(("d_pa_mpjpe", "d_mpjpe")))
+    console.print(
+        f"{row.name}, seed {seed}: {result.minutes:.1f} min, best at {result.step}; validation {told}", style="dim"
+    )
+
+
+def reconstructor_of(row: Row, args: argparse.Namespace, seed: int, body: Body) -> Reconstructor:
+    """What the trained network makes of evidence."""
+    config = settings_of(row, args, seed)
+    flow, _ = parts_of(row)
+    made = Reconstructor(config.model, body, load_lifter(), flow, load_dynamics(), load_deviations())
+    if row.alone:
+        made.network.encoder = FrameEncoder(config.model)
+    made.network.load_own_state(load_file(file_of(row, args, seed)))
+    made.network.eval()
+    if not config.filter:
+        network: ReconstructionNetwork = made.network
+        network.forward = functools.partial(network.forward, dynamics=False)  # type: ignore[method-assign]
+    return made
+
+
+def unfitted(reconstructor: Reconstructor, evidence: Evidence, K: Tensor | np.ndarray) -> Motion:
+    """The network's own."""
+    config = reconstructor.config
+    try:
+        reconstructor.config = dataclasses.replace(config, align=dataclasses.replace(config.align, iterations=0))
+        return reconstructor.reconstruct([evidence], K)[0]
+    finally:
+        reconstructor.config = config
+
+
+def score(motion: Motion, case: Case, body: Body) -> dict[str, float]:
+    """Errors over the frames seen, as benchmarks/accuracy.py has them."""
+    parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(), torch.tensor(motion.transl))
+    out = errors(body.landmarks(*parameters)[:, POINTS], motion, motion.observed, case)
+    if case.root is not None:
+        turn = geodesic_distance(motion.pose_rotmat()[:, 0], case.root[motion.frame_ids.tolist()])
+        out["root"] = float(turn[torch.tensor(motion.observed)].mean().rad2deg())
+    return out
+
+
+Scores = dict[str, list[list[dict[str, float]]]]
+"""By row: seeds, clips, metrics."""
+
+
+Networks = list[list[tuple[Row, Reconstructor]]]
+"""By seed: the rows."""
+
+
+def measure(case: Case, evidence: Evidence, networks: Networks, body: Body, into: Scores) -> None:
+    """All rows and seeds on one clip."""
+    K = case.clip.K
+
+    def keep(name: str, seed: int, motion: Motion) -> None:
+        per_seed = into.setdefault(name, [[] for _ in networks])
+        per_seed[seed].append(score(motion, case, body))
+
+    flat = np.full((len(evidence), 33, 2), UNLIFTED_STD, np.float32)
+    flat[~evidence.observed] = 0
+    unlifted = dataclasses.replace(evidence, world_std=flat)
+    for i, rows in enumerate(networks):
+        for row, made in rows:
+            given = evidence if row.lifted else unlifted
+            keep(f"{row.name}|network", i, unfitted(made, given, K))
+            keep(f"{row.name}|fitted", i, made.reconstruct([given], K)[0])
+        if i:
+            continue
+        motions, terms = hypotheses.fit_all(made, evidence, K)
+        wrong = [score(m, case, body) for m in motions]
+        chosen = {
+            "+ hypotheses, chosen by evidence, flow, dynamics|fitted": hypotheses.choose(
+                terms, hypotheses.WEIGHTS["+ flow and dynamics"]
+            ),
+            "(hypotheses, chosen by the truth)|fitted": int(np.argmin([w["PA-MPJPE"] for w in wrong])),
+        }
+        for name, which in chosen.items():
+            into.setdefault(name, [[]])[0].append(wrong[which])
+        refined = made.refine([motions[0]], [evidence])[0]
+        into.setdefault("+ refinement (parts, flow, dynamics)|fitted", [[]])[0].append(score(refined, case, body))
+
+
+def table(title: str, scores: Scores) -> Sheet:
+    """A row for each network, and what follows the fit under the last."""
+    names = list(dict.fromkeys(name.split("|")[0] for name in scores))
+    stages = ("network", "fitted")
+    columns = [
+        "",
+        *(f"{m}, {stage}" for stage in stages for m in METRICS),
+        *(f"paired PA, {stage}" for stage in stages),
+    ]
+    sheet = Sheet(title, columns)
+    before: dict[str, list[list[dict[str, float]]]] = {}
+    for name in names:
+        cells, pairs = [name], []
+        for stage in stages:
+            found = scores.get(f"{name}|{stage}")
+            cells += [_cell(found, metric) for metric in METRICS]
+            pairs.append(_paired(found, before.get(stage)))
+            if found is not None and not name.startswith("("):
+                before[stage] = found
+        sheet.rows.append([*cells, *pairs])
+    return sheet
+
+
+def _values(found: list[list[dict[str, float]]], metric: str) -> np.ndarray:
+    return np.array([[clip.get(metric, math.nan) for clip in seed] for seed in found])
+
+
+def _cell(found: list[list[dict[str, float]]] | None, metric: str) -> str:
+    if found is None or np.isnan(values := _values(found, metric)).all():
+        return ""
+    clips = np.nanmean(values, 0)
+    text = f"{np.nanmean(clips):.1f}"
+    if len(clips) > 1:
+        text += f" ± {np.nanstd(clips, ddof=1) / math.sqrt(len(clips)):.1f}"
+    if len(values) > 1:
+        text += f" ({np.nanmean(values, 1).std(ddof=1):.1f})"
+    return text
+
+
+def _paired(found: list[list[dict[str, float]]] | None, before: list[list[dict[str, float]]] | None) -> str:
+    if found is None or before is None:
+        return ""
+    seeds = min(len(found), len(before))
+    gain = (_values(found[:seeds], "PA-MPJPE") - _values(before[:seeds], "PA-MPJPE")).mean(0)
+    spread = f" ± {gain.std(ddof=1) / math.sqrt(len(gain)):.1f}" if len(gain) > 1 else ""
+    return f"{gain.mean():+.1f}{spread}"
+
+
+def looked_at(case: Case) -> Evidence | None:
+    """Who is seen longest, by the default networks, with body parts for the refinement."""
+    return longest(perceive(case.clip, config=PerceptionConfig(parts_interval_s=0.0)))
+
+
+def _cases(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, Iterator[Case]]]:
+    """Titles of the tables, how many clips each has, and these."""
+    wardrobe = None if args.wardrobe is None else Wardrobe.open(args.wardrobe)
+    title = f"{args.rendered}{' dressed,' if wardrobe else ''} rendered clips of test subjects"
+    yield title, args.rendered, rendered(args.data, args.rendered, folder, wardrobe)
+    if args.real is not None:
+        yield f"{args.real.name}, real, one view of four", 1, iter([real(args.real, args.reference)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, required=True, help="the prepared capture")
+    p.add_argument("--perceived", type=Path, required=True, help="rendered clips, of 20 frames each or more")
+    p.add_argument("--videos", type=Path, help="real clips to learn from; without them those rows are left out")
+    p.add_argument("--cache", type=Path, help="folder for what was seen in the real clips")
+    p.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "configs" / "reconstructor.yaml")
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="in all rows")
+    p.add_argument("--steps", type=int, default=400)
+    p.add_argument("--more", type=int, default=150)
+    p.add_argument("--batch", type=int, default=48)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--train-only", action="store_true", help="several processes may train different seeds side by side")
+    p.add_argument("--rendered", type=int, default=40, help="clips of the test subjects")
+    p.add_argument("--wardrobe", type=Path, help="dress their people")
+    p.add_argument("--real", type=Path, help="the real clip, and ...")
+    p.add_argument("--reference", type=Path, help="... its triangulated landmarks")
+    p.add_argument("--out", type=Path, default=Path("runs/ablation"), help="weights, and the tables")
+    args = p.parse_args(argv)
+    if (args.real is None) != (args.reference is None):
+        p.error("--real and --reference go together")
+    console = Console(width=200)
+    captured = Captured(args.data, read_captures(args.data, "train"), read_captures(args.data, "validation"))
+    rows = [r for r in ROWS if args.videos is not None or _CLIPS[0] not in r.settings]
+    missing = [(row, seed) for seed in args.seeds for row in rows if not file_of(row, args, seed).is_file()]
+    if missing:
+        clips = load_perceived(args.perceived)
+        for row, seed in missing:
+            learn(row, args, seed, clips, captured, console)
+    if args.train_only:
+        return 0
+    body = Body.open("light")
+    sheets, record = [], dict[str, Mapping[str, object]]()
+    networks = [[(row, reconstructor_of(row, args, seed, body)) for row in rows if row.shown] for seed in args.seeds]
+    with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
+        for title, count, cases in _cases(args, Path(scratch)):
+            scores: Scores = {}
+            for case in track(cases, title, count, console=console):
+                evidence = looked_at(case)
+                if evidence is not None:
+                    measure(case, evidence, networks, body, scores)
+            if scores:
+                sheets.append(table(f"{title}, {len(args.seeds)} seeds, {commit()}", scores))
+                sheets[-1].show(console)
+                record[title] = scores
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "ablation.md").write_text("\n".join(s.markdown() for s in sheets), encoding="utf-8")
+    (args.out / "ablation.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
