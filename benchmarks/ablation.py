@@ -11,6 +11,10 @@ of it. The clips are rendered, of the test subjects; the real one was never trai
 follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is the
 difference to the row before, clip by clip with its standard error; in brackets the standard deviation over seeds.
 
+A last table says how well the networks with real clips agree, by their own output, with clips that nobody trained on (``--unseen``):
+alignment is the sum of the losses of keypoints, parts and landmarks, by weight, against that of the network without real clips;
+plausibility is in nats a frame under the motion prior, against the same.
+
 What is trained is kept in ``--out``, and not trained again.
 """
 
@@ -36,7 +40,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kinflow.body import Body
-from kinflow.config import PerceptionConfig, ReconstructorTrainingConfig, load_config
+from kinflow.config import AdaptationConfig, PerceptionConfig, ReconstructorTrainingConfig, load_config
 from kinflow.datasets.wardrobe import Wardrobe
 from kinflow.dynamics import load_dynamics
 from kinflow.evidence import Evidence
@@ -50,9 +54,11 @@ from kinflow.reconstruction.lifting import Lifted, load_lifter
 from kinflow.reconstruction.network import ReconstructionNetwork
 from kinflow.reconstruction.observation import Observations
 from kinflow.rotations import geodesic_distance
+from kinflow.training.adaptation import AdaptationTask
 from kinflow.training.loop import fit, seed_everything
 from kinflow.training.poses import read_captures
 from kinflow.training.run import Captured
+from kinflow.training.streams.footage import Footage, read_footage
 from kinflow.training.streams.perceived import PerceivedClip, load_perceived
 from kinflow.training.tasks.reconstructor import OwnWeights, task_on
 
@@ -88,6 +94,8 @@ def _without(*terms: str) -> tuple[str, ...]:
 _FRAMES = ("filter=false", "model.z_kernel=0")
 _PROJECTED = ("perceived_share=0", "projection.borrowed=0")
 _CLIPS = ("sources.clips.weight=0.5",)
+_LEARNED = "perceived"
+"""Row from which those with real clips go on, and the one that they are held against."""
 ROWS = (
     Row("encoder of single frames", (*_FRAMES, *_PROJECTED), alone=True, lifted=False, flow=False),
     Row("+ lifter", (*_FRAMES, *_PROJECTED), alone=True, flow=False),
@@ -95,11 +103,11 @@ ROWS = (
     Row("+ recurrence, kernel over time", ("filter=false", *_PROJECTED)),
     Row("projected", ("filter=false", *_PROJECTED), shown=False),
     Row("+ latent filter by the dynamics", _PROJECTED, after="projected"),
-    Row("perceived", ("filter=false",), shown=False),
-    Row("+ perceived clips", (), after="perceived"),
-    Row("+ real clips: keypoints, landmarks, flow", (*_CLIPS, *_without("dynamics", "smoothness", "parts")), after="perceived"),
-    Row("+ dynamics' likelihood, smoothness", (*_CLIPS, *_without("parts")), after="perceived"),
-    Row("+ body parts", _CLIPS, after="perceived"),
+    Row(_LEARNED, ("filter=false",), shown=False),
+    Row("+ perceived clips", (), after=_LEARNED),
+    Row("+ real clips: keypoints, landmarks, flow", (*_CLIPS, *_without("dynamics", "smoothness", "parts")), after=_LEARNED),
+    Row("+ dynamics' likelihood, smoothness", (*_CLIPS, *_without("parts")), after=_LEARNED),
+    Row("+ body parts", _CLIPS, after=_LEARNED),
 )  # fmt: skip
 
 
@@ -299,6 +307,34 @@ def _paired(found: list[list[dict[str, float]]] | None, before: list[list[dict[s
     return f"{gain.mean():+.1f}{spread}"
 
 
+def agreement(networks: Networks, clips: Sequence[Footage]) -> Sheet:
+    """How rows with real clips agree with unseen ones, against the row without, over seeds."""
+    sheet = Sheet(
+        "Unseen real clips, the networks' own output", ("clip", "", "alignment", "of the row without", "plausibility")
+    )  # fmt: skip
+    config = AdaptationConfig(motions=1)
+    for clip in clips:
+        found: dict[str, list[Mapping[str, float]]] = {}
+        for rows in networks:
+            chosen = {row.name: made for row, made in rows if row.after == _LEARNED}
+            task = AdaptationTask(next(iter(chosen.values())), [clip], [clip], config, torch.device("cpu"))
+            for name, made in chosen.items():
+                found.setdefault(name, []).append(dict(task.validate(made.network)))
+        first = next(iter(found.values()))
+        for name, seeds in found.items():
+            ratios = [s["alignment"] / f["alignment"] - 1 for s, f in zip(seeds, first, strict=True)]
+            nats = [s["plausibility"] - f["plausibility"] for s, f in zip(seeds, first, strict=True)]
+            mean = f"{np.mean([s['alignment'] for s in seeds]):.3f}"
+            sheet.rows.append([clip.path.stem, name, mean, _spread(ratios, 100, " %"), _spread(nats)])
+    return sheet
+
+
+def _spread(values: Sequence[float], scale: float = 1.0, unit: str = "") -> str:
+    """Mean of signed numbers, and their standard deviation over seeds."""
+    scaled = scale * np.array(values)
+    return f"{scaled.mean():+.1f}{unit}" + (f" ({scaled.std(ddof=1):.1f})" if len(values) > 1 else "")
+
+
 def looked_at(case: Case) -> Evidence | None:
     """Who is seen longest, by the default networks, with body parts for the refinement."""
     return longest(perceive(case.clip, config=PerceptionConfig(parts_interval_s=0.0)))
@@ -319,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--perceived", type=Path, required=True, help="rendered clips, of 20 frames each or more")
     p.add_argument("--videos", type=Path, help="real clips to learn from; without them those rows are left out")
     p.add_argument("--cache", type=Path, help="folder for what was seen in the real clips")
+    p.add_argument("--unseen", type=Path, help="real clips that are not learned from")
     p.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "configs" / "reconstructor.yaml")
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="in all rows")
     p.add_argument("--steps", type=int, default=400)
@@ -358,6 +395,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sheets.append(table(f"{title}, {len(args.seeds)} seeds, {commit()}", scores))
                 sheets[-1].show(console)
                 record[title] = scores
+        if args.unseen is not None:
+            sheets.append(agreement(networks, read_footage([args.unseen], args.cache)))
+            sheets[-1].show(console)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "ablation.md").write_text("\n".join(s.markdown() for s in sheets), encoding="utf-8")
     (args.out / "ablation.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
