@@ -7,7 +7,7 @@ what is said of them and nothing else. Those with the latent filter, and those w
 without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one. Lifter, flow and dynamics are the packaged ones.
 
 ``network`` is its own output, root and place smoothed over time as always, ``fitted`` what the fit that ends a reconstruction makes
-of it. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
+of the first seed's. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
 follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is the
 difference to the row before, clip by clip with its standard error; in brackets the standard deviation over seeds.
 
@@ -232,7 +232,7 @@ def measure(case: Case, evidence: Evidence, networks: Networks, body: Body, into
     K = case.clip.K
 
     def keep(name: str, seed: int, motion: Motion) -> None:
-        per_seed = into.setdefault(name, [[] for _ in networks])
+        per_seed = into.setdefault(name, [[] for _ in (networks if name.endswith("network") else networks[:1])])
         per_seed[seed].append(score(motion, case, body))
 
     flat = np.full((len(evidence), 33, 2), UNLIFTED_STD, np.float32)
@@ -242,7 +242,8 @@ def measure(case: Case, evidence: Evidence, networks: Networks, body: Body, into
         for row, made in rows:
             given = evidence if row.lifted else unlifted
             keep(f"{row.name}|network", i, unfitted(made, given, K))
-            keep(f"{row.name}|fitted", i, made.reconstruct([given], K)[0])
+            if not i:
+                keep(f"{row.name}|fitted", 0, made.reconstruct([given], K)[0])
         if i:
             continue
         motions, terms = hypotheses.fit_all(made, evidence, K)

@@ -41,7 +41,7 @@ class HumorSettings:
     hidden: int = 512
     groups: int = 16
     batch: int = 512
-    steps: int = 1200
+    steps: int = 3600
     rollout_steps: int = 150
     rollout_frames: int = 8
     learning_rate: float = 1e-3
