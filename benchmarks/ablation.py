@@ -7,9 +7,10 @@ what is said of them and nothing else. Those with the latent filter, and those w
 without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one. Lifter, flow and dynamics are the packaged ones.
 
 ``network`` is its own output, root and place smoothed over time as always, ``fitted`` what the fit that ends a reconstruction makes
-of the first seed's. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
+of the first seed's. It lets nothing be rougher than it was and cannot mend what jumps from frame to frame, so networks of single frames
+fare badly by it. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
 follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is the
-difference to the row before, clip by clip with its standard error; in brackets the standard deviation over seeds.
+difference to the row before, of what follows the fit to the last network's, clip by clip with its standard error; in brackets the standard deviation over seeds.
 
 A last table says how well the networks with real clips agree, by their own output, with clips that nobody trained on (``--unseen``):
 alignment is the sum of the losses of keypoints, parts and landmarks, by weight, against that of the network without real clips;
@@ -277,7 +278,7 @@ def table(title: str, scores: Scores) -> Sheet:
             found = scores.get(f"{name}|{stage}")
             cells += [_cell(found, metric) for metric in METRICS]
             pairs.append(_paired(found, before.get(stage)))
-            if found is not None and not name.startswith("("):
+            if found is not None and f"{name}|network" in scores:
                 before[stage] = found
         sheet.rows.append([*cells, *pairs])
     return sheet
