@@ -9,8 +9,9 @@ without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one
 ``network`` is its own output, root and place smoothed over time as always, ``fitted`` what the fit that ends a reconstruction makes
 of the first seed's. It lets nothing be rougher than it was and cannot mend what jumps from frame to frame, so networks of single frames
 fare badly by it. The clips are rendered, of the test subjects; the real one was never trained on. Under the last network's row stand what may
-follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is the
-difference to the row before, of what follows the fit to the last network's, clip by clip with its standard error; in brackets the standard deviation over seeds.
+follow the fit: the best of thirteen hypotheses, as chosen by evidence and likelihoods or by the truth, and the refinement. ``paired`` is
+the difference to the row before, of what follows the fit to the last network's, clip by clip with its standard error; in brackets the
+standard deviation over seeds.
 
 A last table says how well the networks with real clips agree, by their own output, with clips that nobody trained on (``--unseen``):
 alignment is the sum of the losses of keypoints, parts and landmarks, by weight, against that of the network without real clips;
@@ -23,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import math
 import tempfile
@@ -33,7 +33,7 @@ from pathlib import Path
 import hypotheses
 import numpy as np
 import torch
-from accuracy import POINTS, Case, errors, longest, real, rendered
+from accuracy import UNLIFTED_STD, Case, longest, real, rendered, score, unfitted, unlifted
 from reporting import Sheet, commit
 from rich.console import Console
 from rich.progress import track
@@ -52,9 +52,8 @@ from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import load_deviations
 from kinflow.reconstruction.encoder import SequenceEncoder, States
 from kinflow.reconstruction.lifting import Lifted, load_lifter
-from kinflow.reconstruction.network import ReconstructionNetwork
+from kinflow.reconstruction.network import Prediction, ReconstructionNetwork, Traces
 from kinflow.reconstruction.observation import Observations
-from kinflow.rotations import geodesic_distance
 from kinflow.training.adaptation import AdaptationTask
 from kinflow.training.loop import fit, seed_everything
 from kinflow.training.poses import read_captures
@@ -63,8 +62,6 @@ from kinflow.training.streams.footage import Footage, read_footage
 from kinflow.training.streams.perceived import PerceivedClip, load_perceived
 from kinflow.training.tasks.reconstructor import OwnWeights, task_on
 
-UNLIFTED_STD = 0.08
-"""m, of the landmark network's own world landmarks, as benchmarks/accuracy.py takes it."""
 METRICS = ("PA-MPJPE", "MPJPE", "accel", "root")
 
 
@@ -87,6 +84,11 @@ class Row:
     after: str | None = None
     shown: bool = True
 
+    @property
+    def filmed(self) -> bool:
+        """Whether it learns from real clips."""
+        return _FILMED in self.settings
+
 
 def _without(*terms: str) -> tuple[str, ...]:
     return tuple(f"losses.{term}=0" for term in terms)
@@ -94,7 +96,7 @@ def _without(*terms: str) -> tuple[str, ...]:
 
 _FRAMES = ("filter=false", "model.z_kernel=0")
 _PROJECTED = ("perceived_share=0", "projection.borrowed=0")
-_CLIPS = ("sources.clips.weight=0.5",)
+_FILMED = "sources.clips.weight=0.5"
 _LEARNED = "perceived"
 """Row from which those with real clips go on, and the one that they are held against."""
 ROWS = (
@@ -106,9 +108,9 @@ ROWS = (
     Row("+ latent filter by the dynamics", _PROJECTED, after="projected"),
     Row(_LEARNED, ("filter=false",), shown=False),
     Row("+ perceived clips", (), after=_LEARNED),
-    Row("+ real clips: keypoints, landmarks, flow", (*_CLIPS, *_without("dynamics", "smoothness", "parts")), after=_LEARNED),
-    Row("+ dynamics' likelihood, smoothness", (*_CLIPS, *_without("parts")), after=_LEARNED),
-    Row("+ body parts", _CLIPS, after=_LEARNED),
+    Row("+ real clips: keypoints, landmarks, flow", (_FILMED, *_without("dynamics", "smoothness", "parts")), after=_LEARNED),
+    Row("+ dynamics' likelihood, smoothness", (_FILMED, *_without("parts")), after=_LEARNED),
+    Row("+ body parts", (_FILMED,), after=_LEARNED),
 )  # fmt: skip
 
 
@@ -126,6 +128,13 @@ class FrameEncoder(SequenceEncoder):
         return States(code, nothing, nothing)
 
 
+class Unfiltered(ReconstructionNetwork):
+    """Whose frames' own Gaussians stand in for the filter's, as they did in its training."""
+
+    def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = False) -> tuple[Prediction, Traces]:
+        return super().forward(obs, streaming, dynamics)
+
+
 class Unlifted(nn.Module):
     """In the lifter's place: the landmark network's own world landmarks."""
 
@@ -140,7 +149,7 @@ def settings_of(row: Row, args: argparse.Namespace, seed: int) -> ReconstructorT
         f"train.steps={steps}", f"train.seed={seed}", f"train.batch={args.batch}", f"train.validate_every={max(1, steps // 4)}",
         "projection.world=1", *(["train.lr=5e-4"] if row.after else []),
     ]  # fmt: skip
-    if _CLIPS[0] in row.settings:
+    if row.filmed:
         common += [f"sources.clips.path={args.videos}", f"sources.clips.cache={args.cache or 'null'}"]
     config: ReconstructorTrainingConfig = load_config(
         ReconstructorTrainingConfig, args.config, [*common, *args.overrides, *row.settings]
@@ -148,9 +157,9 @@ def settings_of(row: Row, args: argparse.Namespace, seed: int) -> ReconstructorT
     return config
 
 
-def parts_of(row: Row) -> tuple[PoseFlow, nn.Module]:
-    """The row's flow and lifter."""
-    return (load_flow() if row.flow else load_flow().linear()), (load_lifter() if row.lifted else Unlifted())
+def flow_of(row: Row) -> PoseFlow:
+    """The row's flow, or its chart."""
+    return load_flow() if row.flow else load_flow().linear()
 
 
 def file_of(row: Row, args: argparse.Namespace, seed: int) -> Path:
@@ -162,14 +171,11 @@ def file_of(row: Row, args: argparse.Namespace, seed: int) -> Path:
 def learn(
     row: Row, args: argparse.Namespace, seed: int, clips: Sequence[PerceivedClip], captured: Captured, console: Console
 ) -> None:
-    """Train the row's network and keep its weights, if they are not there."""
-    path = file_of(row, args, seed)
-    if path.is_file():
-        return
-    config = settings_of(row, args, seed)
+    """Train the row's network and keep its weights."""
+    path, config = file_of(row, args, seed), settings_of(row, args, seed)
     seed_everything(seed)
-    flow, lifter = parts_of(row)
-    task = task_on(clips, config, captured, torch.device("cpu"), flow, lifter)  # type: ignore[arg-type]
+    lifter = load_lifter() if row.lifted else Unlifted()
+    task = task_on(clips, config, captured, torch.device("cpu"), flow_of(row), lifter)
     if row.alone:
         task.module.encoder = FrameEncoder(config.model)
     if row.after:
@@ -188,36 +194,15 @@ def learn(
 def reconstructor_of(row: Row, args: argparse.Namespace, seed: int, body: Body) -> Reconstructor:
     """What the trained network makes of evidence."""
     config = settings_of(row, args, seed)
-    flow, _ = parts_of(row)
-    made = Reconstructor(config.model, body, load_lifter(), flow, load_dynamics(), load_deviations())
+    dynamics = load_dynamics()
+    made = Reconstructor(config.model, body, load_lifter(), flow_of(row), dynamics, load_deviations())
+    if not config.filter:
+        made.network = Unfiltered(config.model, dynamics)
     if row.alone:
         made.network.encoder = FrameEncoder(config.model)
     made.network.load_own_state(load_file(file_of(row, args, seed)))
     made.network.eval()
-    if not config.filter:
-        network: ReconstructionNetwork = made.network
-        network.forward = functools.partial(network.forward, dynamics=False)  # type: ignore[method-assign]
     return made
-
-
-def unfitted(reconstructor: Reconstructor, evidence: Evidence, K: Tensor | np.ndarray) -> Motion:
-    """The network's own."""
-    config = reconstructor.config
-    try:
-        reconstructor.config = dataclasses.replace(config, align=dataclasses.replace(config.align, iterations=0))
-        return reconstructor.reconstruct([evidence], K)[0]
-    finally:
-        reconstructor.config = config
-
-
-def score(motion: Motion, case: Case, body: Body) -> dict[str, float]:
-    """Errors over the frames seen, as benchmarks/accuracy.py has them."""
-    parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(), torch.tensor(motion.transl))
-    out = errors(body.landmarks(*parameters)[:, POINTS], motion, motion.observed, case)
-    if case.root is not None:
-        turn = geodesic_distance(motion.pose_rotmat()[:, 0], case.root[motion.frame_ids.tolist()])
-        out["root"] = float(turn[torch.tensor(motion.observed)].mean().rad2deg())
-    return out
 
 
 Scores = dict[str, list[list[dict[str, float]]]]
@@ -236,29 +221,19 @@ def measure(case: Case, evidence: Evidence, networks: Networks, body: Body, into
         per_seed = into.setdefault(name, [[] for _ in (networks if name.endswith("network") else networks[:1])])
         per_seed[seed].append(score(motion, case, body))
 
-    flat = np.full((len(evidence), 33, 2), UNLIFTED_STD, np.float32)
-    flat[~evidence.observed] = 0
-    unlifted = dataclasses.replace(evidence, world_std=flat)
     for i, rows in enumerate(networks):
         for row, made in rows:
-            given = evidence if row.lifted else unlifted
+            given = evidence if row.lifted else unlifted(evidence)
             keep(f"{row.name}|network", i, unfitted(made, given, K))
-            if not i:
+            if i == 0:
                 keep(f"{row.name}|fitted", 0, made.reconstruct([given], K)[0])
-        if i:
-            continue
-        motions, terms = hypotheses.fit_all(made, evidence, K)
-        wrong = [score(m, case, body) for m in motions]
-        chosen = {
-            "+ hypotheses, chosen by evidence, flow, dynamics|fitted": hypotheses.choose(
-                terms, hypotheses.WEIGHTS["+ flow and dynamics"]
-            ),
-            "(hypotheses, chosen by the truth)|fitted": int(np.argmin([w["PA-MPJPE"] for w in wrong])),
-        }
-        for name, which in chosen.items():
-            into.setdefault(name, [[]])[0].append(wrong[which])
-        refined = made.refine([motions[0]], [evidence])[0]
-        into.setdefault("+ refinement (parts, flow, dynamics)|fitted", [[]])[0].append(score(refined, case, body))
+    _, last = networks[0][-1]
+    motions, terms = hypotheses.fit_all(last, evidence, K)
+    likely = hypotheses.choose(terms, hypotheses.WEIGHTS["+ flow and dynamics"])
+    best = int(np.argmin([score(m, case, body)["PA-MPJPE"] for m in motions]))
+    keep("+ hypotheses, chosen by evidence, flow, dynamics|fitted", 0, motions[likely])
+    keep("(hypotheses, chosen by the truth)|fitted", 0, motions[best])
+    keep("+ refinement (parts, flow, dynamics)|fitted", 0, last.refine([motions[0]], [evidence])[0])
 
 
 def table(title: str, scores: Scores) -> Sheet:
@@ -374,10 +349,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.real is None) != (args.reference is None):
         p.error("--real and --reference go together")
     console = Console(width=200)
-    captured = Captured(args.data, read_captures(args.data, "train"), read_captures(args.data, "validation"))
-    rows = [r for r in ROWS if args.videos is not None or _CLIPS[0] not in r.settings]
+    rows = [r for r in ROWS if args.videos is not None or not r.filmed]
     missing = [(row, seed) for seed in args.seeds for row in rows if not file_of(row, args, seed).is_file()]
     if missing:
+        captured = Captured(args.data, read_captures(args.data, "train"), read_captures(args.data, "validation"))
         clips = load_perceived(args.perceived)
         for row, seed in missing:
             learn(row, args, seed, clips, captured, console)

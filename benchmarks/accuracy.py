@@ -60,6 +60,8 @@ SEED = 7_000_000
 FRAMES = 32
 METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "accel", "root", "contact", "seen")
 HIDDEN_METRICS = ("PA-MPJPE", "MPJPE", "depth", "across", "deviation", "observed")
+UNLIFTED_STD = 0.08
+"""m, of the landmark network's own world landmarks, where they stand in for lifted ones."""
 KEPT_HIDDEN = ("frame_ids", "timestamps")
 HIDDEN_S = 1.0
 """How long people are hidden at most, a third of their clip where that is less (``--hidden``)."""
@@ -217,23 +219,13 @@ def systems(
             masked, gone = hide(evidence)
             if gone.any() and masked.observed.sum() > 2:
                 (filled,) = reconstructor.reconstruct([masked], case.clip.K)
-                points = reconstructor.body.landmarks(
-                    torch.tensor(filled.betas)[None], filled.pose_rotmat(), torch.tensor(filled.transl)
-                )[:, POINTS]
-                out[f"{HIDES[0]}, {network}"] = errors(points, filled, gone, case) | said(filled, gone)
-                visible = reconstructor.body.landmarks(
-                    torch.tensor(motion.betas)[None], motion.pose_rotmat(), torch.tensor(motion.transl)
-                )[:, POINTS]
-                out[f"{HIDES[1]}, {network}"] = errors(visible, motion, gone, case) | said(motion, gone)
+                for name, made in zip(HIDES, (filled, motion), strict=True):
+                    points = marked(made, reconstructor.body)
+                    out[f"{name}, {network}"] = errors(points, made, gone, case) | said(made, gone)
         if refine:
             stages[f"kinflow --refine, {network}"] = reconstructor.refine([motion], [evidence])[0]
         for name, made in stages.items():
-            parameters = (torch.tensor(made.betas)[None], made.pose_rotmat(), torch.tensor(made.transl))
-            points = reconstructor.body.landmarks(*parameters)[:, POINTS]
-            out[name] = errors(points, made, made.observed, case)
-            if case.root is not None:
-                turn = geodesic_distance(made.pose_rotmat()[:, 0], case.root[made.frame_ids.tolist()])
-                out[name]["root"] = float(turn[torch.tensor(made.observed)].mean().rad2deg())
+            out[name] = score(made, case, reconstructor.body)
             if case.contacts is not None:
                 standing = case.contacts[made.frame_ids.tolist()][torch.tensor(made.observed)] > 0
                 found_standing = torch.from_numpy(made.contacts[made.observed] > 0.5)
@@ -243,18 +235,44 @@ def systems(
     return out
 
 
+def marked(motion: Motion, body: Body) -> Tensor:
+    """The marked points (T, 12, 3) m of a motion, camera axes."""
+    parameters = (torch.tensor(motion.betas)[None], motion.pose_rotmat(), torch.tensor(motion.transl))
+    return body.landmarks(*parameters)[:, POINTS]
+
+
+def score(motion: Motion, case: Case, body: Body) -> dict[str, float]:
+    """Errors of a motion over the frames seen, and of renders the pelvis' rotation."""
+    out = errors(marked(motion, body), motion, motion.observed, case)
+    if case.root is not None:
+        turn = geodesic_distance(motion.pose_rotmat()[:, 0], case.root[motion.frame_ids.tolist()])
+        out["root"] = float(turn[torch.tensor(motion.observed)].mean().rad2deg())
+    return out
+
+
+def unlifted(evidence: Evidence) -> Evidence:
+    """The evidence as if it had been lifted: its world landmarks stay as the landmark network gave them."""
+    flat = np.full((len(evidence), 33, 2), UNLIFTED_STD, np.float32)
+    flat[~evidence.observed] = 0
+    return dataclasses.replace(evidence, world_std=flat)
+
+
+def unfitted(reconstructor: Reconstructor, evidence: Evidence, K: Tensor | np.ndarray) -> Motion:
+    """What the network says by itself, without the fit that ends a reconstruction."""
+    whole = reconstructor.config
+    try:
+        reconstructor.config = dataclasses.replace(whole, align=dataclasses.replace(whole.align, iterations=0))
+        return reconstructor.reconstruct([evidence], K)[0]
+    finally:
+        reconstructor.config = whole
+
+
 def ablated(evidence: Evidence, case: Case, reconstructor: Reconstructor) -> dict[str, Motion]:
     """Motions with parts of the reconstruction left out."""
     whole = reconstructor.config
-    flat = np.full((len(evidence), 33, 2), 0.08, np.float32)
-    flat[~evidence.observed] = 0
-    (raw,) = reconstructor.reconstruct(
-        [dataclasses.replace(evidence, world_std=flat)], case.clip.K
-    )  # not lifted any more
-    out = {"without the lifter": raw}
+    (raw,) = reconstructor.reconstruct([unlifted(evidence)], case.clip.K)
+    out = {"without the lifter": raw, "without the fit": unfitted(reconstructor, evidence, case.clip.K)}
     try:
-        reconstructor.config = dataclasses.replace(whole, align=dataclasses.replace(whole.align, iterations=0))
-        (out["without the fit"],) = reconstructor.reconstruct([evidence], case.clip.K)
         still = dataclasses.replace(whole.align_losses, acceleration=0.0)
         reconstructor.config = dataclasses.replace(whole, align_losses=still)
         (out["without the joints' acceleration"],) = reconstructor.reconstruct([evidence], case.clip.K)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accuracy import unfitted
 from fit import errors
 from reporting import Sheet, commit
 from rich.console import Console
@@ -69,11 +70,7 @@ def fit_all(
     """Thirteen fits of a person, the one as lifted first, and of each the terms that :data:`WEIGHTS` weigh."""
     config = reconstructor.config
     fitter, judge = reconstructor.refiner(config.align, config.align_losses), reconstructor.refiner(losses=FULL)
-    try:
-        reconstructor.config = dataclasses.replace(config, align=dataclasses.replace(config.align, iterations=0))
-        (start,) = reconstructor.reconstruct([evidence], K)
-    finally:
-        reconstructor.config = config
+    start = unfitted(reconstructor, evidence, K)
     (lifted,) = reconstructor.lift([evidence], K)
     target = gather_target(start, lifted, 0, reconstructor.body.device)
 

@@ -15,7 +15,6 @@ from ...body import Body
 from ...body.kinematics import full_pose
 from ...config import ReconstructorTrainingConfig
 from ...dynamics import LatentDynamics, load_dynamics
-from ...errors import UsageError
 from ...flow import PoseFlow, load_flow
 from ...reconstruction.fingerprint import fingerprint
 from ...reconstruction.gaussian import Gaussian
@@ -296,10 +295,8 @@ def task_on(
     data_sets = open_data_sets(config.sources, body, frames, device)
     hold = held_out_names(clips, captured.path) if clips else set()
     kept, unseen = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
-    if clips and not kept:
-        raise UsageError("perceived: every clip is of motions held out. Render some with --split train.")
-    perceived = PerceivedMotions(kept, body, frames) if kept else None
-    lender = BorrowedErrors(kept, body) if kept else None
+    perceived = PerceivedMotions(kept, body, frames) if clips else None
+    lender = BorrowedErrors(kept, body) if clips else None
     projected = ProjectedMotions(captured.training, body, config.projection, flow, lender)
     held_out = ProjectedMotions(captured.validation, body, config.projection, flow, lender)
     validation = {"projected": held_out.draw(np.random.default_rng(7), config.validation)}
