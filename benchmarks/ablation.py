@@ -5,6 +5,7 @@
 Every network is trained here from scratch, for as many steps on windows of 32 frames, with as many windows a step; rows differ by
 what is said of them and nothing else. Those with the latent filter, and those with real clips, go on after ``--steps`` from the network
 without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one. Lifter, flow and dynamics are the packaged ones.
+Rows in brackets are asides: what comes after them is held against the row before.
 
 ``network`` is its own output, root and place smoothed over time as always, ``fitted`` what the fit that ends a reconstruction makes
 of the first seed's. It lets nothing be rougher than it was and cannot mend what jumps from frame to frame, so networks of single frames
@@ -51,6 +52,7 @@ from kinflow.perception import perceive
 from kinflow.reconstruction import Reconstructor
 from kinflow.reconstruction.deviations import load_deviations
 from kinflow.reconstruction.encoder import SequenceEncoder, States
+from kinflow.reconstruction.gaussian import Gaussian
 from kinflow.reconstruction.lifting import Lifted, load_lifter
 from kinflow.reconstruction.network import Prediction, ReconstructionNetwork, Traces
 from kinflow.reconstruction.observation import Observations
@@ -70,8 +72,8 @@ class Row:
     """A network of the table.
 
     Attributes:
-        alone: frames know nothing of each other. lifted: the lifter puts the landmarks right before. flow: the network speaks the flow's
-            latents, else its whitened chart.
+        alone: frames know nothing of each other. lifted: the lifter puts the landmarks right before. latents: the network speaks the
+            flow's latents, else its whitened chart.
         after: the network that it goes on from. shown: has a row.
         settings: over configs/reconstructor.yaml.
     """
@@ -80,7 +82,7 @@ class Row:
     settings: tuple[str, ...]
     alone: bool = False
     lifted: bool = True
-    flow: bool = True
+    latents: bool = False
     after: str | None = None
     shown: bool = True
 
@@ -94,18 +96,20 @@ def _without(*terms: str) -> tuple[str, ...]:
     return tuple(f"losses.{term}=0" for term in terms)
 
 
-_FRAMES = ("filter=false", "model.z_kernel=0")
+_FRAMES = ("filter=false", "model.pose_kernel=0")
 _PROJECTED = ("perceived_share=0", "projection.borrowed=0")
 _FILMED = "sources.clips.weight=0.5"
 _LEARNED = "perceived"
 """Row from which those with real clips go on, and the one that they are held against."""
 ROWS = (
-    Row("encoder of single frames", (*_FRAMES, *_PROJECTED), alone=True, lifted=False, flow=False),
-    Row("+ lifter", (*_FRAMES, *_PROJECTED), alone=True, flow=False),
-    Row("+ flow", (*_FRAMES, *_PROJECTED), alone=True),
+    Row("encoder of single frames", (*_FRAMES, *_PROJECTED), alone=True, lifted=False),
+    Row("+ lifter", (*_FRAMES, *_PROJECTED), alone=True),
+    Row("(in the flow's latents, not its chart)", (*_FRAMES, *_PROJECTED), alone=True, latents=True),
     Row("+ recurrence, kernel over time", ("filter=false", *_PROJECTED)),
+    Row("frames", ("filter=false", *_PROJECTED), alone=True, shown=False),
+    Row("(filter by the dynamics in the recurrence's place)", _PROJECTED, alone=True, after="frames"),
     Row("projected", ("filter=false", *_PROJECTED), shown=False),
-    Row("+ latent filter by the dynamics", _PROJECTED, after="projected"),
+    Row("+ filter by the dynamics", _PROJECTED, after="projected"),
     Row(_LEARNED, ("filter=false",), shown=False),
     Row("+ perceived clips", (), after=_LEARNED),
     Row("+ real clips: keypoints, landmarks, flow", (_FILMED, *_without("dynamics", "smoothness", "parts")), after=_LEARNED),
@@ -157,9 +161,33 @@ def settings_of(row: Row, args: argparse.Namespace, seed: int) -> ReconstructorT
     return config
 
 
+class Latents(PoseFlow):
+    """The flow in its chart's place."""
+
+    def linear(self) -> PoseFlow:
+        return self
+
+
+class InLatents(ReconstructionNetwork):
+    """Which says latents; what follows it speaks the chart. The variances, which the fit does not ask for, stay those of latents."""
+
+    flow: PoseFlow
+
+    def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = True) -> tuple[Prediction, Traces]:
+        prediction, traces = super().forward(obs, streaming, False)
+        pose = self.flow.decode(prediction.chart.mean)[0]
+        chart = Gaussian(self.flow.linear().encode(pose)[0], prediction.chart.log_var)
+        return prediction._replace(chart=chart), traces
+
+
 def flow_of(row: Row) -> PoseFlow:
-    """The row's flow, or its chart."""
-    return load_flow() if row.flow else load_flow().linear()
+    """What the row's network is trained to speak."""
+    flow = load_flow()
+    if not row.latents:
+        return flow
+    latents = Latents(flow.config)
+    latents.load_state_dict(flow.state_dict())
+    return latents.eval()
 
 
 def file_of(row: Row, args: argparse.Namespace, seed: int) -> Path:
@@ -195,12 +223,16 @@ def reconstructor_of(row: Row, args: argparse.Namespace, seed: int, body: Body) 
     """What the trained network makes of evidence."""
     config = settings_of(row, args, seed)
     dynamics = load_dynamics()
-    made = Reconstructor(config.model, body, load_lifter(), flow_of(row), dynamics, load_deviations())
+    made = Reconstructor(config.model, body, load_lifter(), load_flow(), dynamics, load_deviations())
     if not config.filter:
         made.network = Unfiltered(config.model, dynamics)
+    if row.latents:
+        made.network = InLatents(config.model, dynamics)
     if row.alone:
         made.network.encoder = FrameEncoder(config.model)
     made.network.load_own_state(load_file(file_of(row, args, seed)))
+    if isinstance(made.network, InLatents):
+        made.network.flow = made.flow
     made.network.eval()
     return made
 
@@ -253,7 +285,7 @@ def table(title: str, scores: Scores) -> Sheet:
             found = scores.get(f"{name}|{stage}")
             cells += [_cell(found, metric) for metric in METRICS]
             pairs.append(_paired(found, before.get(stage)))
-            if found is not None and f"{name}|network" in scores:
+            if found is not None and f"{name}|network" in scores and not name.startswith("("):
                 before[stage] = found
         sheet.rows.append([*cells, *pairs])
     return sheet

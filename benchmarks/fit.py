@@ -1,6 +1,6 @@
 """What the fit at the end of a reconstruction should weigh, searched on rendered clips of the validation subjects.
 
-    python benchmarks/fit.py --perceived data/perceived --data data/mocap.npz [--clips 48] [--refine] [--set align_losses.posterior=0.3 ...]
+    python benchmarks/fit.py --perceived data/perceived --data data/mocap.npz [--clips 48] [--refine] [--set align_losses.start=0.03 ...]
 
 Each ``--set`` is one setting (or several, separated by commas) tried against the packaged ones; rows say what each gives. The
 clips come from shards of the validation split (tools/render_and_perceive.py --split validation): motions, looks and cameras

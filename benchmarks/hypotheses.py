@@ -40,7 +40,7 @@ from kinflow.training.streams.perceived import held_out_names, load_perceived
 LIMBS = ((11, 13, 15), (12, 14, 16), (23, 25, 27), (24, 26, 28))
 ENDS = {15: (17, 19, 21), 16: (18, 20, 22), 27: (29, 31), 28: (30, 32)}
 """What hangs on wrists and ankles."""
-FULL = FitLossConfig(parts=0.0, latent=1.0, dynamics=1.0, smoothness=0.0, posterior=0.0, acceleration=0.0)
+FULL = FitLossConfig(parts=0.0, latent=1.0, dynamics=1.0, smoothness=0.0, start=0.0, acceleration=0.0)
 WEIGHTS = {
     "evidence as lifted": {"keypoints": 200.0, "landmarks": 4.0},
     "+ flow and dynamics": {"keypoints": 200.0, "landmarks": 4.0, "latent": 0.2, "dynamics": 0.2},

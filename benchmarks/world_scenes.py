@@ -81,7 +81,7 @@ class WorldScene:
                     person_id=number, body="open", frame_ids=np.arange(frames), timestamps=self.timestamps,
                     observed=np.ones(frames, bool), betas=person.betas.numpy(), global_orient=rotvec[:, 0].numpy(),
                     body_pose=rotvec[:, 1:].numpy(), transl=transl.numpy(), joints3d=joints.numpy(),
-                    joints3d_std=np.full((frames, 24), 0.03), z=np.zeros((frames, 63)), z_std=np.ones((frames, 63)),
+                    joints3d_std=np.full((frames, 24), 0.03), z=np.zeros((frames, 63)),
                     contacts=np.full((frames, 4), 0.5), keypoints2d=pixels.numpy(), confidence=np.ones((frames, 33)),
                     boxes_xyxy=torch.cat((pixels.amin(1), pixels.amax(1)), -1).numpy(), K=self.K.numpy(),
                     image_size=np.array(IMAGE_SIZE),

@@ -60,9 +60,8 @@ class Motion(Record):
     z: np.ndarray = array(
         "T 63",
         "float32",
-        "Latent of the body pose in the reconstructor's flow (`kinflow.flow.load_flow()`), standard normal under it.",
+        "Latent of the body pose, standard normal under the flow: `MotionPrior.load().decode(z)` is the pose again.",
     )
-    z_std: np.ndarray = array("T 63", "float32", "Standard deviation of z.")
     contacts: np.ndarray = array(
         "T 4", "float32", "Probability that left heel, left toe, right heel, right toe stand still."
     )

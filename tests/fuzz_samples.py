@@ -149,7 +149,7 @@ def motion() -> Files:
     record = Motion(
         person_id=0, body="open", frame_ids=np.arange(FRAMES), betas=np.zeros(10), global_orient=rotvec[:, 0],
         body_pose=rotvec[:, 1:], transl=transl, joints3d=np.zeros((FRAMES, 24, 3)), joints3d_std=np.ones((FRAMES, 24)),
-        z=np.zeros((FRAMES, 63)), z_std=np.ones((FRAMES, 63)), contacts=np.zeros((FRAMES, 4)),
+        z=np.zeros((FRAMES, 63)), contacts=np.zeros((FRAMES, 4)),
         K=np.array([[80, 0, 32], [0, 80, 24], [0, 0, 1]]), image_size=np.array(SIZE), **_rows(),
     )  # fmt: skip
     return {"motion.npz": _saved("motion.npz", record.save)}
@@ -261,8 +261,7 @@ def keypoints() -> Files:
 @functools.cache
 def yamls() -> Files:
     found = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-    commands = {"motion": "dynamics", "poses": "flow"}
-    return {f"{commands.get(p.stem, p.stem)}-{p.stem}.yaml": p.read_bytes() for p in found}
+    return {f"{p.stem}-{p.stem}.yaml": p.read_bytes() for p in found}
 
 
 @functools.cache

@@ -105,7 +105,6 @@ def training_task(
         train=TrainConfig(batch=4 if sources is None else 8),
         projection=projection,
         sources=sources or SourcesConfig(),
-        scored=8,
         decoded=4,
         validation=4,
     )

@@ -31,7 +31,7 @@ TINY = ("model.width=16", "model.blocks=1", "model.recurrent=8", "model.head_wid
 
 
 def test_single_frames_know_nothing_of_each_other() -> None:
-    network = ReconstructionNetwork(dataclasses.replace(SMALL, z_kernel=0.0)).double().eval()
+    network = ReconstructionNetwork(dataclasses.replace(SMALL, pose_kernel=0.0)).double().eval()
     obs = observations(Body.open("light"), 1, 9)
     world = obs.world.clone()
     world[:, 4, 15] += 0.1
@@ -39,7 +39,7 @@ def test_single_frames_know_nothing_of_each_other() -> None:
 
     def changed() -> torch.Tensor:
         with torch.no_grad():
-            one, two = (network(o, dynamics=False)[0].z.mean for o in (obs, other))
+            one, two = (network(o, dynamics=False)[0].chart.mean for o in (obs, other))
         return (one - two).abs().amax((0, 2)) > 1e-9
 
     assert changed().all()

@@ -25,8 +25,6 @@ from kinflow.errors import ConfigError
 TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
-    "motion": DynamicsTrainingConfig,
-    "poses": FlowTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
     "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,

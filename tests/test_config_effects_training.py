@@ -134,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("flow", "flow_too"):
         flow = build_flow(TINY_FLOW)
         with torch.no_grad():
-            for p in flow.parameters():
+            for p in (*flow.parameters(), flow.whitening.mean):
                 p.add_(0.05 * torch.randn_like(p))
         save_weights(out / f"{name}.safetensors", flow, TINY_FLOW, {})
     for name in ("dynamics", "dynamics_too"):

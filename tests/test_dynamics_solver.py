@@ -236,11 +236,10 @@ def test_tolerances_that_cannot_be_met_are_named(monkeypatch: pytest.MonkeyPatch
             DynamicsConfig(**{name: 0.0})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("asset", ("dynamics", "motion"))
-def test_packaged_weights_take_any_solver(asset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_weights_take_any_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were written before torchdiffeq came back: what their header lacks has its default, the fast path."""
-    state_dict, header, _ = load_weights(asset_path(f"{asset}.safetensors"))
-    packaged = load_dynamics(asset=asset)
+    state_dict, header, _ = load_weights(asset_path("dynamics.safetensors"))
+    packaged = load_dynamics()
     assert packaged.config == from_dict(DynamicsConfig, header) and not packaged.config.adjoint
     assert packaged.config.solver in CLOSED_FORM
     z, times = 0.1 * torch.randn(1, 6, 63), torch.tensor([[0.0, 0.03, 0.08, 0.1, 0.14, 0.2]])

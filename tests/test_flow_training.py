@@ -174,7 +174,7 @@ TINY = {
 SAYS = {
     "flow": ("normalizing flow", "8 runs of motion capture", "| validation, nats a pose | -1.50 |"),
     "dynamics": (
-        "in the latents of flow",
+        "in the chart of flow",
         "8 runs of motion capture",
         "| validation, nats a frame | 12hz ",
         "central 50 / 90 | 12hz ",

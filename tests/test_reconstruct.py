@@ -46,7 +46,7 @@ def change(obs: Observations, **fields: torch.Tensor) -> Observations:
 def outputs(network: ReconstructionNetwork, obs: Observations, streaming: bool = False) -> list[torch.Tensor]:
     with torch.no_grad():
         p, _ = network(obs, streaming)
-    return [p.z.mean, p.z.log_var, p.root_to_camera, p.root_log_var, p.contact_logits]
+    return [p.chart.mean, p.chart.log_var, p.root_to_camera, p.root_log_var, p.contact_logits]
 
 
 def test_a_roll_of_the_camera_turns_the_root_and_nothing_else(network: ReconstructionNetwork, body: Body) -> None:

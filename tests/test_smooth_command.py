@@ -211,7 +211,7 @@ def a_motion(rotvec: Array, transl: Array) -> Motion:
     return Motion(
         person_id=3, body="open", frame_ids=np.arange(count), timestamps=0.2 + np.arange(count) / FPS, observed=observed,
         betas=np.zeros(10), global_orient=rotvec[:, 0], body_pose=rotvec[:, 1:], transl=transl, joints3d=joints.numpy(),
-        joints3d_std=np.zeros((count, 24)), z=np.zeros((count, 63)), z_std=np.zeros((count, 63)),
+        joints3d_std=np.zeros((count, 24)), z=np.zeros((count, 63)),
         contacts=np.zeros((count, 4)), keypoints2d=np.zeros((count, 33, 2)), confidence=np.zeros((count, 33)),
         boxes_xyxy=np.zeros((count, 4)), K=np.eye(3), image_size=np.array([640, 480]),
     )  # fmt: skip

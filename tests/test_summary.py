@@ -21,7 +21,7 @@ def motion(z_length: np.ndarray, confidence: np.ndarray) -> Motion:
     z = np.zeros((count, 63))
     z[:, 5] = z_length
     shapes = {"global_orient": (3,), "body_pose": (23, 3), "transl": (3,), "joints3d": (24, 3), "joints3d_std": (24,),
-              "z_std": (63,), "contacts": (4,), "keypoints2d": (33, 2), "boxes_xyxy": (4,)}  # fmt: skip
+              "contacts": (4,), "keypoints2d": (33, 2), "boxes_xyxy": (4,)}  # fmt: skip
     return Motion(
         person_id=0, body="open", frame_ids=np.arange(count), timestamps=np.arange(count) / 30.0,
         observed=np.ones(count, bool), betas=np.zeros(10), z=z, confidence=np.tile(confidence[:, None], (1, 33)),

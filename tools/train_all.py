@@ -3,11 +3,11 @@
     python tools/train_all.py --mocap data/mocap.npz --mocap120 data/mocap120.npz --out runs/all --minutes 30 --device cuda
 
 The capture comes from tools/prepare_mocap.py at 60 and at 120 frames/s. Each stage gets its share of the minutes: flow,
-clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, the prior's flow and dynamics, denoiser. A run that was
+clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, denoiser. A run that was
 broken off goes on where it stopped, with the same command; what is finished is not done again. OUT/weights then holds the
 weights with their cards; ``--install`` puts them into kinflow/assets.
 
-``--from-packaged`` starts from the packaged weights instead of from scratch (all but the latent dynamics'), and
+``--from-packaged`` starts from the packaged weights instead of from scratch, and
 ``--first N`` numbers the rendered clips from N on: so one session after another adds clips that no earlier one has seen.
 """
 
@@ -44,19 +44,17 @@ class Stage:
 
 
 STAGES = (
-    Stage("flow", 0.05, "flow", "flow", packaged="flow"),
-    Stage("lifter", 0.12, "lifter", "lifter", ("flow", "perceived"), packaged="lifter"),
-    Stage("dynamics", 0.14, "dynamics", "dynamics", ("flow",), fast=True),
-    Stage("encoder", 0.14, "reconstructor", "reconstructor", ("flow", "lifter", "perceived"), ("filter=false",),
+    Stage("flow", 0.07, "flow", "flow", packaged="flow"),
+    Stage("lifter", 0.14, "lifter", "lifter", ("flow", "perceived"), packaged="lifter"),
+    Stage("dynamics", 0.18, "dynamics", "dynamics", ("flow",), fast=True, packaged="dynamics"),
+    Stage("encoder", 0.18, "reconstructor", "reconstructor", ("flow", "lifter", "perceived"), ("filter=false",),
           packaged="reconstructor"),
-    Stage("reconstructor", 0.10, "reconstructor", "reconstructor",
+    Stage("reconstructor", 0.12, "reconstructor", "reconstructor",
           ("flow", "lifter", "dynamics", "perceived", "init=encoder"), ("train.lr=5e-4",)),
-    Stage("poses", 0.05, "flow", "poses", packaged="poses"),
-    Stage("motion", 0.10, "dynamics", "motion", ("flow=poses",), fast=True, packaged="motion"),
-    Stage("denoiser", 0.15, "denoiser", "denoiser", fast=True, packaged="denoiser"),
+    Stage("denoiser", 0.16, "denoiser", "denoiser", fast=True, packaged="denoiser"),
 )  # fmt: skip
 PERCEIVED_SHARE = 1 - sum(s.share for s in STAGES)
-KEPT = ("flow", "lifter", "dynamics", "reconstructor", "poses", "motion", "denoiser")
+KEPT = ("flow", "lifter", "dynamics", "reconstructor", "denoiser")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

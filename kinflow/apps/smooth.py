@@ -349,7 +349,7 @@ def _derived(
     if "z" in file.keys:
         stored = file.array("z")
         with torch.no_grad():
-            z = load_flow().encode(torch.from_numpy(body[0]).float())[0].numpy()  # the reconstructor's latents
+            z = load_flow().encode(torch.from_numpy(body[0]).float())[0].numpy()
         replaced["z"] = np.where(keep[0, :, None], stored, z.astype(stored.dtype))
     if "joints3d" in file.keys and roots and translations:
         stored = file.array("joints3d")

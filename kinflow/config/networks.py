@@ -120,10 +120,9 @@ class FitLossConfig(Config):
         parts: alignment of the body parts, or of the person mask, with projected vertices; part_scale: likewise.
         landmarks: lifted landmarks in 3D, by their standard deviations.
         acceleration: of the joints in true time; acceleration_scale: m/s^2.
-        smoothness: of z in true time.
-        latent: the flow's prior on z; dynamics: the latent dynamics' likelihood of the motion.
-        posterior: the network's own Gaussians over z and root; start: the way from the start in the flow's chart and of the
-            root, which needs no z and so a tenth of the time.
+        smoothness: of the pose in the flow's chart in true time.
+        latent: the flow's prior on its latents; dynamics: their likelihood of the motion.
+        start: the way from the start, of the pose in the flow's chart and of the root.
         betas: prior on the shape.
         contact_velocity: sliding of feet in contact before a camera that stands still.
     """
@@ -138,8 +137,7 @@ class FitLossConfig(Config):
     smoothness: Weight = 0.05
     latent: Weight = 0.05
     dynamics: Weight = 0.02
-    posterior: Weight = 0.05
-    start: Weight = 0.0
+    start: Weight = 0.02
     betas: Weight = 1.0
     contact_velocity: Weight = 0.0
 
@@ -153,8 +151,8 @@ class WeakLossConfig(Config):
             residual, as a fraction of the person's size, that counts as an outlier.
         parts: alignment of projected vertices with the body parts seen, or with the person's mask; part_scale: likewise.
         landmarks: lifted landmarks in 3D by their standard deviations, nats a landmark.
-        latent: the flow's prior on z, nats a latent; dynamics: the latent dynamics' likelihood of whole windows, likewise.
-        smoothness: of z in true time.
+        latent: the flow's prior on its latents, nats a latent; dynamics: their likelihood of whole windows, nats a coordinate.
+        smoothness: of the pose in the flow's chart in true time.
         betas: prior on the shape.
     """
 
@@ -178,7 +176,7 @@ class TrainingLossConfig(WeakLossConfig):
         betas: prior on the shape, in all windows.
         joints3d, rotations: known 3D joints, decoded, and rotations (joints and root).
         acceleration: error of the joints' acceleration in true time; acceleration_scale: m/s^2.
-        posterior: negative log-likelihood of the true z, root and shape under the network's Gaussians.
+        posterior: negative log-likelihood of the true pose in the chart, root and shape under the network's Gaussians.
         contacts: cross-entropy of foot contact.
     """
 
@@ -195,7 +193,7 @@ class RefineConfig(Config):
     """Test-time optimisation.
 
     Attributes:
-        iterations: of Adam, with a cosine step size; lr: of z; lr_root (rad), lr_transl (m), lr_betas: of the others.
+        iterations: of Adam, with a cosine step size; lr: of the pose in the chart; lr_root (rad), lr_transl (m), lr_betas: of the others.
         pixels: sampled from each frame's part map or mask; vertices: projected for the alignment with it.
         window: frames of the pieces in which the dynamics' likelihood is taken.
         kernel: s, standard deviation of the Gaussian kernel through which corrections pass, so that none is rougher.
@@ -254,7 +252,7 @@ class TiltConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructorConfig(Config):
-    """The frame encoder, the latent filter, and what turns their Gaussians into motion.
+    """The frame encoder, the filter in the flow's chart, and what turns their Gaussians into motion.
 
     Attributes:
         width: of the frame encoder's residual MLP; blocks: how many of them.
@@ -262,7 +260,7 @@ class ReconstructorConfig(Config):
         head_width: hidden units of the heads.
         dropout: inside the residual blocks, in training alone.
         root_inflation, transl_inflation: factors on the covariances of single frames, whose errors are alike in time.
-        z_kernel: s, standard deviation of the Gaussian kernel that averages the offline latents by their precisions; 0
+        pose_kernel: s, standard deviation of the Gaussian kernel that averages the offline poses by their precisions; 0
             leaves them.
         landmark_sigma: m, error of one landmark when the translation is solved.
         align: the short fit to the keypoints that ends every offline reconstruction; 0 iterations: none.
@@ -278,7 +276,7 @@ class ReconstructorConfig(Config):
     dropout: Rate = 0.0
     root_inflation: Positive = 6.0
     transl_inflation: Positive = 4.0
-    z_kernel: Magnitude = 0.05
+    pose_kernel: Magnitude = 0.05
     landmark_sigma: Positive = 0.05
     align: RefineConfig = dataclasses.field(
         default_factory=lambda: RefineConfig(
@@ -291,7 +289,6 @@ class ReconstructorConfig(Config):
             smoothness=0.0,
             latent=0.0,
             dynamics=0.0,
-            posterior=0.0,
             start=0.01,
         )
     )

@@ -84,8 +84,8 @@ class DynamicsTrainingConfig(Config):
 
     Attributes:
         flow: path of the flow's weights; None: the packaged ones.
-        space: "latents" of the flow, which the reconstructor filters in, or coordinates of its "chart", without the
-            coupling layers, for MotionPrior: noise of the same size there is the same whatever the pose.
+        space: coordinates of the flow's "chart", without the coupling layers, where noise of one size is the same whatever the
+            pose; or its "latents", for comparison: nothing of the package reads dynamics of those.
         frames: length of a training window. fps: range of frame rates (drawn log-uniformly); rate_jitter: standard
             deviation of the time stamps' jitter as a share of the interval.
         drop: probability that a window has gaps; drop_share: largest share of its frames dropped.
@@ -104,7 +104,7 @@ class DynamicsTrainingConfig(Config):
     model: DynamicsConfig = dataclasses.field(default_factory=DynamicsConfig)
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(batch=64, steps=8000))
     flow: str | None = None
-    space: typing.Literal["latents", "chart"] = "latents"
+    space: typing.Literal["chart", "latents"] = "chart"
     frames: Frames = 48
     fps: Span = (10.0, 120.0)
     rate_jitter: Share = 0.15
@@ -370,9 +370,8 @@ class ReconstructorTrainingConfig(Config):
             share beside it.
         sources: data sets beside those two, and the weights of all.
         init: weights to start from; None: from scratch.
-        filter: run the latent filter; false trains the encoder alone, for the first part of a training.
-        scored: frames of each window whose latents enter the likelihood; decoded: successive frames that are decoded by
-            the flow for the losses on joints.
+        filter: run the filter; false trains the encoder alone, for the first part of a training.
+        decoded: successive frames of each window whose bodies are posed for the losses on joints.
         validation: windows of the validation split.
     """
 
@@ -392,8 +391,7 @@ class ReconstructorTrainingConfig(Config):
     sources: SourcesConfig = dataclasses.field(default_factory=SourcesConfig)
     init: str | None = None
     filter: bool = True
-    scored: Count = 12
-    decoded: Count = 6
+    decoded: Count = 12
     validation: Count = 96
 
 

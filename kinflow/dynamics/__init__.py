@@ -13,17 +13,15 @@ from .predictive import Predictive
 __all__ = ["ROOT_DIM", "LatentDynamics", "Predictive", "State", "load_dynamics"]
 
 
-def load_dynamics(path: str | Path | None = None, asset: str = "dynamics") -> LatentDynamics:
-    """Trained dynamics, in evaluation mode.
+def load_dynamics(path: str | Path | None = None) -> LatentDynamics:
+    """Trained dynamics in the coordinates of the flow's chart, in evaluation mode.
 
     Args:
         path: a file written by ``kinflow-train dynamics``; None: the packaged one.
-        asset: which of the packaged ones: "dynamics" (in the flow's latents, which the reconstructor filters in) or
-            "motion" (in the chart's coordinates, MotionPrior's).
 
     Raises:
         MissingAssetError: no such file.
         FormatError: not the weights of latent dynamics.
     """
-    path = asset_path(f"{asset}.safetensors") if path is None else path
+    path = asset_path("dynamics.safetensors") if path is None else path
     return load_module(path, "latent dynamics", DynamicsConfig, LatentDynamics)

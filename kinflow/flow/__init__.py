@@ -18,20 +18,18 @@ def build_flow(config: FlowConfig) -> PoseFlow | Rot6dFlow:
     return PoseFlow(config) if config.representation == "chart" else Rot6dFlow(config)
 
 
-def load_flow(path: str | Path | None = None, asset: str = "flow") -> PoseFlow:
+def load_flow(path: str | Path | None = None) -> PoseFlow:
     """A trained flow, in evaluation mode.
 
     Args:
         path: a file written by ``kinflow-train flow``; None: the packaged one.
-        asset: which of the packaged ones: "flow" (poses as kinflow's own capture has them; the reconstructor's latents) or
-            "poses" (as other trackers put them, too; MotionPrior's).
 
     Raises:
         MissingAssetError: no such file.
         FormatError: not the weights of a flow.
         ConfigError: the file holds another representation than the chart's, which has no 63 latents.
     """
-    path = asset_path(f"{asset}.safetensors") if path is None else path
+    path = asset_path("flow.safetensors") if path is None else path
     flow = load_module(path, "a flow", FlowConfig, build_flow)
     if not isinstance(flow, PoseFlow):
         from ..errors import ConfigError

@@ -67,8 +67,8 @@ class PoseFlow(nn.Module):
 
     @torch.no_grad()
     def linear(self) -> PoseFlow:
-        """The same chart, whitening and tails without the coupling layers: 63 coordinates in which small rotations mean
-        the same whatever the pose, for models of how poses change."""
+        """The same chart and whitening, with tails as they were before training and no coupling layers: 63 coordinates in
+        which small rotations mean the same whatever the pose, for models of how poses change."""
         flow = PoseFlow(dataclasses.replace(self.config, layers=0))
         flow.chart.load_state_dict(self.chart.state_dict())
         flow.whitening.load_state_dict(self.whitening.state_dict())

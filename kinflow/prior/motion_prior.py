@@ -87,8 +87,8 @@ class MotionPrior(nn.Module):
         """
         return (
             cls(
-                load_flow(flow, "poses"),
-                load_dynamics(dynamics, "motion"),
+                load_flow(flow),
+                load_dynamics(dynamics),
                 load_denoiser(denoiser),
                 copy.deepcopy(load_tilt()),
             )

@@ -1,4 +1,4 @@
-"""From evidence to motion: frame encoder, latent filter, camera, refinement."""
+"""From evidence to motion: frame encoder, filter, camera, refinement."""
 
 from __future__ import annotations
 

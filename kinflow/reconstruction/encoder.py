@@ -13,9 +13,9 @@ from ..timing import gather_time, reverse_index
 from .gaussian import soft_clamp
 from .observation import FEATURE_SIZE, Observations
 
-LATENT = 63
+COORDINATES = 63
 LOG_VAR_RANGE = (-7.0, 2.0)
-_LAYOUT = {"z_mean": LATENT, "z_log_var": LATENT, "root_rot6d": 6, "root_log_var": 3, "betas_mean": 10, "betas_log_var": 10, "contact_logits": 4}  # fmt: skip
+_LAYOUT = {"chart_mean": COORDINATES, "chart_log_var": COORDINATES, "root_rot6d": 6, "root_log_var": 3, "betas_mean": 10, "betas_log_var": 10, "contact_logits": 4}  # fmt: skip
 HEAD_SIZE = sum(_LAYOUT.values())
 
 
@@ -23,15 +23,15 @@ class Estimate(NamedTuple):
     """What a head says of each frame (all (B, T, ...), float32 or wider).
 
     Attributes:
-        z_mean, z_log_var: (..., 63) Gaussian over the flow's latent.
+        chart_mean, chart_log_var: (..., 63) Gaussian over the pose in the flow's chart, N(0, I) where nothing is known.
         root_rotmat: (..., 3, 3) correction of the closed-form root frame: root_to_ray @ root_rotmat is the pelvis.
         root_log_var: (..., 3) of the correction, rad^2, in the pelvis' axes.
         betas_mean, betas_log_var: (..., 10) one frame's evidence of the shape.
         contact_logits: (..., 4) left heel, left toe, right heel, right toe.
     """
 
-    z_mean: Tensor
-    z_log_var: Tensor
+    chart_mean: Tensor
+    chart_log_var: Tensor
     root_rotmat: Tensor
     root_log_var: Tensor
     betas_mean: Tensor
@@ -45,8 +45,8 @@ def read_head(out: Tensor) -> Estimate:
                     else out.split(list(_LAYOUT.values()), -1), strict=True))  # fmt: skip
     identity = part["root_rot6d"].new_tensor([1.0, 0, 0, 0, 1.0, 0])
     return Estimate(
-        part["z_mean"],
-        soft_clamp(part["z_log_var"], *LOG_VAR_RANGE),
+        part["chart_mean"],
+        soft_clamp(part["chart_log_var"], *LOG_VAR_RANGE),
         rot6d_to_rotmat(identity + part["root_rot6d"]),
         soft_clamp(part["root_log_var"] - 4, -11.0, 1.0),
         part["betas_mean"],

@@ -1,7 +1,10 @@
-"""The latent filter: the flow's latent through time, predicted by the recurrent dynamics and corrected by observations.
+"""The filter: the pose through time in the flow's chart, predicted by the recurrent dynamics and corrected by observations.
+
+In the chart noise has one size whatever the pose; the coupling layers, which make latents of it, stretch it by 0.4 to 150
+(measured), and one Gaussian over latents fits neither what was seen nor what is predicted.
 
 At each frame the dynamics' hidden state is carried over the true time step by its neural ODE and predicts a Gaussian
-over z; the frame's observed Gaussian is fused with it by their precisions; the state is then updated with the result.
+over the coordinates; the frame's observed Gaussian is fused with it by their precisions; the state is then updated with the result.
 Frames without observation are integrated through. It runs backward over the reversed motion as well; the two passes are
 fused by :func:`~kinflow.reconstruction.gaussian.fuse_over_prior`.
 """
@@ -23,27 +26,27 @@ _LARGEST_VAR = 0.95  # of a prediction: what was seen before is worth something 
 
 
 class Pass(NamedTuple):
-    """Predicted (before the frame is seen) and filtered (after) Gaussians over z, (B, T, 63) each."""
+    """Predicted (before the frame is seen) and filtered (after) Gaussians over the chart, (B, T, 63) each."""
 
     predicted: Gaussian
     filtered: Gaussian
 
 
-class LatentFilter(nn.Module):
+class ChartFilter(nn.Module):
     """Filter with one :class:`~kinflow.dynamics.LatentDynamics` and, for each direction, its own trust in it.
 
-    The dynamics were trained on exact latents; the filter feeds them uncertain ones, and the backward pass runs them on
-    reversed time. Both make their predictions too narrow, so each direction learns two numbers per latent: by how much
+    The dynamics were trained on exact poses; the filter feeds them uncertain ones, and the backward pass runs them on
+    reversed time. Both make their predictions too narrow, so each direction learns two numbers per coordinate: by how much
     the predicted variance grows, and how much of the last frame's own uncertainty is handed on.
     """
 
     DIRECTIONS = 2
 
-    def __init__(self, dynamics: LatentDynamics, latent: int) -> None:
+    def __init__(self, dynamics: LatentDynamics, coordinates: int) -> None:
         super().__init__()
         self.dynamics = dynamics
-        self.widen = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
-        self.hand_on = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, latent))
+        self.widen = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, coordinates))
+        self.hand_on = nn.Parameter(torch.zeros(self.DIRECTIONS, 2, coordinates))
         with torch.no_grad():
             self.widen[:, 0] = _FIRST_WIDENING / _TRUST_UNIT
 

@@ -171,7 +171,16 @@ class Lifter(nn.Module):
         return Lifted(mean, 0.5 * torch.log((2 * lifted.log_std).exp().mean(0) + apart))
 
     def each(self, obs: Observations) -> Lifted:
-        """What each network says by itself: a first axis more."""
+        """What each network says by itself: a first axis more.
+
+        Under autocast the networks' products alone are in half precision, so that what they correct loses no digits.
+        """
+        device = obs.world.device.type
+        half = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False):
+            return self._each(obs, half)
+
+    def _each(self, obs: Observations, half: bool) -> Lifted:
         flat = flatten_view(obs)
         view = upright_view(flat)
         world = obs.world - obs.world[..., [LEFT_HIP, RIGHT_HIP], :].mean(-2, keepdim=True)
@@ -189,7 +198,8 @@ class Lifter(nn.Module):
         )
         means, log_stds = [], []
         for member in self.members:
-            (correction, log_std), (other, other_std) = member(*seen), member(*turned)
+            with torch.autocast(obs.world.device.type, enabled=half):
+                (correction, log_std), (other, other_std) = member(*seen), member(*turned)
             means.append(world + _CORRECTION * (correction + (other * side)[..., mirror, :]) / 2)
             log_stds.append((log_std + other_std[..., mirror, :]) / 2)
         mean = torch.stack(means)

@@ -1,4 +1,4 @@
-"""The reconstruction network: observations of people in, Gaussians over pose latents, root, shape and contact out."""
+"""The reconstruction network: observations of people in, Gaussians over pose, root, shape and contact out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ..config import DynamicsConfig, ReconstructorConfig
 from ..dynamics import LatentDynamics
 from ..timing import gather_time, reverse_index
-from .encoder import HEAD_SIZE, LATENT, Estimate, SequenceEncoder, head, read_head
-from .filter import LatentFilter, Pass
+from .encoder import COORDINATES, HEAD_SIZE, Estimate, SequenceEncoder, head, read_head
+from .filter import ChartFilter, Pass
 from .gaussian import Gaussian, fuse, fuse_over_prior
 from .kernel import kernel_of
 from .observation import Canonical, Observations, canonicalise, flatten_view, time_steps
@@ -21,14 +21,14 @@ class Prediction(NamedTuple):
     """What the network says of every frame.
 
     Attributes:
-        z: (B, T, 63) Gaussian over the flow's latent.
+        chart: (B, T, 63) Gaussian over the pose in the flow's chart (:meth:`kinflow.flow.PoseFlow.linear`).
         root_to_camera: (B, T, 3, 3) pelvis rotation; root_log_var: (B, T, 3) rad^2 in the pelvis' axes.
         betas: (B, 10) Gaussian over the shape, pooled over the person's frames.
         contact_logits: (B, T, 4).
         canonical: the frame everything was seen in.
     """
 
-    z: Gaussian
+    chart: Gaussian
     root_to_camera: Tensor
     root_log_var: Tensor
     betas: Gaussian
@@ -54,9 +54,9 @@ class Traces(NamedTuple):
 
 
 class ReconstructionNetwork(nn.Module):
-    """Frame encoder -> recurrent states -> observed Gaussians -> latent filter both ways -> fused estimate.
+    """Frame encoder -> recurrent states -> observed Gaussians -> filter both ways -> fused estimate.
 
-    ``filter.dynamics`` are the packaged latent dynamics and no part of this network's own weights.
+    ``filter.dynamics`` are the packaged dynamics and no part of this network's own weights.
     """
 
     def __init__(self, config: ReconstructorConfig, dynamics: LatentDynamics | None = None) -> None:
@@ -65,9 +65,9 @@ class ReconstructionNetwork(nn.Module):
         self.encoder = SequenceEncoder(config)
         width, recurrent = config.width, config.recurrent
         self.stream_head = head(width + recurrent, config.head_width, HEAD_SIZE)
-        self.backward_head = head(width + recurrent, config.head_width, 2 * LATENT)
-        self.fusion_head = head(width + 2 * recurrent + 2 * LATENT, config.head_width, HEAD_SIZE, zero=True)
-        self.filter = LatentFilter(dynamics if dynamics is not None else LatentDynamics(DynamicsConfig()), LATENT)
+        self.backward_head = head(width + recurrent, config.head_width, 2 * COORDINATES)
+        self.fusion_head = head(width + 2 * recurrent + 2 * COORDINATES, config.head_width, HEAD_SIZE, zero=True)
+        self.filter = ChartFilter(dynamics if dynamics is not None else LatentDynamics(DynamicsConfig()), COORDINATES)
         for parameter in self.filter.dynamics.parameters():
             parameter.requires_grad_(False)
 
@@ -99,7 +99,7 @@ class ReconstructionNetwork(nn.Module):
         frame_out = self.stream_head(torch.cat((states.code, states.forward), -1))
         with torch.autocast(device, enabled=False):
             frame = read_head(frame_out)
-            evidence = Gaussian(frame.z_mean, frame.z_log_var)
+            evidence = Gaussian(frame.chart_mean, frame.chart_log_var)
             pooled = pool_betas(frame, seen)
             if streaming:
                 ahead = self.filter(evidence, seen, dt, torch.zeros_like(seen[:, 0], dtype=torch.long))
@@ -118,21 +118,21 @@ class ReconstructionNetwork(nn.Module):
         fusion_out = self.fusion_head(torch.cat([x.to(states.code.dtype) for x in inputs], -1))
         with torch.autocast(device, enabled=False):
             estimate = _correct(fusion_out, fused, frame)
-            kernel = kernel_of(obs.timestamps, self.config.z_kernel, obs.valid)
-            z = kernel.average(Gaussian(estimate.z_mean, estimate.z_log_var))
-            prediction = _prediction(z, estimate, pool_betas(estimate, seen), canonical)
+            kernel = kernel_of(obs.timestamps, self.config.pose_kernel, obs.valid)
+            pose = kernel.average(Gaussian(estimate.chart_mean, estimate.chart_log_var))
+            prediction = _prediction(pose, estimate, pool_betas(estimate, seen), canonical)
         return prediction, Traces(frame, backward, ahead, behind, pooled)
 
     @torch.no_grad()
-    def fill_gaps(self, z: Gaussian, obs: Observations) -> Gaussian:
-        """Latents of the frames not observed, from the fused ones around them, by the dynamics in both directions."""
+    def fill_gaps(self, pose: Gaussian, obs: Observations) -> Gaussian:
+        """Poses in the chart of the frames not observed, from the fused ones around them, by the dynamics in both directions."""
         seen, dt = obs.observed & obs.valid, time_steps(obs.timestamps)
         if bool((seen | ~obs.valid).all()):
-            return z
+            return pose
         index = reverse_index(obs.valid.sum(1), seen.shape[1])
         dt_back = gather_time(torch.cat((dt[:, 1:], dt[:, :1]), 1), index)
-        ahead, before = self.filter.bridge(z, seen, dt)
-        mirrored = Gaussian(gather_time(z.mean, index), gather_time(z.log_var, index))
+        ahead, before = self.filter.bridge(pose, seen, dt)
+        mirrored = Gaussian(gather_time(pose.mean, index), gather_time(pose.log_var, index))
         behind, after = self.filter.bridge(mirrored, gather_time(seen, index), dt_back)
         behind = Gaussian(gather_time(behind.mean, index), gather_time(behind.log_var, index))
         bridged = fuse_over_prior(ahead, behind)
@@ -141,7 +141,7 @@ class ReconstructionNetwork(nn.Module):
         bridged = bridged._replace(mean=bridged.mean.clamp(low, high))
         # The uncertainty of the estimates at both ends, much the same error, comes on top.
         ends = torch.minimum(before, gather_time(after, index)).log()
-        return z.where(seen, bridged._replace(log_var=torch.logaddexp(bridged.log_var, ends).clamp_max(0.0)))
+        return pose.where(seen, bridged._replace(log_var=torch.logaddexp(bridged.log_var, ends).clamp_max(0.0)))
 
     def _both_ways(self, ahead: Gaussian, back: Gaussian, seen: Tensor, valid: Tensor, dt: Tensor) -> tuple[Pass, Pass]:
         """Both directions as one batch: forward sequences, and the same reversed in time."""
@@ -158,24 +158,24 @@ class ReconstructionNetwork(nn.Module):
         return Pass(*parts[0]), Pass(*behind)
 
 
-def _prediction(z: Gaussian, estimate: Estimate, betas: Gaussian, canonical: Canonical) -> Prediction:
+def _prediction(pose: Gaussian, estimate: Estimate, betas: Gaussian, canonical: Canonical) -> Prediction:
     root = canonical.root_to_camera @ estimate.root_rotmat.to(canonical.root_to_ray.dtype)
-    return Prediction(z, root, estimate.root_log_var, betas, estimate.contact_logits, canonical)
+    return Prediction(pose, root, estimate.root_log_var, betas, estimate.contact_logits, canonical)
 
 
 def _read_gaussian(out: Tensor) -> Gaussian:
-    full = read_head(torch.cat((out, out.new_zeros(*out.shape[:-1], HEAD_SIZE - 2 * LATENT)), -1))
-    return Gaussian(full.z_mean, full.z_log_var)
+    full = read_head(torch.cat((out, out.new_zeros(*out.shape[:-1], HEAD_SIZE - 2 * COORDINATES)), -1))
+    return Gaussian(full.chart_mean, full.chart_log_var)
 
 
 def _correct(out: Tensor, fused: Gaussian, frame: Estimate) -> Estimate:
-    """What both directions together say (out (..., HEAD_SIZE)), as a correction of the fused latent and the streaming head."""
+    """What both directions together say (out (..., HEAD_SIZE)), as a correction of the fused pose and the streaming head."""
     base = torch.cat((fused.mean, fused.log_var), -1)
     out = out.to(base.dtype)
-    change = read_head(torch.cat((base + out[..., : 2 * LATENT], out[..., 2 * LATENT :]), -1))
+    change = read_head(torch.cat((base + out[..., : 2 * COORDINATES], out[..., 2 * COORDINATES :]), -1))
     return Estimate(
-        change.z_mean,
-        change.z_log_var,
+        change.chart_mean,
+        change.chart_log_var,
         frame.root_rotmat @ change.root_rotmat,
         change.root_log_var,
         frame.betas_mean + change.betas_mean,

@@ -1,4 +1,4 @@
-"""One person's motion as the parameters of body and flow, and the record made of it."""
+"""One person's motion as the body's parameters, and the record made of it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ class Parameters:
     """What a reconstruction finds of one person, on one device.
 
     Attributes:
-        z: (T, 63) latents of the flow; z_std: (T, 63) their standard deviations.
+        pose: (T, 21, 3, 3) rotations of the body's joints relative to their parents.
         root: (T, 3, 3) pelvis to camera.
         transl: (T, 3) m, camera axes.
         betas: (10,).
         contacts: (T, 4) probabilities, in the order of :data:`kinflow.skeleton.FEET`.
     """
 
-    z: Tensor
-    z_std: Tensor
+    pose: Tensor
     root: Tensor
     transl: Tensor
     betas: Tensor
@@ -51,19 +50,20 @@ def motion_of(
     """The record of one person; see :class:`kinflow.motion.Motion`.
 
     Args:
+        flow: in which the record's latents are.
         std: (T, 24, 2) m, deviations of the joints across the line of sight and along it.
         reach90: (24, 2), how many of them the regions of 90 % reach.
         evidence: of the same frames.
         K: (3, 3) px.
     """
     parts = []
-    for rows in torch.arange(len(parameters.z), device=parameters.z.device).split(_PIECE):
-        pose = flow.decode(parameters.z[rows])[0]
+    for rows in torch.arange(len(parameters.pose), device=parameters.pose.device).split(_PIECE):
+        pose = parameters.pose[rows]
         rotmats = full_pose(pose, parameters.root[rows])
         joints = body.joints(parameters.betas.expand(len(pose), -1), rotmats, parameters.transl[rows])
         hands = torch.zeros_like(rotmats[:, 22:, 0])
-        parts.append((joints, torch.cat((rotmat_to_rotvec(pose), hands), 1)))
-    joints, body_pose = (torch.cat(x) for x in zip(*parts, strict=True))
+        parts.append((flow.encode(pose)[0], joints, torch.cat((rotmat_to_rotvec(pose), hands), 1)))
+    z, joints, body_pose = (torch.cat(x) for x in zip(*parts, strict=True))
     return Motion(
         person_id=evidence.person_id,
         body=body.name,
@@ -78,8 +78,7 @@ def motion_of(
         joints3d_std=std[..., 0],
         joints3d_depth_std=std[..., 1],
         joints3d_reach90=reach90,
-        z=_numpy(parameters.z),
-        z_std=_numpy(parameters.z_std),
+        z=_numpy(z),
         contacts=_numpy(parameters.contacts),
         keypoints2d=evidence.keypoints2d,
         confidence=evidence.confidence,

@@ -27,6 +27,7 @@ from ..tracks import ROOT, TRANSL, smooth
 from .batching import collate, cut, grouped
 from .deviations import JointDeviations, load_deviations
 from .fingerprint import fingerprint
+from .gaussian import Gaussian
 from .geometry import solve_translation
 from .lifting import Lifter, lift, load_lifter
 from .network import Prediction, ReconstructionNetwork
@@ -41,8 +42,8 @@ _PIECE = 512
 class _Person:
     """One person's network output, chunks joined (tensors (T, ...))."""
 
-    z: Tensor
-    z_std: Tensor
+    chart: Tensor
+    chart_std: Tensor
     root: Tensor
     root_log_var: Tensor
     betas: Tensor
@@ -52,8 +53,8 @@ class _Person:
 class Reconstructor:
     """People's motion from their evidence.
 
-    Frames are read by the encoder, filtered in the flow's latent by the recurrent dynamics in both directions of time,
-    decoded by the flow, and placed before the full-frame camera. People do not influence each other, and the same input
+    Frames are read by the encoder, filtered in the flow's chart by the recurrent dynamics in both directions of time, and
+    placed before the full-frame camera. People do not influence each other, and the same input
     gives the same output.
 
     Args:
@@ -79,6 +80,7 @@ class Reconstructor:
         self.body = body
         self.lifter = lifter.eval().requires_grad_(False)
         self.flow = flow.eval().requires_grad_(False)
+        self.chart = self.flow.linear()
         self.network = ReconstructionNetwork(config, dynamics).eval()
         self.deviations = (deviations or JointDeviations()).eval()
         self.weights: dict[str, Any] = {}
@@ -132,6 +134,7 @@ class Reconstructor:
         self.body = self.body.to(device)
         self.lifter = self.lifter.to(device)
         self.flow = self.flow.to(device)
+        self.chart = self.chart.to(device)
         self.network = self.network.to(device)
         self.deviations = self.deviations.to(device)
         return self
@@ -220,7 +223,7 @@ class Reconstructor:
             obs = collate(evidences, group, K, torch.float32).to(self.device)
             prediction, _ = self.network(obs, streaming)
             if not streaming:
-                prediction = prediction._replace(z=self.network.fill_gaps(prediction.z, obs))
+                prediction = prediction._replace(chart=self.network.fill_gaps(prediction.chart, obs))
             for row, chunk in enumerate(group):
                 keep = slice(chunk.keep_from - chunk.start, chunk.keep_to - chunk.start)
                 rows = _rows(prediction, row, keep)
@@ -243,11 +246,12 @@ class Reconstructor:
             person.root.double().cpu().numpy(), covariance.cpu().numpy(), evidence.timestamps, observed,
             ROOT,
         )  # fmt: skip
-        orient = torch.from_numpy(root).to(person.z)
+        pose = self.chart.decode(person.chart)[0]
+        orient = torch.from_numpy(root).to(pose)
         means, covariances = [], []
         for rows in torch.arange(len(evidence)).split(_PIECE):
-            pose = self.flow.decode(person.z[rows])[0]
-            local = self.body.landmarks(person.betas.expand(len(pose), -1), full_pose(pose, orient[rows]), None)
+            betas = person.betas.expand(len(rows), -1)
+            local = self.body.landmarks(betas, full_pose(pose[rows], orient[rows]), None)
             solved = solve_translation(
                 local.double(),
                 torch.from_numpy(evidence.keypoints2d[rows]).to(self.device).double(),
@@ -261,16 +265,16 @@ class Reconstructor:
             np.concatenate(means), np.concatenate(covariances) * config.transl_inflation, evidence.timestamps,
             observed, TRANSL,
         )  # fmt: skip
-        placed = Parameters(
-            person.z, person.z_std, orient, torch.from_numpy(transl).to(person.z), person.betas, person.contacts
-        )
-        std = self._joint_std(placed, evidence, root_cov, transl_cov, torch.Generator().manual_seed(seed))
+        placed = Parameters(pose, orient, torch.from_numpy(transl).to(pose), person.betas, person.contacts)
+        chart = Gaussian(person.chart, 2 * person.chart_std.log())
+        std = self._joint_std(placed, chart, evidence, root_cov, transl_cov, torch.Generator().manual_seed(seed))
         reach90 = self.deviations.reach90.cpu().numpy()
         return motion_of(placed, std, reach90, evidence, K.numpy(), self.flow, self.body)
 
     def _joint_std(
         self,
         parameters: Parameters,
+        chart: Gaussian,
         evidence: Evidence,
         root_cov: np.ndarray,
         transl_cov: np.ndarray,
@@ -278,7 +282,7 @@ class Reconstructor:
     ) -> np.ndarray:
         """Standard deviations (T, 24, 2) m of the joints about the pelvis, and of its own place, across the ray and along it.
 
-        Of frames that were not seen the deviations come from those before and after, and from draws of z and of the root,
+        Of frames that were not seen the deviations come from those before and after, and from draws of pose and root,
         whose spread grows with the gap.
 
         Args:
@@ -301,7 +305,7 @@ class Reconstructor:
         )
         share = share.clip(0, 1)[:, None, None]
         around = (1 - share) * std[before] + share * std[after % len(times)]
-        drawn = self._drawn_std(parameters, torch.from_numpy(rows).to(self.device), root_cov[rows], generator)[
+        drawn = self._drawn_std(parameters, chart, torch.from_numpy(rows).to(self.device), root_cov[rows], generator)[
             ..., None
         ]
         drawn = np.concatenate((np.broadcast_to(place[rows, None], (len(rows), 1, 2)), drawn.repeat(2, -1)[:, 1:]), 1)
@@ -309,18 +313,18 @@ class Reconstructor:
         return out
 
     def _drawn_std(
-        self, parameters: Parameters, rows: Tensor, root_cov: np.ndarray, generator: torch.Generator
+        self, parameters: Parameters, chart: Gaussian, rows: Tensor, root_cov: np.ndarray, generator: torch.Generator
     ) -> np.ndarray:
-        """Standard deviation (R, 24) m of the joints about the pelvis in some rows, an axis, by draws of z and of the root."""
-        z, pairs = parameters.z[rows], max(1, self.config.std_draws // 2)
-        z_std, root = parameters.z_std[rows], parameters.root[rows]
-        half = torch.randn(pairs, 1, z.shape[-1], generator=generator).to(z)
-        turn = torch.randn(pairs, 1, 3, generator=generator).to(z)
+        """Standard deviation (R, 24) m of the joints about the pelvis in some rows, an axis, by draws of pose and root."""
+        mean, std, pairs = chart.mean[rows], chart.std[rows], max(1, self.config.std_draws // 2)
+        root = parameters.root[rows]
+        half = torch.randn(pairs, 1, mean.shape[-1], generator=generator).to(mean)
+        turn = torch.randn(pairs, 1, 3, generator=generator).to(mean)
         noise, turn = torch.cat((half, -half)), torch.cat((turn, -turn))  # in pairs: the mean is exact to first order
-        total = torch.zeros(len(z), 24, dtype=z.dtype, device=z.device)
-        factor = torch.from_numpy(cholesky(root_cov)).to(z)
-        for part in torch.arange(len(z), device=z.device).split(_PIECE // 4):
-            pose = self.flow.decode(z[part] + noise * z_std[part])[0]
+        total = torch.zeros(len(mean), 24, dtype=mean.dtype, device=mean.device)
+        factor = torch.from_numpy(cholesky(root_cov)).to(mean)
+        for part in torch.arange(len(mean), device=mean.device).split(_PIECE // 4):
+            pose = self.chart.decode(mean[part] + noise * std[part])[0]
             turned = rotvec_to_rotmat(torch.einsum("tij,nkj->nti", factor[part], turn))
             betas = parameters.betas.expand(*pose.shape[:2], -1)
             joints = self.body.joints(betas, full_pose(pose, root[part] @ turned), None)
@@ -351,7 +355,7 @@ def place_deviations(transl: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(np.stack((across, along), -1).clip(1e-8)).astype(np.float32)
 
 
-_PER_FRAME = {"z": (63,), "z_std": (63,), "root": (3, 3), "root_log_var": (3,), "contacts": (4,)}
+_PER_FRAME = {"chart": (63,), "chart_std": (63,), "root": (3, 3), "root_log_var": (3,), "contacts": (4,)}
 
 
 def _empty(frames: int, device: torch.device) -> _Person:
@@ -362,8 +366,8 @@ def _empty(frames: int, device: torch.device) -> _Person:
 
 def _rows(prediction: Prediction, row: int, keep: slice) -> _Person:
     return _Person(
-        prediction.z.mean[row, keep],
-        prediction.z.std[row, keep],
+        prediction.chart.mean[row, keep],
+        prediction.chart.std[row, keep],
         prediction.root_to_camera[row, keep],
         prediction.root_log_var[row, keep],
         prediction.betas.mean[row],

@@ -1,4 +1,4 @@
-"""Test-time optimisation: latents, root, translation and shape fitted to one clip's evidence under the training losses."""
+"""Test-time optimisation: pose, root, translation and shape fitted to one clip's evidence under the training losses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..evidence import Evidence
 from ..flow import PoseFlow
 from ..motion import Motion
 from ..rotations import rotvec_to_rotmat
-from ..skeleton import FEET
+from ..skeleton import FEET, NUM_BODY
 from .contacts import contact_probability
 from .descent import descend
 from .kernel import Kernel, kernel_of
@@ -37,7 +37,6 @@ _CHART_STD = 0.3  # likewise, of the pose in the flow's whitened chart
 _PIECE = 256  # frames that the body is posed in at once
 _LIMB_ENDS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
 _EXTREMITY = 0.3  # weight of landmarks of face, hands and feet, many and close together, against those
-_LEAST_STD = 0.05  # of z; the network is never trusted further
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Variables:
 
     Attributes:
         chart: (T, 63) the pose in the flow's whitened chart, in which all directions are about alike and from which a pose
-            is had without the coupling layers: they are what takes longest, and the terms that need z alone pay for them.
+            is had without the coupling layers: the flow's prior alone pays for them.
         turn: (T, 3) rad, of the root against the start's.
         transl: (T, 3) m. betas: (10,).
     """
@@ -59,13 +58,17 @@ class Variables:
 
 @dataclasses.dataclass(frozen=True)
 class Start(Parameters):
-    """Where a fit begins; chart: (T, 63) of its poses, as of :class:`Variables`."""
+    """Where a fit begins.
+
+    Attributes:
+        chart: (T, 63) of its poses, as of :class:`Variables`.
+    """
 
     chart: Tensor
 
 
 class _Posed(NamedTuple):
-    """Latents (T, 63) where a term needs them, else (T, 0), joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of
+    """Latents (T, 63) where the flow's prior needs them, else (T, 0), joints (T, 24, 3) and feet (T, 4, 3) in m, and the losses (T,) of
     keypoints, world landmarks and parts."""
 
     z: Tensor
@@ -78,7 +81,7 @@ class _Posed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Refiner:
-    """Fits motions to their evidence, starting from themselves; the network's Gaussians stay as a prior.
+    """Fits motions to their evidence, starting from themselves.
 
     Attributes:
         flow, dynamics: give the likelihood of poses and motions.
@@ -125,7 +128,7 @@ class Refiner:
         target = gather_target(motion, evidence, config.pixels if self.weights.parts > 0 else 0, device, seed)
         start = self.start(motion)
         # What is optimised is a correction that is even in time, added to the start.
-        free = Variables(torch.zeros_like(start.z), torch.zeros_like(start.transl), torch.zeros_like(start.transl),
+        free = Variables(torch.zeros_like(start.chart), torch.zeros_like(start.transl), torch.zeros_like(start.transl),
                          torch.zeros_like(start.betas))  # fmt: skip
         kernel = kernel_of(target.timestamps[None], config.kernel)
         moving = [x.requires_grad_() for x in (free.chart, free.turn, free.transl, free.betas)]
@@ -139,8 +142,7 @@ class Refiner:
         with torch.no_grad():
             v = corrected(start, free, kernel)
             fitted = Parameters(
-                by_pieces(self.flow.couplings, v.chart),
-                start.z_std,
+                self._chart.decode(v.chart)[0],
                 start.root @ rotvec_to_rotmat(v.turn),
                 v.transl,
                 v.betas,
@@ -155,10 +157,10 @@ class Refiner:
             return torch.tensor(getattr(motion, name), device=self.body.device)
 
         root = rotvec_to_rotmat(tensor("global_orient"))
-        std = tensor("z_std").clamp_min(_LEAST_STD)
+        pose = rotvec_to_rotmat(tensor("body_pose")[:, :NUM_BODY])
         with torch.no_grad():
-            chart = by_pieces(self.flow.couplings.inverse, tensor("z"))
-        return Start(tensor("z"), std, root, tensor("transl"), tensor("betas"), tensor("contacts"), chart)
+            chart = self._chart.encode(pose)[0]
+        return Start(pose, root, tensor("transl"), tensor("betas"), tensor("contacts"), chart)
 
     def objective(
         self, v: Variables, start: Start, target: Target, offset: int = 0
@@ -169,7 +171,7 @@ class Refiner:
 
         Args:
             v: where it is taken.
-            start: the prior: the motion that was reconstructed, with its uncertainty.
+            start: the motion that was reconstructed, of which the fit stays within reach.
             target: the evidence.
             offset: frame at which the windows of the dynamics' likelihood begin.
 
@@ -181,16 +183,12 @@ class Refiner:
         terms: dict[str, Tensor] = {}
         if w.keypoints > 0:
             terms["keypoints"] = losses.masked_mean(posed.reprojection, target.observed)
-        turned = (v.turn / _ROOT_STD).square().sum(-1)
         if w.start > 0:
             off = (v.chart - start.chart).square().sum(-1) / _CHART_STD**2
+            turned = (v.turn / _ROOT_STD).square().sum(-1)
             terms["start"] = (0.5 * off + 0.5 * turned).mean()
-        z = posed.z
-        if w.posterior > 0:
-            off = ((z - start.z) / start.z_std).square().sum(-1)
-            terms["posterior"] = (0.5 * off + 0.5 * turned).mean()
         if w.latent > 0:
-            terms["latent"] = losses.latent_nll(z).mean()
+            terms["latent"] = losses.latent_nll(posed.z).mean()
         if w.betas > 0:
             terms["betas"] = losses.betas_prior(v.betas)
         if w.landmarks > 0 and target.world_std is not None and bool(target.has_world.any()):
@@ -199,9 +197,9 @@ class Refiner:
             terms["parts"] = losses.masked_mean(posed.parts, target.observed & target.silhouette.seen)
         if len(v.chart) > 1:
             if w.smoothness > 0:
-                terms["smoothness"] = losses.latent_smoothness(z, target.timestamps).mean()
+                terms["smoothness"] = losses.latent_smoothness(v.chart, target.timestamps).mean()
             if w.dynamics > 0:
-                terms["dynamics"] = self._dynamics_nll(z, target.timestamps, offset)
+                terms["dynamics"] = self._dynamics_nll(v.chart, target.timestamps, offset)
             if w.contact_velocity > 0:
                 terms["contact_velocity"] = losses.contact_velocity(
                     posed.feet, start.contacts, target.timestamps
@@ -223,8 +221,9 @@ class Refiner:
         w = self.weights
 
         def piece(chart: Tensor, turn: Tensor, transl: Tensor, betas: Tensor, rows: slice) -> _Posed:
-            rotmats = full_pose(self._linear.decode(chart)[0], start.root[rows] @ rotvec_to_rotmat(turn))
-            z = self.flow.couplings(chart)[0] if self._needs_latents else chart[:, :0]
+            pose = self._chart.decode(chart)[0]
+            rotmats = full_pose(pose, start.root[rows] @ rotvec_to_rotmat(turn))
+            z = self.flow.encode(pose)[0] if w.latent > 0 else chart[:, :0]
             joints, landmarks = self.body.joints_and_landmarks(betas.expand(len(chart), -1), rotmats, transl)
             confidence = target.confidence[rows]
             reprojection = losses.keypoint_reprojection(
@@ -259,34 +258,29 @@ class Refiner:
                 pieces.append(piece(*arguments))
         return _Posed(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
-    def _dynamics_nll(self, z: Tensor, timestamps: Tensor, offset: int) -> Tensor:
+    def _dynamics_nll(self, chart: Tensor, timestamps: Tensor, offset: int) -> Tensor:
         """Per frame, in windows whose borders move with ``offset`` so that no seam stays unjoined."""
         window = self.config.window
-        usable = (len(z) - offset) // window if len(z) > window else 0
+        usable = (len(chart) - offset) // window if len(chart) > window else 0
         if usable:
             rows = slice(offset, offset + usable * window)
-            z = rearrange(z[rows], "(n w) d -> n w d", w=window)
+            chart = rearrange(chart[rows], "(n w) d -> n w d", w=window)
             timestamps = rearrange(timestamps[rows], "(n w) -> n w", w=window)
         else:
-            z, timestamps = z[None], timestamps[None]
+            chart, timestamps = chart[None], timestamps[None]
         # The recurrence's graph takes 80 kB a frame, and windows do not see each other.
         at_once = max(1, 2 * _PIECE // window)
-        pieces = list(zip(z.split(at_once), timestamps.split(at_once), strict=True))
+        pieces = list(zip(chart.split(at_once), timestamps.split(at_once), strict=True))
         if len(pieces) == 1:
-            return losses.dynamics_nll(self.dynamics.log_prob(z, timestamps)).mean()
+            return losses.dynamics_nll(self.dynamics.log_prob(chart, timestamps)).mean()
         parts = [
             checkpoint(self.dynamics.log_prob, *piece, use_reentrant=True, preserve_rng_state=False) for piece in pieces
         ]
         return losses.dynamics_nll(torch.cat(parts)).mean()
 
     @cached_property
-    def _linear(self) -> PoseFlow:
+    def _chart(self) -> PoseFlow:
         return self.flow.linear()
-
-    @property
-    def _needs_latents(self) -> bool:
-        w = self.weights
-        return max(w.posterior, w.latent, w.smoothness, w.dynamics) > 0
 
     @cached_property
     def _vertex_ids(self) -> Tensor:
@@ -296,11 +290,6 @@ class Refiner:
     @cached_property
     def _vertex_parts(self) -> Tensor:
         return surface_parts(self.body)[self._vertex_ids]
-
-
-def by_pieces(couplings: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
-    """Latents of charts, or charts of latents (T, 63), a few frames at a time: a frame takes 10 kB on the way."""
-    return torch.cat([couplings(rows)[0] for rows in x.split(_PIECE)])
 
 
 def landmark_weights(confidence: Tensor) -> Tensor:

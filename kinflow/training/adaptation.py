@@ -198,7 +198,7 @@ class AdaptationTask:
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
-        self.flow, self.lifter, self.body = base.flow, base.lifter, base.body.to(device)
+        self.flow, self.chart, self.lifter, self.body = base.flow, base.chart, base.lifter, base.body.to(device)
         self.teacher, self.module = base.network, copy.deepcopy(base.network)
         self.prior = MotionPrior.load().to(device)
         frames, body = config.projection.frames, copy.deepcopy(base.body).to("cpu")  # windows are drawn there
@@ -246,14 +246,14 @@ class AdaptationTask:
     def _terms(self, sample: Sample, prediction: Prediction, frames: Tensor) -> dict[str, Tensor]:
         """Terms of windows of clips by the names of their weights, those of single frames over ``frames`` (B, F)."""
         with torch.autocast(self.device.type, enabled=False):
-            z, root = gather_time(prediction.z.mean, frames), gather_time(prediction.root_to_camera, frames)
+            chart, root = gather_time(prediction.chart.mean, frames), gather_time(prediction.root_to_camera, frames)
             betas = prediction.betas.mean[:, None].expand(-1, frames.shape[1], -1)
             view = gather_time(prediction.canonical.ray_to_camera, frames)
-            pose, weights = self.flow.decode(z)[0], self.config.losses
-            terms = alignment_terms(sample, frames, z, pose, root, view, betas, self.body, weights)
+            pose, weights = self.chart.decode(chart)[0], self.config.losses
+            terms = alignment_terms(sample, frames, pose, root, view, betas, self.body, self.flow, weights)
             del terms["joints3d.positions"]  # of which clips have none
             dynamics = self.teacher.filter.dynamics
-            terms |= motion_terms(sample, prediction.z.mean, dynamics, weights)
+            terms |= motion_terms(sample, prediction.chart.mean, dynamics, weights)
             return {**terms, "betas": losses.betas_prior(prediction.betas.mean).mean()}
 
     @torch.no_grad()
@@ -265,14 +265,14 @@ class AdaptationTask:
         for first in range(0, windows, _BATCH):
             sample = windows_of(self.held, slice(first, first + _BATCH))
             prediction, _ = module(sample.obs)
-            if not sound(prediction.z.mean):
+            if not sound(prediction.chart.mean):
                 return {"score": _BROKEN, **dict.fromkeys(self.before, math.nan)}
             valid = sample.obs.valid
             frames = torch.arange(valid.shape[1], device=self.device).expand(len(valid), -1)
             for name, value in self._terms(sample, prediction, frames).items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(valid)
             times = sample.obs.timestamps + torch.cumsum(~valid, 1) / 30  # padding repeats the last frame's
-            likely = self.prior.log_prob(self.flow.decode(prediction.z.mean)[0], times, valid=valid)
+            likely = self.prior.log_prob(self.chart.decode(prediction.chart.mean)[0], times, valid=valid)
             nats, count = nats + float(likely[valid].sum()), count + int(valid.sum())
         terms = {name.split(".")[0]: value / windows for name, value in totals.items()}
         scores = {name: terms[name] for name in ALIGNMENT if self._weight(name) > 0}
@@ -286,11 +286,11 @@ class AdaptationTask:
 
 
 def departure(now: tuple[Prediction, Traces], before: tuple[Prediction, Traces], valid: Tensor) -> dict[str, Tensor]:
-    """How far a network's output is from another's on the same windows: divergence of the Gaussians of latents and shape per
+    """How far a network's output is from another's on the same windows: divergence of the Gaussians of pose and shape per
     number (nats), angle between the roots (rad), cross-entropy of the contacts beyond what is their own (nats)."""
     (mine, my_traces), (theirs, their_traces) = now, before
     pairs = {
-        "smoothed": (mine.z, theirs.z),
+        "smoothed": (mine.chart, theirs.chart),
         "filtered": (my_traces.ahead.filtered, their_traces.ahead.filtered),
     }
     terms = {}

@@ -20,7 +20,7 @@ SETTINGS = {
     "affine": " --set model.coupling=affine",
     "rot6d": " --set model.representation=rot6d --set model.coupling=affine",
 }
-"""How each variant's training differs from the default one."""
+"""How each variant's training differs from the default one, but for all knowing kinflow's own poses alone, as their peers do."""
 
 
 class FlowPrior(PosePrior):
@@ -65,7 +65,7 @@ def trained_flow(study: Path, variant: str, seed: int) -> Path:
     path = study / f"flow_{variant}_{seed}" / "flow.safetensors"
     if not path.is_file():
         raise MissingAssetError(
-            f"{path}: no such weights. Train them: kinflow-train flow --config configs/flow.yaml"
+            f"{path}: no such weights. Train them: kinflow-train flow --config configs/flow.yaml --set shares=0"
             f"{SETTINGS[variant]} --set train.seed={seed} --out {path.parent}"
         )
     return path

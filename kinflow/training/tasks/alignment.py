@@ -16,6 +16,7 @@ from ...body.surface import surface_parts
 from ...cameras import project
 from ...config import WeakLossConfig
 from ...dynamics import LatentDynamics
+from ...flow import PoseFlow
 from ...reconstruction.geometry import solve_translation
 from ...reconstruction.refine import landmark_weights
 from ...reconstruction.target import inside_crops
@@ -25,20 +26,20 @@ from ..streams.projected import Sample
 VERTICES = 256
 """Of the body, that are held against a mask."""
 NLL_CAP = 6.0
-"""Nats per latent beyond which a frame's pull is bounded."""
-_FARTHEST = 1e4  # of a latent that a network may mean
+"""Nats per coordinate beyond which a frame's pull is bounded."""
+_FARTHEST = 1e4  # of a coordinate that a network may mean
 _HIPS = (1, 2)
 
 
 def alignment_terms(
     sample: Sample,
     frames: Tensor,
-    z: Tensor,
     pose: Tensor,
     root: Tensor,
     view: Tensor,
     betas: Tensor,
     body: Body,
+    flow: PoseFlow,
     weights: WeakLossConfig,
 ) -> dict[str, Tensor]:
     """Terms by the name of their weight, over the frames whose pose is not known.
@@ -47,8 +48,8 @@ def alignment_terms(
 
     Args:
         sample: B windows. frames: (B, F) those of each that were decoded.
-        z: (B, F, 63) latents; pose: (B, F, 21, 3, 3) decoded from them; root: (B, F, 3, 3) to the camera; view: (B, F, 3, 3)
-            from the ray's axes to the camera's; betas: (B, F, 10).
+        pose: (B, F, 21, 3, 3) of these; root: (B, F, 3, 3) to the camera; view: (B, F, 3, 3) from the ray's axes to the
+            camera's; betas: (B, F, 10). flow: whose prior the pose has.
 
     Returns:
         Scalars; 0 where no frame has what the term needs.
@@ -56,11 +57,11 @@ def alignment_terms(
     known, obs = sample.known, sample.obs
     unknown = gather_time(obs.valid & ~known.pose, frames)
     rows = unknown.any(1).nonzero()[:, 0]
-    zero = z.new_zeros(())
+    zero = pose.new_zeros(())
     names = ("keypoints.seen", "parts", "landmarks", "joints3d.positions", "latent")
     if not len(rows):
         return dict.fromkeys(names, zero)
-    z, pose, root, view, betas, unknown = (x[rows] for x in (z, pose, root, view, betas, unknown))
+    pose, root, view, betas, unknown = (x[rows] for x in (pose, root, view, betas, unknown))
 
     def part(x: Tensor) -> Tensor:
         return gather_time(x[rows], frames[rows])
@@ -86,10 +87,13 @@ def alignment_terms(
     terms = {
         "keypoints.seen": losses.masked_mean(reprojection, seen),
         "joints3d.positions": losses.masked_mean(distance, unknown & there.any(-1)),
-        "latent": losses.masked_mean(losses.latent_nll(z) / z.shape[-1], unknown),
+        "latent": zero,
         "parts": zero,
         "landmarks": zero,
     }
+    if weights.latent > 0:
+        z = flow.encode(pose)[0]
+        terms["latent"] = losses.masked_mean(losses.latent_nll(z) / z.shape[-1], unknown)
     lifted = seen & part(obs.has_world)
     if weights.landmarks > 0 and bool(lifted.any()):
         in_ray = (landmarks - joints[..., :1, :]) @ view
@@ -97,7 +101,7 @@ def alignment_terms(
         terms["landmarks"] = losses.masked_mean(off, lifted)
     masked = seen & part(known.masked)
     if weights.parts > 0 and bool(masked.any()):
-        ids = torch.linspace(0, body.num_vertices - 1, VERTICES, device=z.device).round().long().unique()
+        ids = torch.linspace(0, body.num_vertices - 1, VERTICES, device=pose.device).round().long().unique()
         labelled = known.labelled[rows, None].expand_as(masked)
         told = surface_parts(body)[ids]
         values = []
@@ -119,40 +123,40 @@ def alignment_terms(
 
 
 def motion_terms(
-    sample: Sample, z: Tensor, dynamics: LatentDynamics | None, weights: WeakLossConfig
+    sample: Sample, chart: Tensor, dynamics: LatentDynamics | None, weights: WeakLossConfig
 ) -> dict[str, Tensor]:
     """Terms by the name of their weight, over the windows of two frames or more of which no pose is known.
 
     Args:
-        z: (B, T, 63) latents of the windows' frames. dynamics: whose likelihood it is, in the flow's latents; None where that weighs
+        chart: (B, T, 63) poses of the windows' frames in the flow's chart. dynamics: whose likelihood it is; None where that weighs
             nothing.
 
     Returns:
-        Scalars, per latent; 0 where there is no such window.
+        Scalars, per coordinate; 0 where there is no such window.
     """
     valid = sample.obs.valid
     rows = (~(valid & sample.known.pose).any(1) & (valid.sum(1) > 1)).nonzero()[:, 0]
-    terms = dict.fromkeys(("dynamics", "smoothness"), z.new_zeros(()))
+    terms = dict.fromkeys(("dynamics", "smoothness"), chart.new_zeros(()))
     if not len(rows):
         return terms
-    if not sound(z):
-        return dict.fromkeys(terms, torch.nan * z.sum())
-    z, valid, times = z[rows], valid[rows], sample.obs.timestamps[rows]
+    if not sound(chart):
+        return dict.fromkeys(terms, torch.nan * chart.sum())
+    chart, valid, times = chart[rows], valid[rows], sample.obs.timestamps[rows]
     # Padding, which repeats the last frame's time, follows it here in even steps.
     times = times + torch.cumsum(~valid, 1) / 30
     if dynamics is not None and weights.dynamics > 0:
-        nll = -dynamics.log_prob(z, times, valid) / z.shape[-1]
+        nll = -dynamics.log_prob(chart, times, valid) / chart.shape[-1]
         terms["dynamics"] = losses.masked_mean(bounded(nll), valid)
     if weights.smoothness > 0:
-        terms["smoothness"] = losses.masked_mean(losses.latent_smoothness(z, times), valid[:, 1:] & valid[:, :-1])
+        terms["smoothness"] = losses.masked_mean(losses.latent_smoothness(chart, times), valid[:, 1:] & valid[:, :-1])
     return terms
 
 
-def sound(z: Tensor) -> bool:
-    """Whether latents are those of a network that has not broken down: standard normal, if the flow is right."""
-    return bool((z.abs() < _FARTHEST).all())
+def sound(chart: Tensor) -> bool:
+    """Whether poses in the chart are those of a network that has not broken down: of unit variance, if they are people's."""
+    return bool((chart.abs() < _FARTHEST).all())
 
 
 def bounded(nll: Tensor) -> Tensor:
-    """Negative log-likelihoods per latent, beyond :data:`NLL_CAP` a tenth of them: a frame far out pulls less."""
+    """Negative log-likelihoods per coordinate, beyond :data:`NLL_CAP` a tenth of them: a frame far out pulls less."""
     return torch.where(nll > NLL_CAP, NLL_CAP + 0.1 * (nll - NLL_CAP), nll)

@@ -203,13 +203,11 @@ def validation_windows(
 
 
 def _build(config: DynamicsTrainingConfig, captured: Captured, device: torch.device) -> DynamicsTask:
-    flow = load_flow(config.flow, "poses" if config.space == "chart" else "flow")
-    return DynamicsTask(config, flow, captured.training, captured.validation, device)
+    return DynamicsTask(config, load_flow(config.flow), captured.training, captured.validation, device)
 
 
 def _card(task: DynamicsTask, captured: Captured, result: FitResult) -> Card:
-    where = "chart of poses.safetensors" if task.config.space == "chart" else "latents of flow.safetensors"
-    what = f"recurrent neural-ODE dynamics in the {where}"
+    what = f"recurrent neural-ODE dynamics in the {task.config.space} of flow.safetensors"
     return Card(what, capture_alone(captured), {NATS: listed(result, sign=-1).replace("nll_", "")})
 
 

@@ -30,14 +30,14 @@ from ..streams.projected import ProjectedMotions, Sample, Stream
 from ..streams.sources import Mixture, Shared, open_data_sets
 from .alignment import alignment_terms, bounded, motion_terms
 
-_LATENT_BOUND = 8.0  # a pose beyond what the flow knows has no useful latent to hit
+_CHART_BOUND = 8.0  # of its deviations; a pose beyond is none that a Gaussian should be stretched for
 LIMBS = (1, 2, 4, 5, 7, 8, 16, 17, 18, 19, 20, 21)
 """SMPL joints of which BlazePose has a landmark."""
 LIMB_LANDMARKS = (23, 24, 25, 26, 27, 28, 11, 12, 13, 14, 15, 16)
 
 
 class ReconstructorTask:
-    """Likelihood of the true latents under filtered and smoothed Gaussians, root, joints, alignment, shape and contact.
+    """Likelihood of the true poses, in the flow's chart, under filtered and smoothed Gaussians, root, joints, alignment, shape and contact.
 
     Where the pose is not known (windows of ``data_sets``, real clips among them), alignment with what is, the flow's prior,
     and over time the dynamics' likelihood.
@@ -58,6 +58,7 @@ class ReconstructorTask:
     ) -> None:
         self.config, self.device = config, device
         self.flow = flow.to(device).eval().requires_grad_(False)
+        self.chart = self.flow.linear()
         self.body = body.to(device)
         # The dynamics' likelihood is asked for while the encoder is trained alone, too.
         self.dynamics = None if dynamics is None else dynamics.to(device).eval().requires_grad_(False)
@@ -73,26 +74,26 @@ class ReconstructorTask:
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """One batch from all sources."""
-        with torch.autocast(self.device.type, enabled=False):
-            return lifted(self.stream.draw(rng, self.config.train.batch).to(self.device), self.lifter)
+        return self.stream.draw(rng, self.config.train.batch).to(self.device)
 
     def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Weighted sum of all terms, and the terms."""
         # Dropout in the dynamics' head belongs to their own training.
         self.module.filter.dynamics.eval()
+        sample = lifted(sample, self.lifter)
         prediction, traces = self.module(sample.obs, dynamics=self.config.filter)
         with torch.autocast(self.device.type, enabled=False):
             terms = self._terms(sample, prediction, traces)
         weights = {name: getattr(self.config.losses, name.split(".")[0]) for name in terms}
         terms = {name: value for name, value in terms.items() if weights[name] > 0}
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return total, {**terms, "z_std": prediction.z.std.mean()}
+        return total, {**terms, "chart_std": prediction.chart.std.mean()}
 
     def _terms(self, sample: Sample, prediction: Prediction, traces: Traces) -> dict[str, Tensor]:
         """Terms by the name of their weight; what follows a point tells terms of one weight apart."""
         valid, known = sample.obs.valid, sample.obs.valid & sample.known.pose
         assert traces.behind is not None
-        gaussians: dict[str, tuple[Gaussian, float]] = {"smoothed": (prediction.z, 1.0)}
+        gaussians: dict[str, tuple[Gaussian, float]] = {"smoothed": (prediction.chart, 1.0)}
         if self.config.filter:
             gaussians |= {
                 "filtered": (traces.ahead.filtered, 0.4),
@@ -101,16 +102,13 @@ class ReconstructorTask:
                 "predicted_back": (traces.behind.predicted, 0.05),
             }
         own = 0.2 if self.config.filter else 0.6
-        frame = Gaussian(traces.frame.z_mean, traces.frame.z_log_var)
+        frame = Gaussian(traces.frame.chart_mean, traces.frame.chart_log_var)
         gaussians |= {"frame": (frame, own), "frame_back": (traces.backward, own)}
-        # Latents of a part of the frames: the flow's forward pass costs as much as the network.
-        picked = torch.rand(valid.shape, device=valid.device).topk(min(self.config.scored, valid.shape[1]), 1).indices
         with torch.no_grad():
-            z_true = self.flow.encode(gather_time(sample.pose_rotmat, picked))[0].clamp(-_LATENT_BOUND, _LATENT_BOUND)
+            true = self.chart.encode(sample.pose_rotmat)[0].clamp(-_CHART_BOUND, _CHART_BOUND)
         terms: dict[str, Tensor] = {}
         for name, (gaussian, weight) in gaussians.items():
-            at = Gaussian(gather_time(gaussian.mean, picked), gather_time(gaussian.log_var, picked))
-            terms[f"posterior.{name}"] = weight * bounded_nll(z_true, at, gather_time(known, picked))
+            terms[f"posterior.{name}"] = weight * bounded_nll(true, gaussian, known)
 
         seen = known & sample.obs.observed
         canonical = prediction.canonical
@@ -137,15 +135,15 @@ class ReconstructorTask:
 
         # A third of the windows is decoded as the streaming filter sees them.
         early = (torch.rand(len(seen), 1, 1, device=seen.device) < 1 / 3).expand(-1, *seen.shape[1:], 1)
-        z = torch.where(early, traces.ahead.filtered.mean, prediction.z.mean)
+        chart = torch.where(early, traces.ahead.filtered.mean, prediction.chart.mean)
         root = torch.where(early[..., None], traces.frame.root_rotmat, smooth_root)
-        terms.update(self._decoded_terms(sample, prediction, z, root))
+        terms.update(self._decoded_terms(sample, prediction, chart, root))
         if self.data_sets:
-            terms.update(motion_terms(sample, z, self.dynamics, self.config.losses))
+            terms.update(motion_terms(sample, chart, self.dynamics, self.config.losses))
         return terms
 
-    def _decoded_terms(self, sample: Sample, prediction: Prediction, z: Tensor, root: Tensor) -> dict[str, Tensor]:
-        """Losses on joints and landmarks, on a few successive frames of each window (the flow's inverse costs most)."""
+    def _decoded_terms(self, sample: Sample, prediction: Prediction, chart: Tensor, root: Tensor) -> dict[str, Tensor]:
+        """Losses on joints and landmarks, on a few successive frames of each window (posing bodies costs most)."""
         count = min(self.config.decoded, sample.obs.valid.shape[1])
         begin = torch.randint(sample.obs.valid.shape[1] - count + 1, (len(root), 1), device=root.device)
         begin = begin % (sample.obs.valid.sum(1, keepdim=True) - count + 1).clamp_min(1)  # not in what is padded
@@ -155,8 +153,8 @@ class ReconstructorTask:
             return gather_time(x, rows)
 
         valid, times = part(sample.obs.valid & sample.known.pose), part(sample.obs.timestamps)
-        z = part(z)
-        pose = self.flow.decode(z)[0]
+        chart = part(chart)
+        pose = self.chart.decode(chart)[0]
         root_ray = part(prediction.canonical.root_to_ray @ root)
         true_root, true_pose = part(sample.root_to_ray), part(sample.pose_rotmat)
         betas = prediction.betas.mean[:, None].expand(-1, count, -1)
@@ -185,7 +183,7 @@ class ReconstructorTask:
         if self.data_sets:
             view = part(prediction.canonical.ray_to_camera)
             camera = view @ root_ray
-            others = alignment_terms(sample, rows, z, pose, camera, view, betas, self.body, self.config.losses)
+            others = alignment_terms(sample, rows, pose, camera, view, betas, self.body, self.flow, self.config.losses)
         return {
             **others,
             "joints3d": losses.masked_mean(losses.joints3d(joints, true_joints), valid),
@@ -199,7 +197,7 @@ class ReconstructorTask:
         """Errors on fixed windows of each stream: of the network, and of the world landmarks it was given."""
         scores: dict[str, float] = {}
         for name, sample in self.validation.items():
-            values = evaluate(module, sample.to(self.device), self.flow, self.body, self.config.filter)  # type: ignore[arg-type]
+            values = evaluate(module, sample.to(self.device), self.chart, self.body, self.config.filter)  # type: ignore[arg-type]
             scores |= {f"{name}_{k}": v for k, v in values.items()}
         scores["score"] = sum(
             scores[f"{n}_pa_mpjpe"] + 0.5 * scores[f"{n}_mpjpe"] + 2 * scores[f"{n}_accel"] for n in self.validation
@@ -217,20 +215,20 @@ def lifted(sample: Sample, lifter: Lifter) -> Sample:
     return dataclasses.replace(sample, obs=obs, known=known)
 
 
-def bounded_nll(z: Tensor, gaussian: Gaussian, valid: Tensor) -> Tensor:
-    """Mean negative log-likelihood per latent; a frame far out pulls no more than in proportion to its distance."""
-    nll = losses.gaussian_nll(z, gaussian.mean, gaussian.log_var) / z.shape[-1]
+def bounded_nll(x: Tensor, gaussian: Gaussian, valid: Tensor) -> Tensor:
+    """Mean negative log-likelihood per coordinate; a frame far out pulls no more than in proportion to its distance."""
+    nll = losses.gaussian_nll(x, gaussian.mean, gaussian.log_var) / x.shape[-1]
     return losses.masked_mean(bounded(nll), valid)
 
 
 @torch.no_grad()
 def evaluate(
-    module: ReconstructionNetwork, sample: Sample, flow: PoseFlow, body: Body, dynamics: bool = True
+    module: ReconstructionNetwork, sample: Sample, chart: PoseFlow, body: Body, dynamics: bool = True
 ) -> dict[str, float]:
     """Scores of raw network output (nothing smoothed afterwards), positions in mm, acceleration in m/s^2.
 
     ``raw_*`` are the same errors of the world landmarks in the input, over the joints they have, and ``limb_*`` the
-    network's over those joints. ``coverage`` is the share of true latents within one standard deviation (0.683 if the
+    network's over those joints. ``coverage`` is the share of true coordinates within one standard deviation (0.683 if the
     Gaussians are honest).
     """
     prediction, traces = module(sample.obs, dynamics=dynamics)
@@ -240,12 +238,12 @@ def evaluate(
     ray_to_camera = prediction.canonical.ray_to_camera
     root = ray_to_camera.transpose(-1, -2) @ prediction.root_to_camera
     true_joints = body.joints(true_betas, full_pose(sample.pose_rotmat, sample.root_to_ray), None)
-    joints = body.joints(betas, full_pose(flow.decode(prediction.z.mean)[0], root), None)
-    streamed = body.joints(betas, full_pose(flow.decode(traces.ahead.filtered.mean)[0], root), None)
+    joints = body.joints(betas, full_pose(chart.decode(prediction.chart.mean)[0], root), None)
+    streamed = body.joints(betas, full_pose(chart.decode(traces.ahead.filtered.mean)[0], root), None)
     triplets = metrics.triplets_valid(seen)
     times = sample.obs.timestamps
-    z_true = flow.encode(sample.pose_rotmat)[0]
-    inside = ((z_true - prediction.z.mean).abs() < prediction.z.std).float().mean(-1)
+    true = chart.encode(sample.pose_rotmat)[0]
+    inside = ((true - prediction.chart.mean).abs() < prediction.chart.std).float().mean(-1)
     out = {
         "pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(joints, true_joints), seen),
         "mpjpe": 1000 * losses.masked_mean(metrics.mpjpe(joints, true_joints), seen),
@@ -253,7 +251,7 @@ def evaluate(
         "stream_pa_mpjpe": 1000 * losses.masked_mean(metrics.pa_mpjpe(streamed, true_joints), seen),
         "accel": losses.masked_mean(metrics.acceleration_error(joints, true_joints, times), triplets),
         "root_deg": torch.rad2deg(losses.masked_mean(geodesic_distance(root, sample.root_to_ray), seen)),
-        "nll": bounded_nll(z_true, prediction.z, seen),
+        "nll": bounded_nll(true, prediction.chart, seen),
         "coverage": losses.masked_mean(inside, seen),
     }
     contact_right = ((prediction.contact_logits > 0) == (sample.contacts > 0.5)).float().mean(-1)
