@@ -14,7 +14,7 @@ from kinflow.errors import ShapeError
 from kinflow.flow import PoseFlow, Rot6dFlow, build_flow
 from kinflow.flow.chart import RotationChart, Tail, Whitening, ball_to_space, space_to_ball
 from kinflow.flow.coupling import spline_forward, spline_inverse, tree_masks
-from kinflow.flow.normal import standard_normal_log_prob
+from kinflow.flow.normal import standard_normal_log_prob, usualness
 from kinflow.rotations import rotvec_to_rotmat, so3_log_jacobian_logdet
 
 VARIANTS = ({"coupling": "spline", "bins": 5}, {"coupling": "affine"})
@@ -208,3 +208,13 @@ def test_wrong_shapes_are_named() -> None:
         flow.encode(torch.eye(3).expand(23, 3, 3))
     with pytest.raises(ShapeError, match="z: expected"):
         flow.decode(torch.zeros(5, 60))
+
+
+def test_usualness_falls_with_the_length_of_latents() -> None:
+    along = np.zeros((400, 63))
+    along[:, 7] = np.sqrt(np.linspace(0, 300, 400))
+    share = usualness(along)
+    assert share[0] == 1 and share[-1] == 0 and (np.diff(share) <= 0).all()
+    at = np.zeros((2, 1, 63))
+    at[:, 0, 3] = np.sqrt([62.7, 153.9])
+    np.testing.assert_allclose(usualness(at), [[0.5], [0.01]], atol=1e-12)

@@ -21,6 +21,7 @@ from ..clip import Clip
 from ..config import config_hash, to_dict
 from ..errors import check_path
 from ..evidence import Evidence
+from ..flow.normal import usualness
 from ..formats.exports import check_formats
 from ..formats.exports import export as export_motions
 from ..metrics import pck, torso_length
@@ -189,15 +190,13 @@ def doubts(motion: Motion, min_confidence: float = 0.5) -> dict[str, float]:
     """What the reprojection does not show, told by the observed frames themselves.
 
     Returns:
-        ``plausible``: share of them whose pose is among the 99 % that the prior takes for the most usual (||z||^2 below that
-        quantile of chi-square with 63 degrees of freedom); ``low_confidence``: share in which the limbs' keypoints have a
+        ``plausible``: share of them whose pose is among the 99 % most usual ones to the prior
+        (:func:`~kinflow.flow.normal.usualness`); ``low_confidence``: share in which the limbs' keypoints have a
         mean confidence below ``min_confidence``.
     """
-    z = torch.from_numpy(motion.z[motion.observed]).double()
-    share = torch.special.gammainc(z.new_tensor(z.shape[-1] / 2), z.square().sum(-1) / 2)
     confidence = motion.confidence[motion.observed][:, sorted(BLAZEPOSE_TO_SMPL)].mean(-1)
     return {
-        "plausible": round(float((share < 0.99).double().mean()), 4),
+        "plausible": round(float((usualness(motion.z[motion.observed]) > 0.01).mean()), 4),
         "low_confidence": round(float((confidence < min_confidence).mean()), 4),
     }
 

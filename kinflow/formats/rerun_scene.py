@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..body import Body
 from ..errors import MissingAssetError
+from ..flow.normal import usualness
 from ..motion import Motion
 from ..render import person_colour
 from ..rotations import rotmat_to_quat_wxyz
@@ -294,13 +295,11 @@ def _log_keypoints(rr: Any, recording: Any, motion: Motion, person: Character, c
 
 
 def _log_curves(rr: Any, recording: Any, motion: Motion, person: Character, colour: tuple[int, int, int]) -> None:
-    z = torch.tensor(motion.z).double()
-    usual = torch.special.gammaincc(z.new_tensor(z.shape[-1] / 2), z.square().sum(-1) / 2).numpy()
     heights = {f"{side} foot": person.joints()[:, joint, 1] for side, joint in FEET.items()}
     curves = {
         "uncertainty": {"": 100 * motion.joints3d_std[:, 1:].mean(-1)},
         "confidence": {"": motion.confidence[:, sorted(BLAZEPOSE_TO_SMPL)].mean(-1)},
-        "plausibility": {"": usual},
+        "plausibility": {"": usualness(motion.z)},
         "feet": heights,
         "contacts": {name: motion.contacts[:, i] for i, name in enumerate(CONTACTS)},
     }
