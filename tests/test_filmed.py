@@ -111,7 +111,7 @@ def test_each_term_pulls(clips: Path, light: Body, term: str) -> None:
     task = task_on(clips, light, **{term.split(".")[0]: 1.0})
     torch.nn.init.normal_(task.module.fusion_head[-1].bias, std=0.3)
     sample = task.draw(np.random.default_rng(0))
-    optimiser = torch.optim.Adam([p for p in task.module.parameters() if p.requires_grad], 1e-3)
+    optimiser = torch.optim.Adam([p for p in task.module.parameters() if p.requires_grad], 2e-4)
     values = []
     for step in range(12):
         loss, terms = loss_of(task, sample)
@@ -121,7 +121,7 @@ def test_each_term_pulls(clips: Path, light: Body, term: str) -> None:
         assert step or (first.grad is not None and float(first.grad.norm()) > 0)
         optimiser.step()
         values.append(float(terms[term]))
-    assert min(values) < values[0]
+    assert values[-1] < values[0]
     assert all(p.grad is None for p in task.module.filter.dynamics.parameters())
 
 
