@@ -82,9 +82,19 @@ def test_a_fit_in_pieces_is_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     (motion,) = reconstructor.reconstruct([evidence], obs.K[0])
     fitter = reconstructor.refiner(RefineConfig(iterations=3), FitLossConfig(contact_velocity=1.0))
     assert fitter.weights.parts > 0
-    whole = fitter.fit(motion, evidence)
+    start, target = fitter.start(motion), refine.gather_target(motion, evidence, 128, torch.device("cpu"))
+
+    def gradients() -> list[torch.Tensor]:
+        at = [start.chart, torch.zeros_like(start.transl), start.transl, start.betas]
+        at = [x.clone().requires_grad_() for x in at]
+        fitter.objective(refine.Variables(*at), start, target)[0].backward()
+        return [x.grad for x in at if x.grad is not None]
+
+    whole, pulls = fitter.fit(motion, evidence), gradients()
     monkeypatch.setattr(refine, "_PIECE", 16)
     pieces = fitter.fit(motion, evidence)
+    for mine, pull in zip(gradients(), pulls, strict=True):
+        torch.testing.assert_close(mine, pull, rtol=0, atol=2e-3 * float(pull.abs().max()))
     # Adam steps along its gradient's sign, so rounding of one that is near 0 comes out as a hundredth of a step.
     for name, off in (("z", 1e-3), ("transl", 2e-4), ("betas", 1e-3), ("joints3d", 2e-4)):
         np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), atol=off, err_msg=name)
