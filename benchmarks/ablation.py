@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --data data/mocap.npz --perceived data/perceived --videos FOLDER [--real CLIP --reference FILE.npz]
 
 Every network is trained here from scratch, for as many steps on windows of 32 frames, with as many windows a step; rows differ by
-what is said of them and nothing else. Those with the latent filter, and those with real clips, go on after ``--steps`` from the network
+what is said of them and nothing else. Those with the filter, and those with real clips, go on after ``--steps`` from the network
 without, for ``--more`` steps; the others have ``--steps`` and ``--more`` in one. Lifter, flow and dynamics are the packaged ones.
 Rows in brackets are asides: what comes after them is held against the row before.
 
@@ -168,13 +168,13 @@ class Latents(PoseFlow):
         return self
 
 
-class InLatents(ReconstructionNetwork):
+class InLatents(Unfiltered):
     """Which says latents; what follows it speaks the chart. The variances, which the fit does not ask for, stay those of latents."""
 
     flow: PoseFlow
 
-    def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = True) -> tuple[Prediction, Traces]:
-        prediction, traces = super().forward(obs, streaming, False)
+    def forward(self, obs: Observations, streaming: bool = False, dynamics: bool = False) -> tuple[Prediction, Traces]:
+        prediction, traces = super().forward(obs, streaming, dynamics)
         pose = self.flow.decode(prediction.chart.mean)[0]
         chart = Gaussian(self.flow.linear().encode(pose)[0], prediction.chart.log_var)
         return prediction._replace(chart=chart), traces

@@ -22,9 +22,9 @@ import train_all as tool  # noqa: E402
 
 SMALL = (
     *(f"{s}:train.batch=4" for s in ("flow", "lifter", "dynamics", "encoder", "reconstructor", "denoiser")),
-    *(f"{s}:model.{x}" for s in ("flow",) for x in ("layers=1", "hidden=8", "bins=4")),
+    *(f"flow:model.{x}" for x in ("layers=1", "hidden=8", "bins=4")),
     *(f"lifter:model.{x}" for x in ("part_width=8", "whole_width=8", "overview=4", "blocks=1")),
-    *(f"{s}:model.{x}" for s in ("dynamics",) for x in ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2")),
+    *(f"dynamics:model.{x}" for x in ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2")),
     *(f"{s}:frames=8" for s in ("dynamics", "denoiser")),
     *(f"{s}:{x}" for s in ("encoder", "reconstructor")
       for x in ("model.width=16", "model.recurrent=8", "model.head_width=8", "projection.frames=8", "validation=2")),
