@@ -15,6 +15,7 @@ from kinflow.config import (
     LifterTrainingConfig,
     PipelineConfig,
     ReconstructorTrainingConfig,
+    SidesTrainingConfig,
     config_hash,
     from_dict,
     load_config,
@@ -26,6 +27,7 @@ TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
+    "sides": SidesTrainingConfig,
     "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }

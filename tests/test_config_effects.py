@@ -19,12 +19,22 @@ from small_reconstructor import observations
 from kinflow import config
 from kinflow.body import Body
 from kinflow.clip import Clip
-from kinflow.config import DenoiserConfig, DynamicsConfig, FlowConfig, LifterConfig, PerceptionConfig, VideoConfig
+from kinflow.config import (
+    DenoiserConfig,
+    DynamicsConfig,
+    FlowConfig,
+    LifterConfig,
+    PerceptionConfig,
+    SidesConfig,
+    VideoConfig,
+)
 from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import UsageError
 from kinflow.flow import build_flow
 from kinflow.perception import Perceiver
+from kinflow.perception import perceiver as perceiving
+from kinflow.perception.sides import SidesNetwork, Sighted
 from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
 from kinflow.video import VideoWriter
@@ -43,6 +53,7 @@ ELSEWHERE = {
     "DynamicsTrainingConfig": "test_config_effects_training.py",
     "DenoiserTrainingConfig": "test_config_effects_training.py",
     "LifterTrainingConfig": "test_config_effects_training.py",
+    "SidesTrainingConfig": "test_config_effects_training.py",
     "ReconstructorTrainingConfig": "test_config_effects_training.py",
     "TiltConfig": "test_world.py",
     "SourcesConfig": "test_training_sources.py",
@@ -146,6 +157,22 @@ def test_lifter(body: Body) -> None:
     )
 
 
+def test_sides() -> None:
+    g = torch.Generator().manual_seed(0)
+    seen = Sighted(
+        200 * torch.rand(2, 6, 33, 2, generator=g), torch.rand(2, 6, 33, generator=g), torch.randn(2, 6, 33, 3, generator=g),
+        torch.ones(2, 6, dtype=torch.bool), torch.arange(6).expand(2, -1) / 25,
+    )  # fmt: skip
+
+    def probe(c: SidesConfig) -> str:
+        torch.manual_seed(0)
+        model = SidesNetwork(c).train()
+        torch.manual_seed(3)
+        return digest(_train_twice(model, lambda: (model(seen) - 1).square().mean()))
+
+    check(SidesConfig(width=8), dict(width=12, dropout=0.5), probe)
+
+
 # -- perception ----------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +204,7 @@ def record(calls: list[Any], name: str, network: Any, x: torch.Tensor, *rest: An
     return network(x, *rest)
 
 
-def test_perception(scene: list[np.ndarray]) -> None:
+def test_perception(scene: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     def probe(c: PerceptionConfig) -> str:
         perceiver = Perceiver(c)
         calls: list[Any] = []
@@ -188,6 +215,7 @@ def test_perception(scene: list[np.ndarray]) -> None:
             if (network := getattr(networks, n)) is not None
         }
         perceiver._networks = networks._replace(**recorded)
+        monkeypatch.setattr(perceiving, "settle_sides", lambda e, _: calls.append("sides") or e)
         calls.append(networks.runtime)
         images = np.stack(scene)
         for start in range(0, len(images), 8):
@@ -202,7 +230,7 @@ def test_perception(scene: list[np.ndarray]) -> None:
         detection_threshold=0.999, tile_threshold=0.999, nms_iou=0.999, landmark_threshold=0.9999, min_roi_px=500.0,
         memory_s=0.1, min_duration_s=0.75, look_back_s=0.0, precision="bfloat16", batch_people=1, look_ahead_s=0.1,
         masks=False, parts=False, parts_interval_s=0.0, features=True, landmarks="heavy", runtime="openvino", missed_interval_s=0.3, least_agreement=1.0,
-        reunion_s={"reunion_s": 0.1, "memory_s": 0.1}, landmark_interval_s={"landmark_interval_s": 0.14, "masks": False}, mirror=False,
+        reunion_s={"reunion_s": 0.1, "memory_s": 0.1}, landmark_interval_s={"landmark_interval_s": 0.14, "masks": False}, mirror=False, sides=False,
     )  # fmt: skip
     check(quick, changes, probe)
 
@@ -269,7 +297,7 @@ def _drained(source: Any) -> Any:
 
 
 def test_every_configuration_is_walked() -> None:
-    here = {FlowConfig, DynamicsConfig, DenoiserConfig, LifterConfig, PerceptionConfig, VideoConfig}
+    here = {FlowConfig, DynamicsConfig, DenoiserConfig, SidesConfig, LifterConfig, PerceptionConfig, VideoConfig}
     classes = {v for v in vars(config).values() if isinstance(v, type) and dataclasses.is_dataclass(v)}
     groups = {c for c in classes if all(dataclasses.is_dataclass(f.default_factory) for f in dataclasses.fields(c))}
     missing = {c.__name__ for c in classes - here - groups} - set(ELSEWHERE)

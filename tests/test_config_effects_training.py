@@ -33,6 +33,7 @@ from kinflow.config import (
     NoiseConfig,
     ProjectionConfig,
     ReconstructorTrainingConfig,
+    SidesTrainingConfig,
     TrainConfig,
     load_config,
 )
@@ -54,6 +55,7 @@ TRAININGS = {
     "flow": FlowTrainingConfig,
     "dynamics": DynamicsTrainingConfig,
     "denoiser": DenoiserTrainingConfig,
+    "sides": SidesTrainingConfig,
     "lifter": LifterTrainingConfig,
     "reconstructor": ReconstructorTrainingConfig,
 }
@@ -288,6 +290,13 @@ def test_lifter(name: str, folder: Path, captured: Captured) -> None:
         return seen, task.validate(task.module.eval())
 
     check(name, LifterTrainingConfig, base, others, observe)
+
+
+@pytest.mark.parametrize("name", own_settings(SidesTrainingConfig))
+def test_sides(name: str, folder: Path, captured: Captured) -> None:
+    base = ["model.width=8", "train.batch=6", "projection.frames=8", f"perceived={folder / 'perceived.npz'}"]
+    others = {"perceived": str(folder / "perceived_too.npz")}
+    check(name, SidesTrainingConfig, base, others, lambda config: observed(build("sides", config, captured)))
 
 
 @pytest.mark.parametrize("name", list(leaves(ProjectionConfig)))

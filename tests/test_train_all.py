@@ -21,14 +21,14 @@ sys.path.insert(0, str(ROOT / "tools"))
 import train_all as tool  # noqa: E402
 
 SMALL = (
-    *(f"{s}:train.batch=4" for s in ("flow", "lifter", "dynamics", "encoder", "reconstructor", "denoiser")),
+    *(f"{s}:train.batch=4" for s in ("flow", "sides", "lifter", "dynamics", "encoder", "reconstructor", "denoiser")),
     *(f"flow:model.{x}" for x in ("layers=1", "hidden=8", "bins=4")),
     *(f"lifter:model.{x}" for x in ("part_width=8", "whole_width=8", "overview=4", "blocks=1")),
     *(f"dynamics:model.{x}" for x in ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2")),
     *(f"{s}:frames=8" for s in ("dynamics", "denoiser")),
     *(f"{s}:{x}" for s in ("encoder", "reconstructor")
       for x in ("model.width=16", "model.recurrent=8", "model.head_width=8", "projection.frames=8", "validation=2")),
-    "denoiser:model.width=12", "denoiser:model.hidden=8", "denoiser:model.layers=1", "denoiser:model.heads=2",
+    "sides:model.width=8", "sides:projection.frames=8", "denoiser:model.width=12", "denoiser:model.hidden=8", "denoiser:model.layers=1", "denoiser:model.heads=2",
     "denoiser:model.overview=4", "denoiser:model.mix=2",
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
     python tools/train_all.py --mocap data/mocap.npz --mocap120 data/mocap120.npz --out runs/all --minutes 30 --device cuda
 
 The capture comes from tools/prepare_mocap.py at 60 and at 120 frames/s. Each stage gets its share of the minutes: flow,
-clips rendered and perceived, lifter, dynamics, encoder, encoder with filter, denoiser. A run that was
+clips rendered and perceived, sides, lifter, dynamics, encoder, encoder with filter, denoiser. A run that was
 broken off goes on where it stopped, with the same command; what is finished is not done again. OUT/weights then holds the
 weights with their cards; ``--install`` puts them into kinflow/assets.
 
@@ -45,16 +45,19 @@ class Stage:
 
 STAGES = (
     Stage("flow", 0.07, "flow", "flow", packaged="flow"),
+    Stage("sides", 0.03, "sides", "sides", ("perceived",)),
     Stage("lifter", 0.14, "lifter", "lifter", ("flow", "perceived"), packaged="lifter"),
     Stage("dynamics", 0.18, "dynamics", "dynamics", ("flow",), fast=True, packaged="dynamics"),
     Stage("encoder", 0.18, "reconstructor", "reconstructor", ("flow", "lifter", "perceived"), ("filter=false",),
           packaged="reconstructor"),
     Stage("reconstructor", 0.12, "reconstructor", "reconstructor",
           ("flow", "lifter", "dynamics", "perceived", "init=encoder"), ("train.lr=5e-4",)),
-    Stage("denoiser", 0.16, "denoiser", "denoiser", fast=True, packaged="denoiser"),
+    Stage("denoiser", 0.13, "denoiser", "denoiser", fast=True, packaged="denoiser"),
 )  # fmt: skip
+FIRST_TO_SEE = next(s.name for s in STAGES if "perceived" in s.reads)
+"""Before it clips are rendered and perceived."""
 PERCEIVED_SHARE = 1 - sum(s.share for s in STAGES)
-KEPT = ("flow", "lifter", "dynamics", "reconstructor", "denoiser")
+KEPT = ("flow", "sides", "lifter", "dynamics", "reconstructor", "denoiser")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights.mkdir(parents=True, exist_ok=True)
     chosen = set(args.only or ["perceived", *(s.name for s in STAGES)])
     for stage in STAGES:
-        if "perceived" in chosen and stage.name == "lifter" and (code := render(args)):
+        if "perceived" in chosen and stage.name == FIRST_TO_SEE and (code := render(args)):
             return code
         if stage.name not in chosen or (args.out / stage.name / "done").is_file():
             continue

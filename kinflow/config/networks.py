@@ -211,6 +211,18 @@ class RefineConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class SidesConfig(Config):
+    """What tells left and right over time: :mod:`kinflow.perception.sides`.
+
+    Attributes:
+        width: of its layers. dropout: of what it knows of a frame, in training alone.
+    """
+
+    width: Width = 96
+    dropout: Rate = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class LifterConfig(Config):
     """What puts the front end's landmarks right in 3D: :mod:`kinflow.reconstruction.lifting`.
 

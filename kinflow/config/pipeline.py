@@ -45,6 +45,8 @@ class PerceptionConfig(Config):
             somebody holds it; of the mirrored pose that is something else, and once motion is fitted to both the two cancel
             in part, for no time at all (docs/perception.md). Of landmarks as they are it makes jitter. Who moves fast is
             seen as they are. Read where ``landmark_interval_s`` is 0.
+        sides: once the clip has ended, left and right are exchanged where the landmark network took one for the other for some
+            frames (:mod:`kinflow.perception.sides`).
         precision: of the networks. bfloat16 is a third faster on some CPUs and dear (measured): landmarks move by 0.25 px of
             the crop in the median, world landmarks by 9 cm, masks agree to an IoU of 0.93.
         runtime: what runs the networks. "auto" is OpenVINO (``pip install kinflow[fast]``) on CPUs in float32 where it is
@@ -81,6 +83,7 @@ class PerceptionConfig(Config):
     look_back_s: Magnitude = 1.5
     landmark_interval_s: Magnitude = 0.0
     mirror: bool = True
+    sides: bool = True
     precision: typing.Literal["float32", "bfloat16"] = "float32"
     runtime: typing.Literal["auto", "torch", "openvino"] = "auto"
     batch_people: Annotated[int, Range(1, 1024)] = 4

@@ -13,6 +13,7 @@ from .networks import (
     FlowConfig,
     LifterConfig,
     ReconstructorConfig,
+    SidesConfig,
     TrainingLossConfig,
     WeakLossConfig,
 )
@@ -273,6 +274,32 @@ class LifterTrainingConfig(Config):
     flow: str | None = None
     init: str | None = None
     blend: Share = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SidesTrainingConfig(Config):
+    """``kinflow-train sides``.
+
+    Attributes:
+        perceived: rendered and perceived clips (tools/render_and_perceive.py): a file, or a folder of them.
+        perceived_share: of the windows of each batch; the others are projected motion capture with their errors.
+        projection: the stream of projected motion capture.
+        exchanged: share of the windows in which left and right are exchanged for a run of frames, by half as often for a second
+            one, and so on.
+        noise: of limbs exchanged so, in sizes of the person and, in depth too, in 2 m: who is confused is seen badly.
+    """
+
+    model: SidesConfig = dataclasses.field(default_factory=SidesConfig)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(batch=64, steps=6000, weight_decay=0.01, ema=0.998)
+    )
+    perceived: str | None = None
+    perceived_share: Share = 0.4
+    projection: ProjectionConfig = dataclasses.field(
+        default_factory=lambda: ProjectionConfig(frames=20, fps=(6.0, 60.0), gaps=0.0, coco=0.0, world=0.9, sampled=0.0)
+    )
+    exchanged: Share = 0.5
+    noise: Magnitude = 0.02
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
 from kinflow.perception.searching import squares, unexplained_regions
 from kinflow.perception.settling import Refused, evidence_of, settled
+from kinflow.perception.sides import load_sides, settle_sides
 from kinflow.perception.tracking import Row, Track, Tracker, plausible
 from kinflow.perception.verification import witness_of
 
@@ -423,11 +424,12 @@ class Perceiver:
         people, self.refused, self.too_short_s = settled(found, self._times, self._frame_ids, self.config)
         kept = people[::-1]
         del people
-        held = set(self._held)
-        return [
-            evidence_of(number, kept.pop(), self._times, self._frame_ids, self._image_size, held)
-            for number in range(len(kept))
-        ]
+        sides = load_sides() if self.config.sides and kept else None
+        held, out = set(self._held), []
+        for number in range(len(kept)):
+            evidence = evidence_of(number, kept.pop(), self._times, self._frame_ids, self._image_size, held)
+            out.append(evidence if sides is None else settle_sides(evidence, sides))
+        return out
 
     @property
     def _held(self) -> tuple[str, ...]:

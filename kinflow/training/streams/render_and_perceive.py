@@ -251,12 +251,14 @@ def make_shard(
     ``varied``: as of :func:`draw_scene`; ``wardrobe``: as of :func:`film_scene`."""
     rng = np.random.default_rng(seed)
     bodies = Body.open("light"), Body.open("full")
-    # One large person in view: no search for small ones, and a new search only where the person is lost.
+    # One large person in view: no search for small ones, and a new search only where the person is lost. What the front end
+    # confuses is left as it is, for the networks that learn from these clips to see.
     one = dataclasses.replace(
         config,
         max_people=1,
         masks=False,
         parts=False,
+        sides=False,
         tile_interval_s=1e6,
         detector_interval_s=1e6,
         landmark_interval_s=0.0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..run import Training
 
-NETWORKS = ("flow", "dynamics", "denoiser", "lifter", "reconstructor")
+NETWORKS = ("flow", "dynamics", "denoiser", "sides", "lifter", "reconstructor")
 
 
 def training_of(network: str) -> Training:
