@@ -296,27 +296,39 @@ def calibration(name: str, found: list[np.ndarray]) -> Table:
 
 
 def tables(title: str, results: list[dict[str, dict[str, float]]]) -> Iterator[Table]:
-    """The systems, and people hidden where there are such rows: a column a metric, mean and standard error over clips."""
+    """The systems, and people hidden where there are such rows: a column a metric, mean and standard error over clips, and the
+    median, for errors have long tails: a few clips in which somebody is hardly seen count as much as all the others."""
     names = list(dict.fromkeys(name for result in results for name in result))
     hidden = [name for name in names if name.startswith(HIDES)]
-    yield _table(title, results, [name for name in names if name not in hidden], METRICS)
+    shown = [name for name in names if name not in hidden]
+    yield _table(title, results, shown, METRICS)
+    if len(results) > 2:
+        yield _table("median over these clips", results, shown, METRICS, median=True)
     if hidden:
         yield _table(f"people hidden for up to {HIDDEN_S:g} s", results, hidden, HIDDEN_METRICS)
 
 
-def _table(title: str, results: list[dict[str, dict[str, float]]], names: list[str], metrics: Sequence[str]) -> Table:
+def _table(
+    title: str,
+    results: list[dict[str, dict[str, float]]],
+    names: list[str],
+    metrics: Sequence[str],
+    median: bool = False,
+) -> Table:
     out = Table("mm; accel m/s²; root degrees", *metrics, title=title)
     for name in names:
         cells = []
         for metric in metrics:
             values = np.array([r[name].get(metric, math.nan) for r in results if name in r])
             values = values[np.isfinite(values)]
-            share = metric in ("contact", "observed", "seen")
+            digits = 2 if metric in ("contact", "observed", "seen") else 1
             if not len(values):
                 cells.append("")
-                continue
-            spread = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.{1 + share}f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.{1 + share}f}{spread}")
+            elif median:
+                cells.append(f"{np.median(values):.{digits}f}")
+            else:
+                spread = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.{digits}f}" if len(values) > 1 else ""
+                cells.append(f"{values.mean():.{digits}f}{spread}")
         out.add_row(name, *cells)
     return out
 

@@ -76,6 +76,8 @@ def test_one_rendered_clip(tmp_path: Path) -> None:
     assert all(0.9 < row["seen"] <= 1 for name, row in rows.items() if not name.startswith(accuracy.HIDES))
     shown, hidden = accuracy.tables("clips", [rows, rows])
     assert shown.row_count + hidden.row_count == len(rows) and hidden.row_count == 4
+    _, medians, _ = accuracy.tables("clips", [{n: {"PA-MPJPE": value} for n in rows} for value in (30.0, 40.0, 200.0)])
+    assert medians.row_count == shown.row_count and list(medians.columns[1].cells) == ["40.0"] * shown.row_count
     away, seen = (rows[f"{name}, heavy"] for name in accuracy.HIDES)
     assert away["observed"] == 0 and seen["observed"] == 1 and away["deviation"] > seen["deviation"]
     assert set(regions) == {name for name in rows if name.startswith("kinflow")}

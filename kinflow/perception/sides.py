@@ -22,11 +22,11 @@ from kinflow.config import SidesConfig
 from kinflow.evidence import Evidence
 from kinflow.skeleton import MIRROR_BLAZEPOSE
 
-__all__ = ["LIMBS", "SidesNetwork", "Sighted", "exchange", "load_sides", "settle_sides", "sighted"]
+__all__ = ["LIMBS", "SidesNetwork", "Sighted", "exchange", "exchanged", "load_sides", "settle_sides", "sighted"]
 
 LIMBS = ((11, 12, 13, 14, 15, 16), (23, 24, 25, 26, 27, 28))
 """Landmarks by which the two halves of a person are told: shoulders, elbows, wrists; hips, knees, ankles, left ones and right by turns."""
-SURE = 1.0
+SURE = 1.5
 """Log-odds from which on a half is exchanged."""
 _BOTH = LIMBS[0] + LIMBS[1]
 _OTHER = [i ^ 1 for i in range(len(_BOTH))]  # left for right among these
@@ -107,28 +107,29 @@ def _moves(limbs: Tensor, size: Tensor) -> Tensor:
 
 @torch.no_grad()
 def settle_sides(evidence: Evidence, network: SidesNetwork) -> Evidence:
-    """The same person with left and right exchanged where they were confused.
+    """The same person with left and right exchanged where they were confused; the evidence itself where nothing was."""
+    if evidence.observed.sum() < _SHORTEST:
+        return evidence
+    halves = network(sighted(evidence)) > SURE
+    return exchanged(evidence, halves[0]) if bool(halves.any()) else evidence
 
-    Of both halves everything that goes by landmarks is exchanged: keypoints, confidence, world landmarks and features.
+
+def exchanged(evidence: Evidence, halves: Tensor) -> Evidence:
+    """Evidence with left and right of halves (N, 2) bool exchanged, in the N frames in which the person was seen.
+
+    Everything that goes by landmarks is: keypoints, confidence, world landmarks and features.
     """
     rows = np.flatnonzero(evidence.observed)
-    if len(rows) < _SHORTEST:
-        return evidence
-    seen = sighted(evidence)
-    halves = network(seen) > SURE
-    if not bool(halves.any()):
-        return evidence
-    settled = exchange(seen, halves)
-    kept = {"keypoints2d": settled.keypoints2d, "confidence": settled.confidence, "world_landmarks": settled.world}
-    values: dict[str, Any] = {name: np.array(getattr(evidence, name)) for name in kept}
-    for name, told in kept.items():
-        values[name][rows] = told[0].numpy()
+    seen = exchange(sighted(evidence), halves[None])
+    told = {"keypoints2d": seen.keypoints2d, "confidence": seen.confidence, "world_landmarks": seen.world}
+    values: dict[str, Any] = {name: np.array(getattr(evidence, name)) for name in told}
+    for name, value in told.items():
+        values[name][rows] = value[0].numpy()
     if evidence.features is not None:
-        each = np.repeat(halves[0].numpy(), (_LOWER, len(_MIRROR) - _LOWER), 1)
+        each = np.repeat(halves.numpy(), (_LOWER, len(_MIRROR) - _LOWER), 1)
+        seen_features = evidence.features[rows]
         values["features"] = np.array(evidence.features)
-        values["features"][rows] = np.where(
-            each[..., None], evidence.features[rows][:, _MIRROR], evidence.features[rows]
-        )
+        values["features"][rows] = np.where(each[..., None], seen_features[:, _MIRROR], seen_features)
     return dataclasses.replace(evidence, **values)
 
 
