@@ -1,4 +1,4 @@
-"""``kinflow-train {flow,dynamics,denoiser,lifter,reconstructor}``, and ``kinflow-train adapt``."""
+"""``kinflow-train {flow,dynamics,denoiser,sides,lifter,reconstructor}``, and ``kinflow-train adapt``."""
 
 from __future__ import annotations
 
