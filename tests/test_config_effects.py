@@ -32,8 +32,7 @@ from kinflow.denoiser import Denoiser
 from kinflow.dynamics import LatentDynamics
 from kinflow.errors import UsageError
 from kinflow.flow import build_flow
-from kinflow.perception import Perceiver
-from kinflow.perception import perceiver as perceiving
+from kinflow.perception import Perceiver, settling
 from kinflow.perception.sides import SidesNetwork, Sighted
 from kinflow.reconstruction.lifting import Lifter
 from kinflow.rotations import rotvec_to_rotmat
@@ -215,7 +214,7 @@ def test_perception(scene: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) ->
             if (network := getattr(networks, n)) is not None
         }
         perceiver._networks = networks._replace(**recorded)
-        monkeypatch.setattr(perceiving, "settle_sides", lambda e, _: calls.append("sides") or e)
+        monkeypatch.setattr(settling, "settle_sides", lambda e, _: calls.append("sides") or e)
         calls.append(networks.runtime)
         images = np.stack(scene)
         for start in range(0, len(images), 8):

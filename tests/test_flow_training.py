@@ -168,6 +168,7 @@ TINY = {
     "flow": ("layers=1", "hidden=8", "bins=4"),
     "dynamics": ("hidden=8", "ode_hidden=6", "head_hidden=8", "rank=2"),
     "denoiser": ("width=12", "hidden=8", "layers=1", "heads=2"),
+    "sides": ("width=8",),
     "lifter": ("part_width=16", "whole_width=16", "blocks=1"),
     "reconstructor": ("width=16", "recurrent=8", "head_width=8"),
 }
@@ -180,6 +181,7 @@ SAYS = {
         "central 50 / 90 | 12hz ",
     ),
     "denoiser": ("bidirectional denoiser", "8 runs of motion capture", "regression's | nll_12hz 2.00 |"),
+    "sides": ("left and right", "2 rendered, perceived clips, 40 frames", "| validation | nll_12hz 2 |"),
     "lifter": ("landmarks in 3D", "2 rendered, perceived clips, 40 frames", "| validation, mm | score 1.5"),
     "reconstructor": ("frame encoder", "of motion capture, projected (see NOTICE)", "| flow fingerprint |"),
 }
@@ -196,12 +198,12 @@ def test_each_training_leaves_weights_with_a_card(
     monkeypatch.setattr("kinflow.training.tasks.denoiser.DenoiserTask._fit_regression", lambda _: None)
     settings = [*(f"model.{s}" for s in TINY[network]), "train.batch=4"]
     settings += ["projection.frames=8", "validation=2"] if network == "reconstructor" else []
-    if network in ("lifter", "reconstructor"):
+    if network in ("sides", "lifter", "reconstructor"):
         clips = [seen_clip(np.zeros((33, 3), np.float32), seed) for seed in range(3)]
         clips = [dataclasses.replace(c, has_world=c.observed) for c in clips]
         clips[2] = dataclasses.replace(clips[2], source=load_clips(capture, "validation")[0].name)
         save_perceived(tmp_path / "perceived.npz", clips)
-    if network == "lifter":
+    if network in ("sides", "lifter"):
         settings.append(f"perceived={tmp_path / 'perceived.npz'}")
     if network == "reconstructor":
         small = LifterConfig(part_width=8, whole_width=8)

@@ -29,7 +29,7 @@ from kinflow.perception.parts import PART_SIZE, part_maps, upright_roi
 from kinflow.perception.runtimes import load_networks
 from kinflow.perception.searching import squares, unexplained_regions
 from kinflow.perception.settling import Refused, evidence_of, settled
-from kinflow.perception.sides import load_sides, settle_sides
+from kinflow.perception.sides import load_sides
 from kinflow.perception.tracking import Row, Track, Tracker, plausible
 from kinflow.perception.verification import witness_of
 
@@ -413,9 +413,8 @@ class Perceiver:
         if self._tracker is None or self._image_size is None:
             return []
         if self._passed:
-            last = self._passed.pop()
             with torch.inference_mode():
-                self._arrive(self._tracker, [last])
+                self._arrive(self._tracker, [self._passed.pop()])
             self._ahead.clear()
         tracks, self._tracker = self._tracker.tracks[::-1], None
         found = []
@@ -425,11 +424,10 @@ class Perceiver:
         kept = people[::-1]
         del people
         sides = load_sides() if self.config.sides and kept else None
-        held, out = set(self._held), []
-        for number in range(len(kept)):
-            evidence = evidence_of(number, kept.pop(), self._times, self._frame_ids, self._image_size, held)
-            out.append(evidence if sides is None else settle_sides(evidence, sides))
-        return out
+        return [
+            evidence_of(number, kept.pop(), self._times, self._frame_ids, self._image_size, set(self._held), sides)
+            for number in range(len(kept))
+        ]
 
     @property
     def _held(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from kinflow.config import PerceptionConfig
 from kinflow.evidence import Evidence
 from kinflow.perception.between import cubic
 from kinflow.perception.identity import cut_at_changes, places_of, reunited
+from kinflow.perception.sides import SidesNetwork, settle_sides
 from kinflow.perception.tracking import Rows, join_successors, parted, pauses, steady_rows, surely_somebody
 from kinflow.perception.verification import refusal
 
@@ -109,12 +110,14 @@ def evidence_of(
     frame_ids: Sequence[int],
     image_size: tuple[int, int],
     held: Collection[str],
+    sides: SidesNetwork | None = None,
 ) -> Evidence:
     """The record of one person.
 
     Args:
         rows: sightings, whose index points into times (s) and frame_ids.
         held: what they have beside landmarks (:data:`kinflow.perception.tracking.HELD`).
+        sides: tells left and right over time; None: they stay as they were seen.
     """
     rows = smoothed_between(rows, times)
     first, last = rows["index"][[0, -1]]
@@ -132,7 +135,7 @@ def evidence_of(
     def held_or_none(name: str) -> np.ndarray | None:
         return fill(name) if name in held else None
 
-    return Evidence(
+    evidence = Evidence(
         person_id=number,
         frame_ids=np.array(frame_ids[first : last + 1], np.int64),
         timestamps=np.array(times[first : last + 1], np.float64),
@@ -152,3 +155,4 @@ def evidence_of(
         part_rois=held_or_none("part_roi"),
         looked=None if rows["looked"].all() else fill("looked"),
     )
+    return evidence if sides is None else settle_sides(evidence, sides)
