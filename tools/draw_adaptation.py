@@ -20,12 +20,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from draw_motion import VIEWS, pictures
+from draw_motion import VIEWS, equally_spaced, pictures
 
 from kinflow.cameras import intrinsics
 from kinflow.config import AdaptationConfig
 from kinflow.errors import KinflowError, UsageError
-from kinflow.evidence import Evidence
 from kinflow.reconstruction import Reconstructor
 from kinflow.render.figures import contact_sheet, save_figure
 from kinflow.training.adaptation import split_footage
@@ -42,12 +41,6 @@ def first_held_out(footage: Footage) -> list[float]:
         except UsageError:  # seen too shortly: learnt from alone
             out.append(float("inf"))
     return out
-
-
-def times(person: Evidence, columns: int) -> list[int]:
-    """Rows in which the person is seen, equally spaced."""
-    seen = np.flatnonzero(person.observed)
-    return seen[np.linspace(0, len(seen) - 1, min(columns, len(seen))).round().astype(int)].tolist()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             width, height = footage.people[0].image_size.tolist()
             motions.append(network.reconstruct(list(footage.people), intrinsics((width, height))))
         for number, (person, before, after) in enumerate(zip(footage.people, *motions, strict=True)):
-            rows = times(person, args.columns)
+            rows = equally_spaced(person.observed, args.columns)
             drawn = [pictures(networks[0].body, m, rows, view) for view in VIEWS.values() for m in (before, after)]
             beside = [f"{view}, {when}" for view in VIEWS for when in ("before", "after")]
             stamps = person.timestamps[rows].tolist()

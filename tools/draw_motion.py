@@ -35,6 +35,12 @@ SKIN = torch.tensor((204.0, 184.0, 168.0))
 VIEWS = {"front": FRONT, "side": SIDE, "top": TOP}
 
 
+def equally_spaced(observed: np.ndarray, columns: int) -> list[int]:
+    """Rows, equally spaced among those in which somebody is seen (T,)."""
+    seen = np.flatnonzero(observed)
+    return seen[np.linspace(0, len(seen) - 1, min(columns, len(seen))).round().astype(int)].tolist()
+
+
 def overlay_frames(out: Path, times: Sequence[float]) -> dict[float, np.ndarray]:
     """The overlay's frames (H, W, 3) at times of the clip, read in one pass; none where there is no overlay.
 
@@ -117,9 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file, motion in people.items():
             if args.body_path is None and motion.body != body.name:
                 raise UsageError(f"{file.name}: its parameters are of the body {motion.body!r}. Give --body-path.")
-            seen = np.flatnonzero(motion.observed)
-            at = np.linspace(0, len(seen) - 1, min(args.columns, len(seen))).round().astype(int)
-            chosen[file] = seen[at].tolist()
+            chosen[file] = equally_spaced(motion.observed, args.columns)
         frames = overlay_frames(args.out, [people[f].timestamps[row] for f, rows in chosen.items() for row in rows])
         for file, motion in people.items():
             rows = chosen[file]

@@ -23,7 +23,7 @@ from ...records import atomic_write, open_npz
 from ...rotations import mirror_rotmat, rotvec_to_rotmat
 from ...skeleton import MIRROR_BLAZEPOSE, MIRROR_BODYPIX, MIRROR_SMPL
 from ..poses import mirror_body
-from .projected import Sample, Supervision, foot_contacts_of, true_view
+from .projected import ProjectedMotions, Sample, Supervision, foot_contacts_of, join, true_view
 
 SCHEMA = "kinflow.perceived/1"
 EVIDENCE = (
@@ -208,6 +208,16 @@ class PerceivedMotions:
             obs, ray_to_camera.transpose(-1, -2) @ root, root, pose, data["betas"], data["transl"], data["K"],
             contacts, known, (landmarks - hips) @ ray_to_camera, Supervision.full(data["valid"]),
         )  # fmt: skip
+
+
+def draw_both(
+    rng: np.random.Generator, batch: int, share: float, perceived: PerceivedMotions, projected: ProjectedMotions
+) -> Sample:
+    """A batch of windows of one length, this share of them perceived and the others projected."""
+    count = round(batch * share)
+    parts = [projected.draw(rng, batch - count)] if count < batch else []
+    parts += [perceived.draw(rng, count)] if count else []
+    return join(parts)
 
 
 def mirror_and_roll(data: dict[str, Tensor], g: torch.Generator, errors: bool = True) -> dict[str, Tensor]:

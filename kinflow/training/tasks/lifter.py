@@ -18,8 +18,8 @@ from ...reconstruction.lifting import ByParts, Lifted, Lifter, Whole, load_lifte
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
-from ..streams.perceived import PerceivedClip, PerceivedMotions, held_out_names, load_perceived
-from ..streams.projected import ProjectedMotions, Sample, join
+from ..streams.perceived import PerceivedClip, PerceivedMotions, draw_both, held_out_names, load_perceived
+from ..streams.projected import ProjectedMotions, Sample
 
 POINTS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
 """Shoulders, elbows, wrists, hips, knees, ankles among BlazePose's landmarks."""
@@ -57,10 +57,9 @@ class LifterTask:
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A batch of windows from both streams."""
-        count = round(self.config.train.batch * self.config.perceived_share)
-        parts = [self.projected.draw(rng, self.config.train.batch - count)] if count < self.config.train.batch else []
-        parts += [self.perceived.draw(rng, count)] if count else []
-        return join(parts).to(self.device)
+        config = self.config
+        sample = draw_both(rng, config.train.batch, config.perceived_share, self.perceived, self.projected)
+        return sample.to(self.device)
 
     def loss(self, sample: Sample) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Over the frames that were seen, each network's by itself."""

@@ -19,8 +19,8 @@ from ...perception.sides import LIMBS, SURE, SidesNetwork, Sighted, exchange
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
-from ..streams.perceived import PerceivedMotions, held_out_names, load_perceived
-from ..streams.projected import ProjectedMotions, Sample, join
+from ..streams.perceived import PerceivedMotions, draw_both, held_out_names, load_perceived
+from ..streams.projected import ProjectedMotions, Sample
 
 _CLEARLY = 0.6  # an error is clearly the smaller of two if it is less than this share of the other
 _AWAY = 0.05  # sizes of the person: with limbs as near as that to where they are, nothing is confused
@@ -76,10 +76,9 @@ class SidesTask:
 
     def draw(self, rng: np.random.Generator) -> Window:
         """A batch of windows from both streams."""
-        count = round(self.config.train.batch * self.config.perceived_share)
-        parts = [self.projected.draw(rng, self.config.train.batch - count)] if count < self.config.train.batch else []
-        parts += [self.perceived.draw(rng, count)] if count else []
-        window = window_of(join(parts), self.body)
+        config = self.config
+        sample = draw_both(rng, config.train.batch, config.perceived_share, self.perceived, self.projected)
+        window = window_of(sample, self.body)
         halves = torch.from_numpy(runs(rng, len(window.valid), window.valid.shape[1], self.config.exchanged))
         window = window.with_exchanged(halves)
         return window._replace(seen=self._confused(window.seen, halves, rng)).to(self.device)
