@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...body import Body
 from ...body.kinematics import full_pose
-from ...errors import FormatError, MissingAssetError
+from ...errors import ConfigError, FormatError, MissingAssetError
 from ...evidence import Evidence
 from ...mocap.clips import load_clips
 from ...perception.blazepose import CODE_SIZE, PYRAMID_SIZE
@@ -135,6 +135,19 @@ def load_perceived(path: str | Path) -> list[PerceivedClip]:
             one = {name: value[i] for name, value in each.items()}
             out.append(PerceivedClip(**rows, **one, source=sources[i]))
     return out
+
+
+def asked_perceived(path: str | None) -> list[PerceivedClip]:
+    """The clips that a training cannot do without.
+
+    Raises:
+        ConfigError: the setting names none. MissingAssetError, FormatError: as :func:`load_perceived`.
+    """
+    if path is None:
+        raise ConfigError(
+            "perceived: expected rendered and perceived clips, got none. Make them with tools/render_and_perceive.py."
+        )
+    return load_perceived(path)
 
 
 def held_out_names(clips: Sequence[PerceivedClip], data: Path) -> set[str]:

@@ -18,7 +18,7 @@ from ...reconstruction.lifting import ByParts, Lifted, Lifter, Whole, load_lifte
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
-from ..streams.perceived import PerceivedClip, PerceivedMotions, draw_both, held_out_names, load_perceived
+from ..streams.perceived import PerceivedClip, PerceivedMotions, asked_perceived, draw_both, held_out_names
 from ..streams.projected import ProjectedMotions, Sample
 
 POINTS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
@@ -116,11 +116,7 @@ def _inside(lifted: Lifted, truth: Tensor) -> Tensor:
 
 
 def _build(config: LifterTrainingConfig, captured: Captured, device: torch.device) -> LifterTask:
-    if config.perceived is None:
-        raise ConfigError(
-            "perceived: expected rendered and perceived clips, got none. Make them with tools/render_and_perceive.py."
-        )
-    return task_on(load_perceived(config.perceived), config, captured, device)
+    return task_on(asked_perceived(config.perceived), config, captured, device)
 
 
 def task_on(

@@ -14,12 +14,11 @@ from ...body import Body
 from ...body.kinematics import full_pose
 from ...cameras import project
 from ...config import SidesTrainingConfig
-from ...errors import ConfigError
 from ...perception.sides import LIMBS, SURE, SidesNetwork, Sighted, exchange
 from ..loop import FitResult
 from ..run import Captured, Card, Training
 from ..streams.borrowed import BorrowedErrors
-from ..streams.perceived import PerceivedMotions, draw_both, held_out_names, load_perceived
+from ..streams.perceived import PerceivedMotions, asked_perceived, draw_both, held_out_names
 from ..streams.projected import ProjectedMotions, Sample
 
 _CLEARLY = 0.6  # an error is clearly the smaller of two if it is less than this share of the other
@@ -172,11 +171,7 @@ def runs(rng: np.random.Generator, batch: int, frames: int, share: float) -> np.
 
 
 def _build(config: SidesTrainingConfig, captured: Captured, device: torch.device) -> SidesTask:
-    if config.perceived is None:
-        raise ConfigError(
-            "perceived: expected rendered and perceived clips, got none. Make them with tools/render_and_perceive.py."
-        )
-    body, clips = Body.open("light"), load_perceived(config.perceived)
+    body, clips = Body.open("light"), asked_perceived(config.perceived)
     hold = held_out_names(clips, captured.path)
     kept, others = [c for c in clips if c.source not in hold], [c for c in clips if c.source in hold]
     lender = BorrowedErrors(kept, body) if config.projection.borrowed > 0 else None
